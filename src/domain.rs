@@ -1,0 +1,38 @@
+//! Pure types and transitions: what a job is and what may happen to it.
+//!
+//! Owns the vocabulary (job, output, task, run, publication, preset, media, failure) and the state machine.
+//! Must not know: files, sockets, processes, async, the clock, randomness; those come in as arguments.
+//! Invariant: a value of these types is always legal; illegal input is refused where it is parsed.
+//! To add a state or a failure code, add the variant and follow the compiler: no `match` here has a `_` arm.
+
+mod failure;
+mod ids;
+pub mod limits;
+mod media;
+mod path;
+pub mod preset;
+mod progress;
+mod rational;
+mod record;
+mod spec;
+mod time;
+
+pub use failure::{Class, Code, Failure};
+pub use ids::{
+    BootId, DeliveryId, Epoch, IdSource, InvalidId, JobId, OutputIndex, PublicationId, RunId, RunNumber,
+    SessionId, SystemIds, TaskId, Tenant, UploadId, WorkerId,
+};
+pub use media::{
+    AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
+};
+pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues};
+pub use progress::{Phase, Progress, TaskReport};
+pub use rational::{InvalidRational, Rational};
+pub use record::{
+    Aggregate, Attempt, Event, EventKind, Hold, JobRecord, JobStatus, OutputFile, OutputRecord, OutputResult,
+    OutputStatus, Publication, PublicationState, RunOutcome, TaskKind, TaskRecord, TaskState,
+};
+pub use spec::{
+    Destination, JobOptions, JobSecrets, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel,
+};
+pub use time::{Clock, SystemClock, Timestamp};

@@ -1,0 +1,253 @@
+//! What a client asked for, checked and without secrets: the document stored with a job and sent to workers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::preset::{EncodeSpec, PresetName};
+use super::{ObjectPath, UploadId};
+
+/// A job as accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// Where the media comes from.
+    pub source: Source,
+    /// What is made of it: 1 to 50.
+    pub outputs: Vec<OutputSpec>,
+    /// -100 to 100, higher first.
+    #[serde(default)]
+    pub priority: i16,
+    /// Filterable marks.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The client's own data, returned as it came.
+    #[serde(default)]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// Where state changes are told (stored, delivered by the webhook capability).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification_url: Option<String>,
+    /// How it is run.
+    #[serde(default)]
+    pub options: JobOptions,
+}
+
+/// How a job is run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobOptions {
+    /// What damage in the source means.
+    #[serde(default)]
+    pub on_damage: OnDamage,
+    /// How closely outputs are checked; absent = the server's `verify.level`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyLevel>,
+    /// Longest wall time of one run, seconds; absent = the server's limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// What damage in the source means (MEDIA-RULES §1.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDamage {
+    /// Any lost frame fails the job.
+    #[default]
+    Fail,
+    /// Up to 1 % of frames and no hole above 2 s are warned about.
+    Warn,
+}
+
+/// How closely outputs are checked (DESIGN §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyLevel {
+    /// Streams, counts and durations only.
+    Probe,
+    /// Also every packet, all keyframes, and a full decode of the ends and random GOPs.
+    #[default]
+    Sampled,
+    /// Also a full decode.
+    Full,
+}
+
+/// Where the media comes from. Secrets (userinfo, query strings, headers) live in [`JobSecrets`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// `http` or `https`.
+    Http {
+        /// Without userinfo; the query is replaced by `…` when it was sealed.
+        url: String,
+    },
+    /// A file below a configured root.
+    File {
+        /// As the client wrote it.
+        path: String,
+    },
+    /// Bytes in the request, stored below the data folder at submission.
+    Inline {
+        /// Key below the server's inline store.
+        key: ObjectPath,
+        /// Bytes.
+        size: u64,
+    },
+    /// An upload to this server.
+    Upload {
+        /// Its id.
+        id: UploadId,
+    },
+    /// A key in the configured storage.
+    Storage {
+        /// The key.
+        path: ObjectPath,
+    },
+}
+
+impl Source {
+    /// The name used in the API and in metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Http { .. } => "http",
+            Self::File { .. } => "file",
+            Self::Inline { .. } => "inline",
+            Self::Upload { .. } => "upload",
+            Self::Storage { .. } => "storage",
+        }
+    }
+
+    /// The file stem for `{name}`: the last path segment without its extension.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        let path = match self {
+            Self::Http { url } => url.split(['?', '#']).next().unwrap_or(url),
+            Self::File { path } => path,
+            Self::Storage { path } => path.as_str(),
+            Self::Inline { .. } => "inline",
+            Self::Upload { .. } => "upload",
+        };
+        let name = path.rsplit('/').find(|s| !s.is_empty()).unwrap_or("source");
+        name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem })
+    }
+}
+
+/// What must never be stored in the clear, logged or returned. Sealed at rest with the job's id (PROTOCOL §1.9).
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSecrets {
+    /// The whole source URL, where it holds userinfo or a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_url: Option<String>,
+    /// Request headers for the source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_headers: BTreeMap<String, String>,
+    /// The whole notification URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification_url: Option<String>,
+}
+
+impl JobSecrets {
+    /// Whether there is nothing to seal.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.source_url.is_none() && self.source_headers.is_empty() && self.notification_url.is_none()
+    }
+}
+
+impl std::fmt::Debug for JobSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JobSecrets(…)")
+    }
+}
+
+/// One deliverable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// The preset it came from, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<PresetName>,
+    /// The resolved setting.
+    pub encode: EncodeSpec,
+    /// Where the result goes.
+    pub destination: Destination,
+    /// Said back to the client with the result (for example, that a field of a seed body was ignored).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Where a result goes. Paths are final (templates were filled in at submission).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Destination {
+    /// A key in the configured storage.
+    Storage {
+        /// The key.
+        path: ObjectPath,
+        /// What happens to an object already there.
+        #[serde(default)]
+        overwrite: Overwrite,
+        /// Object metadata (S3); ignored by file systems.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        metadata: BTreeMap<String, String>,
+    },
+    /// A file below a configured root.
+    File {
+        /// Absolute path, or relative to the first root.
+        path: String,
+        /// What happens to a file already there.
+        #[serde(default)]
+        overwrite: Overwrite,
+    },
+}
+
+impl Destination {
+    /// The name used in the API and in metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Storage { .. } => "storage",
+            Self::File { .. } => "file",
+        }
+    }
+
+    /// What happens to an object already there.
+    #[must_use]
+    pub const fn overwrite(&self) -> Overwrite {
+        match self {
+            Self::Storage { overwrite, .. } | Self::File { overwrite, .. } => *overwrite,
+        }
+    }
+}
+
+/// What happens to an object already there; a job's own earlier publications are always recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overwrite {
+    /// It is replaced at the moment of publishing.
+    #[default]
+    Replace,
+    /// The output fails with `destination_exists`.
+    Fail,
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stems_come_from_the_last_segment() {
+        let http = |url: &str| Source::Http { url: url.into() };
+        assert_eq!(http("https://h/a/film.final.mov?sig=1").stem(), "film.final");
+        assert_eq!(http("https://h/").stem(), "h");
+        assert_eq!(Source::File { path: "/x/.hidden".into() }.stem(), ".hidden");
+    }
+
+    #[test]
+    fn secrets_never_print() {
+        let secrets = JobSecrets { source_url: Some("https://u:p@h/?k=canary".into()), ..Default::default() };
+        assert!(!format!("{secrets:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,409 @@
+//! The durable record: business verbs over jobs, each one transaction.
+//!
+//! Owns the schema (PROTOCOL §3), the SQL and the sealing of secrets. The only user of sqlx.
+//! Must not know: HTTP, gRPC, ffmpeg, destinations. Transitions are pure functions in [`crate::domain::machine`];
+//! a store loads the rows, applies one, writes what changed and the effects in the same transaction.
+//! Invariant: every write about a run says `task = T and run = R and session = S`; zero rows is [`Fenced::Lost`],
+//! an answer and not an error (PROTOCOL F1).
+//! To add a verb: the trait, both implementations, a case in `conformance`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex,
+    OutputResult, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind, Tenant,
+    Timestamp, UploadId, WorkerId,
+};
+
+/// A store that any room can hold.
+pub type DynStore = Arc<dyn JobStore>;
+
+/// Why a verb could not be carried out. `Unavailable` is worth a retry; the others are not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached or is overloaded.
+    #[error("the store is not available while {doing}")]
+    Unavailable {
+        /// What we were doing.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The disk is full or read-only.
+    #[error("the store cannot write while {doing}")]
+    NoSpace {
+        /// What we were doing.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row contradicts the schema's promises: a defect or a foreign hand.
+    #[error("inconsistent row in {table}: {what}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another process owns the data folder.
+    #[error("the data folder {folder} is in use by another flux{}", holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The folder.
+        folder: String,
+        /// The holder, where known.
+        holder: Option<u32>,
+    },
+    /// The schema is newer than this build.
+    #[error("the data was written by a newer flux (schema {found}, this build knows {known})")]
+    NewerSchema {
+        /// Found.
+        found: i64,
+        /// Known.
+        known: i64,
+    },
+    /// The sealing key is not the one the data was sealed with.
+    #[error("the key in {place} does not open this data folder's secrets")]
+    WrongKey {
+        /// Where the key came from.
+        place: String,
+    },
+    /// Opening failed before anything was read.
+    #[error("cannot open the store: {what}")]
+    Open {
+        /// What we were doing.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A store's answer.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The answer to a fenced write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fenced<T> {
+    /// It is done (or was done before by the same run: verbs are idempotent).
+    Done(T),
+    /// The run no longer holds the task. Forget it, write nothing, stop the worker's run.
+    Lost,
+}
+
+/// Names the run that a fenced verb speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunKey {
+    /// The job.
+    pub job: JobId,
+    /// The task.
+    pub task: TaskId,
+    /// The fencing token.
+    pub run: RunId,
+    /// The control session that holds it.
+    pub session: SessionId,
+}
+
+/// A job to accept.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id, from the caller's id source.
+    pub id: JobId,
+    /// Its first task's id.
+    pub task: TaskId,
+    /// Its owner.
+    pub tenant: Tenant,
+    /// What was asked.
+    pub spec: JobSpec,
+    /// What must be sealed.
+    pub secrets: JobSecrets,
+    /// The client's key, if any.
+    pub idempotency: Option<Idempotency>,
+    /// When it was accepted.
+    pub now: Timestamp,
+}
+
+/// An `Idempotency-Key` with the fingerprint of the body (HMAC: bodies hold passwords).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The client's key.
+    pub key: String,
+    /// HMAC-SHA256 of the canonical body.
+    pub fingerprint: Vec<u8>,
+    /// Until when the key is remembered (24 h).
+    pub until: Timestamp,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submitted {
+    /// A new job; committed before this answer.
+    Created,
+    /// The key was used before with the same body: that job.
+    Replayed(JobId),
+    /// The key was used before with another body.
+    KeyReused,
+    /// The key's job was deleted.
+    KeyGone,
+    /// `queue.max_pending` jobs wait already; nothing was stored.
+    QueueFull,
+}
+
+/// Slots that workers granted and a session wants to fill.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Who will run it.
+    pub worker: WorkerId,
+    /// That worker's incarnation.
+    pub boot: BootId,
+    /// A fresh random run id per slot: as many tasks are claimed at most.
+    pub runs: Vec<RunId>,
+}
+
+/// A claimed task, ready to be started.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// How to speak for it.
+    pub key: RunKey,
+    /// The worker it was claimed for.
+    pub worker: WorkerId,
+    /// That worker's incarnation.
+    pub boot: BootId,
+    /// Order of this run.
+    pub epoch: Epoch,
+    /// What it does.
+    pub kind: TaskKind,
+    /// Its owner.
+    pub tenant: Tenant,
+    /// The job's spec.
+    pub spec: JobSpec,
+    /// The opened secrets.
+    pub secrets: JobSecrets,
+    /// Outputs already completed (by an earlier run): not to be done again.
+    pub completed: Vec<OutputIndex>,
+    /// Open publications of earlier runs: destroy or adopt before anything else (PROTOCOL F3).
+    pub open: Vec<Publication>,
+    /// Whether the job is being cancelled or failing: only resolve `open`, encode nothing.
+    pub resolve_only: bool,
+    /// Earlier claims of this task that ended badly: verification is `full` when above 0.
+    pub earlier_failures: u32,
+}
+
+/// A permit as granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    /// Open publications of lower epochs of the same output: destroy or adopt these first.
+    pub lower: Vec<Publication>,
+}
+
+/// What happened to a publication after its permit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputDone {
+    /// The output.
+    pub output: OutputIndex,
+    /// The publication that is visible: own, or an adopted lower one.
+    pub publication: PublicationId,
+    /// What was published.
+    pub result: OutputResult,
+}
+
+/// What a requeue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequeueReason {
+    /// The worker died or fell silent: counts towards the bound on losses.
+    Lost,
+    /// The worker gave it back (drain, refusal): counts nothing.
+    Released,
+}
+
+/// How far a cancel came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The job is cancelled; runs to stop.
+    Now(Vec<RunId>),
+    /// A publication is open: the job ends when it is resolved.
+    Requested,
+    /// It was terminal already.
+    Already(JobStatus),
+    /// No such job.
+    NotFound,
+}
+
+/// What became of a retry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retried {
+    /// The next run is queued.
+    Queued,
+    /// Only failed jobs are retried; this is its status.
+    NotFailed(JobStatus),
+    /// The sealed secrets were wiped; submit again.
+    SecretsGone,
+    /// No such job.
+    NotFound,
+}
+
+/// What became of a delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deleted {
+    /// Gone from every answer; rows are swept when its runs have ended.
+    Done(Vec<RunId>),
+    /// A publication is open: cancelled first, ask again when it is resolved.
+    Cancelling,
+    /// No such job.
+    NotFound,
+}
+
+/// A job as stored, with its history of runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredJob {
+    /// Job, outputs, tasks and publications.
+    pub aggregate: Aggregate,
+    /// Runs in order.
+    pub attempts: Vec<Attempt>,
+    /// Jobs of the same tenant ahead of it, exact to 1,000; `None` unless queued.
+    pub queue_position: Option<u32>,
+}
+
+/// Which jobs to list: newest first.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only these owners; `None` = all (an admin).
+    pub tenant: Option<Tenant>,
+    /// Only this status.
+    pub status: Option<JobStatus>,
+    /// Only with this label.
+    pub label: Option<(String, String)>,
+    /// Only older than this job (the cursor).
+    pub before: Option<JobId>,
+    /// At most so many, 1 to 100.
+    pub limit: u32,
+}
+
+/// One page of jobs.
+#[derive(Debug, Clone)]
+pub struct JobPage {
+    /// Newest first. `attempts` is empty and `queue_position` absent in a list.
+    pub jobs: Vec<StoredJob>,
+    /// Whether older ones follow.
+    pub more: bool,
+}
+
+/// An upload's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadRecord {
+    /// Its id.
+    pub id: UploadId,
+    /// Its owner.
+    pub tenant: Tenant,
+    /// The client's file name, reduced to a safe segment.
+    pub name: String,
+    /// Bytes announced.
+    pub size: u64,
+    /// SHA-256 of what arrived, once whole; jobs may use it from then on.
+    pub sha256: Option<String>,
+    /// When it is swept if no job used it.
+    pub expires_at: Timestamp,
+}
+
+/// Work for the sweeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// Row id.
+    pub id: uuid::Uuid,
+    /// What to remove, as JSON of the storage room.
+    pub what: String,
+}
+
+/// Figures for metrics and back-pressure, refreshed at most once a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueStats {
+    /// Tasks ready to be claimed.
+    pub ready: u64,
+    /// Tasks waiting for a time.
+    pub delayed: u64,
+    /// Tasks held by workers.
+    pub running: u64,
+    /// Creation of the oldest ready task's job.
+    pub oldest_ready: Option<Timestamp>,
+}
+
+/// The durable record. All verbs are idempotent: after an unknown outcome, say it again.
+#[async_trait]
+pub trait JobStore: Send + Sync + 'static {
+    /// Accepts a job: job, outputs, task, first event, idempotency key, labels and sealed secrets in one commit.
+    async fn submit(&self, job: NewJob) -> Result<Submitted>;
+
+    /// Opens a session for this control. With SQLite the data-folder lock is the session: everything held by
+    /// predecessors is requeued at once (uncharged), and `None` of it survives.
+    async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId>;
+    /// Extends the session; `Lost` means it is over: drop all dispatch state and open a new one.
+    async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>>;
+
+    /// Claims ready tasks for granted slots, by rank within a tenant and round robin over tenants.
+    async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>>;
+    /// Moves delayed tasks whose time has come to ready; returns how many, and when the next one is due.
+    async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)>;
+    /// The worker accepted the run: a queued job becomes running.
+    async fn started(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>>;
+    /// Stores what the source is and the states of outputs as they change; state events, not ticks.
+    async fn media(&self, key: RunKey, media: &MediaInfo, now: Timestamp) -> Result<Fenced<()>>;
+    /// Moves outputs to a working status (encoding, verifying, uploading); never backwards within a run.
+    async fn output_status(&self, key: RunKey, output: OutputIndex, status: OutputStatus, now: Timestamp) -> Result<Fenced<()>>;
+    /// Upserts the high-water marks of progress of running jobs. Not fenced, never trusted for decisions.
+    async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()>;
+    /// Permits a publication and records its handle, if and only if the job is not being cancelled.
+    async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>>;
+    /// Records lower publications found dead while resolving.
+    async fn publications_dead(&self, key: RunKey, dead: &[PublicationId], now: Timestamp) -> Result<Fenced<()>>;
+    /// Records that an output is visible. The last one completes nothing by itself: `complete` does.
+    async fn output_done(&self, key: RunKey, done: OutputDone, now: Timestamp) -> Result<Fenced<()>>;
+    /// Ends the task well; the last task completes the job (or, after a cancel request, cancels it).
+    async fn complete(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>>;
+    /// Ends the run badly: backoff and another try, or the job's end. `outputs` says which outputs failed and why
+    /// (empty = all that are not completed).
+    async fn fail(&self, key: RunKey, failure: Failure, outputs: Vec<(OutputIndex, Failure)>, now: Timestamp) -> Result<Fenced<()>>;
+    /// Gives the task back to the queue.
+    async fn requeue(&self, key: RunKey, reason: RequeueReason, now: Timestamp) -> Result<Fenced<()>>;
+
+    /// Cancels, or asks to cancel (PROTOCOL §1.4).
+    async fn cancel(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled>;
+    /// Starts the next run of a failed job; completed outputs stay.
+    async fn retry(&self, tenant: Option<&Tenant>, job: JobId, task: TaskId, now: Timestamp) -> Result<Retried>;
+    /// Deletes, cancelling first.
+    async fn delete(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted>;
+
+    /// One job; `None` for unknown, deleted or another tenant's.
+    async fn get(&self, tenant: Option<&Tenant>, job: JobId) -> Result<Option<StoredJob>>;
+    /// A page of jobs.
+    async fn list(&self, filter: &JobFilter) -> Result<JobPage>;
+    /// Events after `after`, in order.
+    async fn events(&self, job: JobId, after: i64) -> Result<Vec<Event>>;
+    /// Figures for metrics.
+    async fn stats(&self) -> Result<QueueStats>;
+    /// Whether the store answers (readiness).
+    async fn ping(&self) -> Result<()>;
+
+    /// Records an upload's place.
+    async fn create_upload(&self, upload: &UploadRecord) -> Result<()>;
+    /// Records that an upload is whole.
+    async fn upload_done(&self, id: UploadId, sha256: &str) -> Result<()>;
+    /// One upload of this tenant.
+    async fn upload(&self, tenant: Option<&Tenant>, id: UploadId) -> Result<Option<UploadRecord>>;
+
+    /// Removes finished jobs older than `before` (retention), with their events, labels and secrets; returns how many.
+    async fn expire(&self, before: Timestamp, now: Timestamp) -> Result<u64>;
+    /// Wipes secrets that are due (PROTOCOL §1.9).
+    async fn wipe_secrets(&self, now: Timestamp) -> Result<u64>;
+    /// Garbage that is due.
+    async fn garbage(&self, now: Timestamp) -> Result<Vec<Garbage>>;
+    /// Forgets garbage that was removed.
+    async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()>;
+
+    /// A hint that a job changed: ids of committed changes. Lagging readers read the rows again.
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<JobId>;
+    /// HMAC-SHA256 with this store's key, for idempotency fingerprints.
+    fn fingerprint(&self, body: &[u8]) -> Vec<u8>;
+}
