@@ -2,4 +2,6 @@
 //!
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
+pub mod control;
 pub mod domain;
+pub mod store;
