@@ -4,4 +4,5 @@
 
 pub mod control;
 pub mod domain;
+pub mod rpc;
 pub mod store;
