@@ -84,37 +84,55 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
 
     async fn submit_job(&self, request: Request<pb::JobRequest>) -> Result<Response<ProgressStream>, Status> {
         let events = self.0.run(request.into_inner().try_into()?).await?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(events).map(|event| Ok((&event).into())))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(events).map(|event| Ok((&event).into())),
+        )))
     }
 
     async fn get_status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::WorkerStatus>, Status> {
         Ok(Response::new(self.0.status().await.into()))
     }
 
-    async fn cancel_job(&self, request: Request<pb::CancelRequest>) -> Result<Response<pb::CancelResponse>, Status> {
+    async fn cancel_job(
+        &self,
+        request: Request<pb::CancelRequest>,
+    ) -> Result<Response<pb::CancelResponse>, Status> {
         let run = RunId::from_uuid(wire::uuid(&request.into_inner().run_id, "run_id")?);
         let success = self.0.cancel(run).await;
         let message = if success { "stopped" } else { "no such run" }.to_owned();
         Ok(Response::new(pb::CancelResponse { success, message }))
     }
 
-    async fn reserve(&self, request: Request<pb::ReserveRequest>) -> Result<Response<pb::ReserveResponse>, Status> {
+    async fn reserve(
+        &self,
+        request: Request<pb::ReserveRequest>,
+    ) -> Result<Response<pb::ReserveResponse>, Status> {
         let request = request.into_inner();
         let session = SessionId::from_uuid(wire::uuid(&request.session_id, "session_id")?);
         Ok(Response::new(self.0.reserve(request.slots, session).await.into()))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
-        Ok(Response::new(self.0.renew(request.into_inner().try_into()?).await.into()))
+        Ok(Response::new(
+            self.0.renew(request.into_inner().try_into()?).await.into(),
+        ))
     }
 
-    async fn permit(&self, request: Request<pb::PermitRequest>) -> Result<Response<pb::PermitResponse>, Status> {
+    async fn permit(
+        &self,
+        request: Request<pb::PermitRequest>,
+    ) -> Result<Response<pb::PermitResponse>, Status> {
         self.0.permit(request.into_inner().try_into()?).await?;
         Ok(Response::new(pb::PermitResponse {}))
     }
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {
-        self.0.ack(RunId::from_uuid(wire::uuid(&request.into_inner().run_id, "run_id")?)).await;
+        self.0
+            .ack(RunId::from_uuid(wire::uuid(
+                &request.into_inner().run_id,
+                "run_id",
+            )?))
+            .await;
         Ok(Response::new(pb::AckResponse {}))
     }
 }

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::pb;
 use crate::domain::{
-    BootId, Epoch, Failure, JobId, JobSecrets, JobSpec, MediaInfo, OutputIndex, OutputResult, OutputStatus, Phase,
-    Progress, Publication, PublicationId, PublicationState, RunId, SessionId, TaskId, TaskReport, Tenant, WorkerId,
+    BootId, Epoch, Failure, JobId, JobSecrets, JobSpec, MediaInfo, OutputIndex, OutputResult, OutputStatus,
+    Phase, Progress, Publication, PublicationId, PublicationState, RunId, SessionId, TaskId, TaskReport,
+    Tenant, WorkerId,
 };
 
 /// A message that is not what the protocol says.
@@ -243,7 +244,9 @@ fn text<T: Serialize>(value: &T) -> String {
 }
 
 fn output(number: u32) -> Parsed<OutputIndex> {
-    u16::try_from(number).map(OutputIndex).map_err(|_| InvalidMessage { field: "output" })
+    u16::try_from(number)
+        .map(OutputIndex)
+        .map_err(|_| InvalidMessage { field: "output" })
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -341,7 +344,10 @@ impl TryFrom<pb::Start> for Start {
         let pb::start::Work::Transcode(work) = start.work.ok_or(InvalidMessage { field: "work" })?;
         Ok(Self {
             reservation: ReservationId(uuid(&start.reservation_id, "reservation_id")?),
-            tenant: start.tenant.parse().map_err(|_| InvalidMessage { field: "tenant" })?,
+            tenant: start
+                .tenant
+                .parse()
+                .map_err(|_| InvalidMessage { field: "tenant" })?,
             ttl: Duration::from_secs(start.ttl_seconds.into()),
             work: Transcode {
                 spec: json(&work.spec_json, "spec_json")?,
@@ -391,37 +397,53 @@ impl From<&RunEvent> for pb::JobProgress {
                 speed: report.speed,
                 eta_seconds: report.eta_seconds,
             }),
-            RunEvent::Media(media) => E::Media(pb::Media { media_json: text(media) }),
+            RunEvent::Media(media) => E::Media(pb::Media {
+                media_json: text(media),
+            }),
             RunEvent::OutputMoved(output, status) => E::OutputMoved(pb::OutputMoved {
                 output: output.0.into(),
                 state: match status {
                     OutputStatus::Verifying => pb::OutputState::Verifying,
                     OutputStatus::Uploading => pb::OutputState::Uploading,
                     OutputStatus::Encoding => pb::OutputState::Encoding,
-                    OutputStatus::Pending | OutputStatus::Completed | OutputStatus::Failed | OutputStatus::Cancelled => {
-                        pb::OutputState::Unspecified
-                    }
+                    OutputStatus::Pending
+                    | OutputStatus::Completed
+                    | OutputStatus::Failed
+                    | OutputStatus::Cancelled => pb::OutputState::Unspecified,
                 }
                 .into(),
             }),
-            RunEvent::Ready(publication) => E::Ready(pb::Ready { publication: Some(publication.into()) }),
-            RunEvent::OutputDone { output, publication, result } => E::OutputDone(pb::OutputDone {
+            RunEvent::Ready(publication) => E::Ready(pb::Ready {
+                publication: Some(publication.into()),
+            }),
+            RunEvent::OutputDone {
+                output,
+                publication,
+                result,
+            } => E::OutputDone(pb::OutputDone {
                 output: output.0.into(),
                 publication_id: raw(publication.uuid()),
                 result_json: text(result),
             }),
-            RunEvent::Resolved(dead) => E::Resolved(pb::Resolved { dead: dead.iter().map(|p| raw(p.uuid())).collect() }),
+            RunEvent::Resolved(dead) => E::Resolved(pb::Resolved {
+                dead: dead.iter().map(|p| raw(p.uuid())).collect(),
+            }),
             RunEvent::Finished => E::Finished(pb::Finished {}),
             RunEvent::Failed(failed) => E::Failed(pb::Failed {
                 failure_json: text(&failed.failure),
                 outputs: failed
                     .outputs
                     .iter()
-                    .map(|(output, failure)| pb::OutputFailure { output: output.0.into(), failure_json: text(failure) })
+                    .map(|(output, failure)| pb::OutputFailure {
+                        output: output.0.into(),
+                        failure_json: text(failure),
+                    })
                     .collect(),
                 log_tail: failed.log_tail.clone(),
             }),
-            RunEvent::Released(reason) => E::Released(pb::Released { reason: reason.clone() }),
+            RunEvent::Released(reason) => E::Released(pb::Released {
+                reason: reason.clone(),
+            }),
         };
         Self { event: Some(event) }
     }
@@ -449,18 +471,27 @@ impl TryFrom<pb::JobProgress> for RunEvent {
                     Ok(pb::OutputState::Encoding) => OutputStatus::Encoding,
                     Ok(pb::OutputState::Verifying) => OutputStatus::Verifying,
                     Ok(pb::OutputState::Uploading) => OutputStatus::Uploading,
-                    Ok(pb::OutputState::Unspecified) | Err(_) => return Err(InvalidMessage { field: "state" }),
+                    Ok(pb::OutputState::Unspecified) | Err(_) => {
+                        return Err(InvalidMessage { field: "state" });
+                    }
                 };
                 Self::OutputMoved(output(m.output)?, status)
             }
-            E::Ready(r) => Self::Ready(r.publication.ok_or(InvalidMessage { field: "publication" })?.try_into()?),
+            E::Ready(r) => Self::Ready(
+                r.publication
+                    .ok_or(InvalidMessage { field: "publication" })?
+                    .try_into()?,
+            ),
             E::OutputDone(d) => Self::OutputDone {
                 output: output(d.output)?,
                 publication: PublicationId::from_uuid(uuid(&d.publication_id, "publication_id")?),
                 result: json(&d.result_json, "result_json")?,
             },
             E::Resolved(r) => Self::Resolved(
-                r.dead.iter().map(|id| uuid(id, "dead").map(PublicationId::from_uuid)).collect::<Parsed<_>>()?,
+                r.dead
+                    .iter()
+                    .map(|id| uuid(id, "dead").map(PublicationId::from_uuid))
+                    .collect::<Parsed<_>>()?,
             ),
             E::Finished(pb::Finished {}) => Self::Finished,
             E::Failed(f) => Self::Failed(Box::new(RunFailure {
@@ -538,14 +569,21 @@ impl From<WorkerReport> for pb::WorkerStatus {
 }
 
 fn state(draining: bool) -> pb::WorkerState {
-    if draining { pb::WorkerState::Draining } else { pb::WorkerState::Ready }
+    if draining {
+        pb::WorkerState::Draining
+    } else {
+        pb::WorkerState::Ready
+    }
 }
 
 impl TryFrom<pb::WorkerStatus> for WorkerReport {
     type Error = InvalidMessage;
     fn try_from(s: pb::WorkerStatus) -> Parsed<Self> {
         Ok(Self {
-            worker: s.worker_id.parse().map_err(|_| InvalidMessage { field: "worker_id" })?,
+            worker: s
+                .worker_id
+                .parse()
+                .map_err(|_| InvalidMessage { field: "worker_id" })?,
             boot: BootId::from_uuid(uuid(&s.boot_id, "boot_id")?),
             version: s.version,
             slots: s.max_concurrent_jobs,
@@ -553,7 +591,11 @@ impl TryFrom<pb::WorkerStatus> for WorkerReport {
             jobs: s
                 .active_job_ids
                 .iter()
-                .map(|id| id.parse().map_err(|_| InvalidMessage { field: "active_job_ids" }))
+                .map(|id| {
+                    id.parse().map_err(|_| InvalidMessage {
+                        field: "active_job_ids",
+                    })
+                })
                 .collect::<Parsed<_>>()?,
             draining: s.state == i32::from(pb::WorkerState::Draining),
             encoders: s.encoders,
@@ -590,7 +632,9 @@ impl TryFrom<pb::ReserveResponse> for Reserved {
 }
 
 fn runs(ids: &[Bytes]) -> Parsed<Vec<RunId>> {
-    ids.iter().map(|id| uuid(id, "run_ids").map(RunId::from_uuid)).collect()
+    ids.iter()
+        .map(|id| uuid(id, "run_ids").map(RunId::from_uuid))
+        .collect()
 }
 
 impl From<&Renewal> for pb::RenewRequest {
@@ -618,13 +662,19 @@ impl TryFrom<pb::RenewRequest> for Renewal {
 
 impl From<Renewed> for pb::RenewResponse {
     fn from(r: Renewed) -> Self {
-        Self { boot_id: raw(r.boot.uuid()), run_ids: r.runs.iter().map(|id| raw(id.uuid())).collect() }
+        Self {
+            boot_id: raw(r.boot.uuid()),
+            run_ids: r.runs.iter().map(|id| raw(id.uuid())).collect(),
+        }
     }
 }
 
 impl TryFrom<pb::RenewResponse> for Renewed {
     type Error = InvalidMessage;
     fn try_from(r: pb::RenewResponse) -> Parsed<Self> {
-        Ok(Self { boot: BootId::from_uuid(uuid(&r.boot_id, "boot_id")?), runs: runs(&r.run_ids)? })
+        Ok(Self {
+            boot: BootId::from_uuid(uuid(&r.boot_id, "boot_id")?),
+            runs: runs(&r.run_ids)?,
+        })
     }
 }

@@ -38,8 +38,14 @@ impl TryFrom<String> for PresetName {
     type Error = InvalidPreset;
     fn try_from(text: String) -> Result<Self, InvalidPreset> {
         let fits = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
-        if fits { Ok(Self(text)) } else { Err(InvalidPreset::Name(text)) }
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
+        if fits {
+            Ok(Self(text))
+        } else {
+            Err(InvalidPreset::Name(text))
+        }
     }
 }
 
