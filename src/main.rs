@@ -1,1 +1,7 @@
-fn main() {}
+//! The `flux` executable: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flux::cli::main(std::env::args_os())
+}

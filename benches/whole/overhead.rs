@@ -1,0 +1,98 @@
+//! The price of the service: a job through the API against bare ffmpeg with the same arguments, and a folder of clips
+//! against a shell script.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use flux::domain::preset::Presets;
+use flux::domain::{OutputIndex, limits::SourceLimits};
+use flux::media;
+
+use super::clip;
+use super::process::{Server, job};
+use super::report::{Report, median};
+
+const PAIRS: usize = 5;
+const PRESET: &str = "720p_h264";
+
+pub async fn run(report: &mut Report) {
+    eprintln!("overhead");
+    let server = Server::start(&[]);
+    let clip = clip::hd(30);
+    let arguments = bare_arguments(&clip).await;
+    let work = tempfile::tempdir().expect("a folder");
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    for (level, target) in [("sampled", "≤ 1.05"), ("probe", "≤ 1.02"), ("full", "")] {
+        let mut ratios = Vec::new();
+        for _ in 0..PAIRS {
+            let through = through_flux(&server, &clip, level).await;
+            let bare = bare(&arguments, work.path());
+            ratios.push(through / bare);
+        }
+        let spread = format!(
+            "{:.3}  ({:.3} to {:.3})",
+            median(&ratios),
+            ratios.iter().copied().fold(f64::MAX, f64::min),
+            ratios.iter().copied().fold(0.0, f64::max)
+        );
+        report.add(&format!("30 s 720p through the API / bare ffmpeg, verify {level}"), spread, target);
+    }
+    folder_of_clips(report, &server, work.path()).await;
+}
+
+async fn through_flux(server: &Server, clip: &Path, level: &str) -> f64 {
+    let begun = Instant::now();
+    let id = server.submit(&job(clip, PRESET, level)).await;
+    server.completed(&id).await;
+    begun.elapsed().as_secs_f64()
+}
+
+fn bare(arguments: &[String], work: &Path) -> f64 {
+    let begun = Instant::now();
+    // The same niceness as the worker's, the same sinks.
+    let status = Command::new("nice")
+        .args(["-n", "10", "ffmpeg"])
+        .args(arguments)
+        .current_dir(work)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.is_ok_and(|s| s.success()), "bare ffmpeg failed");
+    begun.elapsed().as_secs_f64()
+}
+
+/// What the worker would pass to ffmpeg for this clip.
+async fn bare_arguments(clip: &Path) -> Vec<String> {
+    let toolbox = media::Toolbox::for_bench().await.expect("ffmpeg");
+    let input = media::Input::File(clip.to_owned());
+    let demuxer = flux::domain::Demuxer::Mov;
+    let size = std::fs::metadata(clip).expect("the clip").len();
+    let info = media::probe::probe(&toolbox, &input, demuxer, size, &SourceLimits::default()).await.expect("a probe");
+    let presets = Presets::builtin();
+    let spec = presets.get(PRESET).expect("a built-in preset").clone();
+    let plan = media::plan::plan(&info, &[(OutputIndex(0), spec)], &media::plan::Policy::default()).expect("a plan");
+    media::argv::encode(&plan, &input, &info, &media::argv::Options::default())
+}
+
+/// Eight short clips, all at once through flux against one after the other in a loop, as a naive script does it.
+async fn folder_of_clips(report: &mut Report, server: &Server, work: &Path) {
+    let clip = clip::hd(4);
+    let arguments = bare_arguments(&clip).await;
+    let mut ratios = Vec::new();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let mut ids = Vec::new();
+        for _ in 0..8 {
+            ids.push(server.submit(&job(&clip, PRESET, "sampled")).await);
+        }
+        for id in ids {
+            server.completed(&id).await;
+        }
+        let through = begun.elapsed().as_secs_f64();
+        let script: f64 = (0..8).map(|_| bare(&arguments, work)).sum();
+        ratios.push(through / script);
+    }
+    report.add("8 clips of 4 s, flux / a script's loop", format!("{:.3}", median(&ratios)), "");
+}

@@ -1,0 +1,283 @@
+//! The commands and their arguments: what `--help` says.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Encode video: one file here, or many through a server.
+#[derive(Debug, Parser)]
+#[command(name = "flux", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A server and how to be known there.
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    /// The server's address
+    #[arg(long, env = "FLUX_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+    /// The API key
+    #[arg(long, env = "FLUX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// How results are written
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: API, queue and workers
+    Serve(ServeArgs),
+    /// Encode one file, without a server
+    Encode(EncodeArgs),
+    /// Submit a job to a server
+    Submit(SubmitArgs),
+    /// List jobs, newest first
+    Jobs(JobsArgs),
+    /// Show one job
+    Job(IdArgs),
+    /// Follow a job until it ends; exit code 1 if it fails
+    Watch(IdArgs),
+    /// Cancel a job
+    Cancel(IdArgs),
+    /// Run a failed job again; completed outputs stay
+    Retry(IdArgs),
+    /// Delete a job's record, cancelling it first; results stay where they are
+    Delete(IdArgs),
+    /// Show the encoder's last lines of every attempt of a job
+    Logs(IdArgs),
+    /// List presets, or show one
+    Presets(PresetsArgs),
+    /// List a server's workers
+    Workers(Server),
+    /// Check this machine: ffmpeg, encoders, disk, storage
+    Doctor(ConfigFile),
+    /// Check or show the configuration
+    Config(ConfigArgs),
+    /// Make an API key
+    Key(KeyArgs),
+    /// Write shell completions to stdout
+    Completions(CompletionsArgs),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigFile {
+    /// Configuration file [default: ./flux.toml where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the database, keys, uploads and local storage [default: ./flux-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// What this process does
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Address of the API [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Role {
+    /// API, queue and workers in one process.
+    #[default]
+    All,
+}
+
+/// Arguments of `encode`.
+#[derive(Debug, Clone, Args)]
+pub struct EncodeArgs {
+    /// File or http(s) URL to encode
+    pub input: String,
+    /// Preset; see `flux presets`
+    #[arg(short, long)]
+    pub preset: String,
+    /// File to write [default: INPUT's name, the preset's name and its extension, in this folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Fail when the output exists
+    #[arg(long)]
+    pub no_clobber: bool,
+    /// How closely the output is checked
+    #[arg(long, value_enum)]
+    pub verify: Option<Verify>,
+    /// What damage in the source means
+    #[arg(long, value_enum)]
+    pub on_damage: Option<Damage>,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+/// How closely an output is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verify {
+    /// Streams, counts, durations.
+    Probe,
+    /// Also every packet, all keyframes, samples decoded.
+    Sampled,
+    /// Also a full decode.
+    Full,
+}
+
+/// What damage in a source means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Damage {
+    /// Any lost frame fails the job.
+    Fail,
+    /// A little damage is only warned about.
+    Warn,
+}
+
+/// Arguments of `submit`.
+#[derive(Debug, Clone, Args)]
+pub struct SubmitArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: Server,
+    /// Source: http(s) URL, or a file, which is uploaded first
+    #[arg(required_unless_present = "body")]
+    pub source: Option<String>,
+    /// Preset; give it again for more outputs
+    #[arg(short, long = "preset", required_unless_present = "body")]
+    pub presets: Vec<String>,
+    /// Path of the results in the server's storage; {job_id} {index} {preset} {name} {height} {ext} are filled in
+    #[arg(long, value_name = "PATH", default_value = "outputs/{job_id}/{name}_{preset}.{ext}")]
+    pub path: String,
+    /// Send this JSON file as the whole job ("-" is standard input)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "presets"])]
+    pub body: Option<PathBuf>,
+    /// Makes sending it twice the same as once
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Mark, as NAME=VALUE; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// Follow the job until it ends
+    #[arg(short, long)]
+    pub wait: bool,
+}
+
+/// Arguments of `jobs`.
+#[derive(Debug, Clone, Args)]
+pub struct JobsArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: Server,
+    /// Only this status: queued, running, completed, failed, cancelled
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only with this label, as NAME=VALUE
+    #[arg(long)]
+    pub label: Option<String>,
+    /// How many, 1 to 100
+    #[arg(long, default_value_t = 25)]
+    pub limit: u32,
+    /// Where to go on (`next_cursor` of the page before)
+    #[arg(long)]
+    pub cursor: Option<String>,
+}
+
+/// One job.
+#[derive(Debug, Clone, Args)]
+pub struct IdArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: Server,
+    /// The job's id
+    pub id: String,
+}
+
+/// Arguments of `presets`.
+#[derive(Debug, Clone, Args)]
+pub struct PresetsArgs {
+    /// Show this one
+    pub name: Option<String>,
+    /// How results are written
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// What about it
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What about the configuration.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigAction {
+    /// Report every fault; exit code 5 if there is one
+    Check(ConfigFile),
+    /// Print what is in force, secrets hidden
+    Show(ConfigFile),
+}
+
+/// Arguments of `key`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// What about it
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+/// What about keys.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyAction {
+    /// Print a new key (shown this once) and the entry for the configuration
+    New {
+        /// Its name, and its owner unless --tenant says otherwise
+        name: String,
+        /// Whose jobs it sees
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

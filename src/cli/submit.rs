@@ -1,0 +1,90 @@
+//! `flux submit`: sends a job; a local file is uploaded first.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+
+use super::args::{Format, SubmitArgs};
+use super::client::Client;
+use super::jobs::{id_of, print_job};
+use super::output::note;
+use super::{Exit, Failed, Outcome, watch};
+
+pub(super) async fn run(args: SubmitArgs) -> Outcome {
+    let client = Client::new(&args.server)?;
+    let body = match &args.body {
+        Some(path) => read_body(path)?,
+        None => compose(&client, &args).await?,
+    };
+    let job = client.post("/jobs", Some(&body), args.idempotency_key.as_deref()).await?;
+    let id = id_of(&job)?;
+    if !args.wait {
+        print_job(&job, args.server.format);
+        return Ok(Exit::Ok);
+    }
+    if args.server.format == Format::Table {
+        note(format_args!("job {id}"));
+    }
+    watch::follow(&client, &id, args.server.format).await
+}
+
+fn read_body(path: &Path) -> Result<Value, Failed> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("cannot read standard input")
+    } else {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let parsed = text.and_then(|text| serde_json::from_str(&text).context("the job is not JSON"));
+    parsed.map_err(|error| Failed::new(Exit::Usage, error))
+}
+
+async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
+    let source = args.source.as_deref().unwrap_or_default();
+    let source = if source.starts_with("http://") || source.starts_with("https://") {
+        json!({"kind": "http", "url": source})
+    } else {
+        json!({"kind": "upload", "id": upload(client, Path::new(source)).await?})
+    };
+    let output = |preset: &String| json!({"preset": preset, "destination": {"kind": "storage", "path": args.path}});
+    let outputs: Vec<Value> = args.presets.iter().map(output).collect();
+    Ok(json!({"source": source, "outputs": outputs, "labels": labels(&args.labels)?}))
+}
+
+fn labels(pairs: &[String]) -> Result<Map<String, Value>, Failed> {
+    let pair = |text: &String| {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failed::msg(Exit::Usage, format_args!("--label takes NAME=VALUE, not {text:?}")))?;
+        Ok((name.to_owned(), Value::from(value)))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+async fn upload(client: &Client, path: &Path) -> Result<String, Failed> {
+    let missing = |error| {
+        let error = anyhow::Error::new(error).context(format!("cannot read {}", path.display()));
+        Failed::new(Exit::NotFound, error)
+    };
+    let file = tokio::fs::File::open(path).await.map_err(missing)?;
+    let size = file.metadata().await.map_err(missing)?.len();
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("source");
+    let place = client.post("/uploads", Some(&json!({"filename": name, "size": size})), None).await?;
+    let (Some(id), Some(url)) = (place["id"].as_str(), place["url"].as_str()) else {
+        return Err(Failed::msg(Exit::Unavailable, "the server's answer names no place for the upload"));
+    };
+    client.put_file(url, file, size).await?;
+    Ok(id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_pairs() {
+        let map = labels(&["team=a".into(), "x=1=2".into()]).unwrap();
+        assert_eq!((map["team"].as_str(), map["x"].as_str()), (Some("a"), Some("1=2")));
+        assert!(labels(&["plain".into()]).is_err());
+    }
+}

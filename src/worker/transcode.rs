@@ -1,0 +1,366 @@
+//! A whole job in one go: open, probe, plan, encode, verify, publish.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::progress::{Figures, Step};
+use super::publish::{self, Publishing};
+use super::run::Ended;
+use super::service::RunContext;
+use super::workspace::RunFolder;
+use crate::domain::limits::SourceLimits;
+use crate::domain::preset::EncodeSpec;
+use crate::domain::{
+    Destination, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec, OutputStatus,
+    Source, TaskReport, VerifyLevel,
+};
+use crate::media::argv::{self, Gains, Reading};
+use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
+use crate::media::plan::{EncodePlan, MeasuredLoudness, OutputPlan, Policy};
+use crate::media::structure::Facts;
+use crate::media::verify::{Verified, VerifyRequest};
+use crate::media::{self, Input, RandomRead};
+use crate::rpc::wire::{RunEvent, Transcode};
+use crate::storage::{OpenSource, SourceInput};
+use crate::telemetry::metrics::{self, SourceKind};
+
+/// Bounds of a run.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// What a source may be.
+    pub source: SourceLimits,
+    /// How closely outputs are checked when the job does not say.
+    pub verify: VerifyLevel,
+    /// Time without any progress of the encoder.
+    pub stall: Duration,
+    /// Wall time of one encode when the job does not say.
+    pub timeout: Duration,
+}
+
+/// Does the whole task. Facts go to the log as they become true.
+pub(super) async fn transcode(
+    mut context: RunContext,
+    job: JobId,
+    epoch: Epoch,
+    work: Transcode,
+) -> Result<(), Ended> {
+    let mut done = work.completed.clone();
+    if let Some(adopted) = publish::settle(&context, &work.open).await? {
+        if let RunEvent::OutputDone { output, .. } = &adopted {
+            done.push(*output);
+        }
+        context.log.tell(adopted);
+    }
+    let wanted: Vec<(OutputIndex, &OutputSpec)> = (0..).map(OutputIndex).zip(&work.spec.outputs).collect();
+    let wanted: Vec<_> = wanted.into_iter().filter(|(index, _)| !done.contains(index)).collect();
+    if work.resolve_only || wanted.is_empty() {
+        return Ok(());
+    }
+    let folder = context.worker.deps.root.run(context.run).map_err(|e| publish::disk_failure(&e))?;
+    let encoded = encode(&context, &folder, &work, &wanted).await?;
+    finish(&mut context, &folder, Finishing { job, epoch, work: &work, wanted: &wanted, encoded }).await
+}
+
+/// What the encoder left in the work folder, and what it was made from.
+struct Encoded {
+    media: MediaInfo,
+    facts: Facts,
+    plan: EncodePlan,
+    report: EncodeReport,
+}
+
+/// Reads the source for `media`, through the same cache that ffmpeg reads from.
+struct Reader<'a>(&'a OpenSource);
+
+#[async_trait]
+impl RandomRead for Reader<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> std::io::Result<Bytes> {
+        self.0.read_at(offset, len).await.map_err(std::io::Error::other)
+    }
+}
+
+async fn encode(
+    context: &RunContext,
+    folder: &RunFolder,
+    work: &Transcode,
+    wanted: &[(OutputIndex, &OutputSpec)],
+) -> Result<Encoded, Ended> {
+    context.log.report(Step::Fetching.report(Figures::default()));
+    let ids = &*context.worker.deps.ids;
+    let opening = context.worker.deps.sources.open(&work.spec.source, &work.secrets, folder.path(), ids);
+    let source = stoppable(context, opening).await?;
+    let encoded = tokio::select! {
+        // A definite verdict on the source outranks whatever ffmpeg makes of a stream that stands still.
+        biased;
+        failure = source.failed() => Err(failure.into()),
+        encoded = encode_from(context, folder, work, wanted, &source) => encoded,
+    };
+    // Read or not, the bytes were moved: the operator pays for them.
+    metrics::source_read(source_kind(&work.spec.source), source.traffic().fetched);
+    let encoded = encoded?;
+    source.verdict().await?;
+    Ok(encoded)
+}
+
+async fn encode_from(
+    context: &RunContext,
+    folder: &RunFolder,
+    work: &Transcode,
+    wanted: &[(OutputIndex, &OutputSpec)],
+    source: &OpenSource,
+) -> Result<Encoded, Ended> {
+    let limits = &context.worker.settings.limits;
+    context.log.report(Step::Probing.report(Figures::default()));
+    let (media, facts) = stoppable(context, probe(context, source)).await?;
+    context.log.tell(RunEvent::Media(Box::new(media.clone())));
+
+    let specs: Vec<(OutputIndex, EncodeSpec)> =
+        wanted.iter().map(|(index, output)| (*index, output.encode.clone())).collect();
+    let policy = Policy { max_seconds: limits.source.max_duration.as_secs_f64(), ..Policy::default() };
+    let plan = media::plan::plan(&media, &specs, &policy)
+        .map_err(|(index, failure)| Ended::Failed { failure: failure.clone(), outputs: vec![(index, failure)] })?;
+    for output in &plan.outputs {
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
+    }
+    let bounds = argv::Limits::new(&limits.source, threads(context));
+    let input = input(source);
+    let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
+    let (gains, notes) = loudness(context, &plan, &reading).await?;
+    // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
+    source.fill_to_end();
+    let request = EncodeRequest {
+        plan: &plan,
+        argv: argv::encode(&plan, &reading, &gains),
+        input: &input,
+        work: folder.path(),
+        limits: EncodeLimits {
+            stall: limits.stall,
+            total: work.spec.options.timeout_seconds.map_or(limits.timeout, Duration::from_secs),
+            ..EncodeLimits::default()
+        },
+    };
+    let mut on_tick = |tick: Tick| context.log.report(encoding(&tick, plan.expected_seconds));
+    let toolbox = &context.worker.deps.toolbox;
+    let report = media::encode::encode(toolbox, request, &mut on_tick, context.stop.token()).await;
+    let report = report.map_err(|failure| stopped_or(context, failure))?;
+    metrics::encoded(report.took);
+    let plan = with_notes(plan, notes);
+    Ok(Encoded { media, facts, plan, report })
+}
+
+/// The live report for one tick of the encoder.
+fn encoding(tick: &Tick, expected: Option<f64>) -> TaskReport {
+    let share = expected.zip(tick.out_seconds).map_or(0.0, |(all, at)| at / all);
+    let left = expected.zip(tick.out_seconds).map(|(all, at)| (all - at).max(0.0));
+    let eta_seconds = left.zip(tick.speed).and_then(|(left, speed)| (speed > 0.0).then(|| left / speed));
+    Step::Encoding(share).report(Figures { fps: tick.fps, speed: tick.speed, eta_seconds })
+}
+
+/// Measures what has a loudness target; the gains, and what the client should know.
+async fn loudness(
+    context: &RunContext,
+    plan: &EncodePlan,
+    reading: &Reading<'_>,
+) -> Result<(Gains, Vec<(OutputIndex, String)>), Ended> {
+    let (mut gains, mut notes) = (Gains::new(), Vec::new());
+    for (audio, outputs) in plan.loudness_passes() {
+        let measuring = media::encode::measure_loudness(
+            &context.worker.deps.toolbox,
+            (argv::loudness(audio, reading), reading.input),
+            context.worker.settings.limits.timeout,
+            context.stop.token(),
+        );
+        let measured = measuring.await.map_err(|failure| stopped_or(context, failure))?;
+        let measured = MeasuredLoudness {
+            integrated: measured.integrated,
+            true_peak: measured.true_peak,
+            seconds: plan.expected_seconds.unwrap_or(f64::MAX),
+        };
+        let Some(target) = audio.loudness else { continue };
+        let Some((gain, limited)) = media::plan::gain(target, measured) else { continue };
+        for output in outputs {
+            gains.insert(output, gain);
+            if limited {
+                notes.push((output, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
+            }
+        }
+    }
+    Ok((gains, notes))
+}
+
+fn with_notes(mut plan: EncodePlan, notes: Vec<(OutputIndex, String)>) -> EncodePlan {
+    for (index, note) in notes {
+        if let Some(output) = plan.outputs.iter_mut().find(|output| output.index == index) {
+            output.warnings.push(note);
+        }
+    }
+    plan
+}
+
+async fn probe(context: &RunContext, source: &OpenSource) -> Result<(MediaInfo, Facts), Failure> {
+    let reader = Reader(source);
+    let demuxer = media::sniff::sniff(&reader).await?;
+    let facts = media::structure::check(&reader, demuxer).await?;
+    let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits.source);
+    tracing::debug!(target: "flux::media", "probe started");
+    let info = media::probe::probe(toolbox, &input(source), demuxer, source.size(), limits).await?;
+    tracing::debug!(target: "flux::media", "probe ended");
+    Ok((info, facts))
+}
+
+/// Everything after the encoder.
+struct Finishing<'a> {
+    job: JobId,
+    epoch: Epoch,
+    work: &'a Transcode,
+    wanted: &'a [(OutputIndex, &'a OutputSpec)],
+    encoded: Encoded,
+}
+
+async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishing<'_>) -> Result<(), Ended> {
+    let Finishing { job, epoch, work, wanted, encoded } = finishing;
+    let level = match (work.earlier_failures, work.spec.options.verify) {
+        (_, Some(level)) => level,
+        (0, None) => context.worker.settings.limits.verify,
+        // MEDIA-RULES §1.4: after a failed try nothing is taken on trust.
+        (1.., None) => VerifyLevel::Full,
+    };
+    let count = encoded.plan.outputs.len();
+    let (mut verified, mut failed) = (Vec::new(), Vec::new());
+    for (n, output) in encoded.plan.outputs.iter().enumerate() {
+        context.log.report(Step::Verifying(ratio(n, count)).report(Figures::default()));
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
+        let check = VerifyRequest {
+            plan: &encoded.plan,
+            place: n,
+            report: &encoded.report,
+            source: &encoded.media,
+            facts: &encoded.facts,
+            work: folder.path(),
+            level,
+            seed: seed(job, epoch),
+            on_damage: work.spec.options.on_damage,
+            time: context.worker.settings.limits.timeout,
+        };
+        let begun = tokio::time::Instant::now();
+        let checking = media::verify::verify(&context.worker.deps.toolbox, check, context.stop.token());
+        match checking.await.map_err(|failure| stopped_or(context, failure)) {
+            Ok(result) => verified.push((output, result)),
+            Err(Ended::Stopped) => return Err(Ended::Stopped),
+            Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
+        }
+        metrics::verified(begun.elapsed());
+    }
+    // From here on bytes are sent, not computed: the next task may have the CPU.
+    context.worker.vacate(context.run);
+    let worker = std::sync::Arc::clone(&context.worker);
+    let _sending = worker.sends.acquire().await.map_err(|_| Ended::Stopped)?;
+    for (n, (output, verified)) in verified.iter().enumerate() {
+        context.log.report(Step::Uploading(ratio(n, count)).report(Figures::default()));
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));
+        let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else { continue };
+        let publishing = publishing(folder, epoch, output, spec, verified);
+        let begun = tokio::time::Instant::now();
+        match publish::publish(context, folder, publishing).await {
+            Ok(()) => metrics::published(begun.elapsed(), verified.size),
+            Err(Ended::Stopped) => return Err(Ended::Stopped),
+            Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
+        }
+    }
+    context.log.report(Step::Uploading(1.0).report(Figures::default()));
+    match failed.first() {
+        None => Ok(()),
+        Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
+    }
+}
+
+fn publishing<'a>(
+    folder: &RunFolder,
+    epoch: Epoch,
+    output: &OutputPlan,
+    spec: &'a OutputSpec,
+    verified: &Verified,
+) -> Publishing<'a> {
+    let content_type = output.container.content_type();
+    let path = match &spec.destination {
+        Destination::Storage { path, .. } => path.as_str().to_owned(),
+        Destination::File { path, .. } => path.clone(),
+    };
+    let warnings = [&spec.warnings[..], &verified.warnings].concat();
+    Publishing {
+        output: output.index,
+        epoch,
+        destination: &spec.destination,
+        file: publish::staged(&folder.path().join(&output.file_name), verified.size, &verified.sha256, content_type),
+        result: OutputResult {
+            url: String::new(),
+            files: vec![OutputFile {
+                path,
+                size: verified.size,
+                sha256: verified.sha256.clone(),
+                content_type: content_type.to_owned(),
+            }],
+            duration_seconds: verified.duration_seconds,
+            frames: output.video.as_ref().map(|_| verified.frames),
+            width: verified.width,
+            height: verified.height,
+            warnings,
+        },
+    }
+}
+
+async fn stoppable<T>(
+    context: &RunContext,
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        () = context.stop.token().cancelled() => Err(Ended::Stopped),
+        done = step => done.map_err(Ended::from),
+    }
+}
+
+fn input(source: &OpenSource) -> Input {
+    match source.input() {
+        SourceInput::File(path) => Input::File(path),
+        SourceInput::Loopback { url } => Input::Loopback { url },
+    }
+}
+
+/// A failure of a step that was stopped is no failure.
+fn stopped_or(context: &RunContext, failure: Failure) -> Ended {
+    if context.stop.token().is_cancelled() { Ended::Stopped } else { failure.into() }
+}
+
+/// DESIGN §8: one slot is one core; a task with nothing beside it may use them all, as ffmpeg sees fit.
+fn threads(context: &RunContext) -> Option<NonZeroU16> {
+    let busy = context.worker.busy().max(1);
+    let share = (context.worker.settings.cores / busy).max(1);
+    if busy == 1 { None } else { u16::try_from(share).ok().and_then(NonZeroU16::new) }
+}
+
+const fn source_kind(source: &Source) -> SourceKind {
+    match source {
+        Source::Http { .. } => SourceKind::Http,
+        // A folder is read in place and moves nothing; what is counted came from an object store.
+        Source::Storage { .. } => SourceKind::ObjectStore,
+        Source::File { .. } | Source::Inline { .. } | Source::Upload { .. } => SourceKind::Local,
+    }
+}
+#[expect(clippy::cast_precision_loss, reason = "at most 50 outputs")]
+fn ratio(done: usize, all: usize) -> f64 {
+    done as f64 / all.max(1) as f64
+}
+
+/// The same GOPs are sampled when the same run is verified again, others in another run.
+fn seed(job: JobId, epoch: Epoch) -> u64 {
+    let (high, low) = job.uuid().as_u64_pair();
+    high ^ low.rotate_left(17) ^ u64::from(epoch.0)
+}

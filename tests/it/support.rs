@@ -1,0 +1,23 @@
+//! What the tests stand on: real servers, real clips, a misbehaving origin. Nothing here sleeps for a fixed time.
+
+pub mod clips;
+pub mod origin;
+pub mod server;
+
+use std::time::Duration;
+
+/// How long a test waits for what must happen; far above what it takes, so that only a defect reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until `check` gives something, looking again each time the system had time to move.
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tick.tick().await;
+    }
+}
