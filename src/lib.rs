@@ -2,4 +2,7 @@
 //!
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
+pub mod config;
 pub mod domain;
+pub mod lifecycle;
+pub mod telemetry;
