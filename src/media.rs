@@ -4,7 +4,12 @@
 //! The only room that spawns processes. Must not know: networks, stores, HTTP, where results go.
 //! Invariant: argv is built from an [`plan::EncodePlan`] alone; no client text reaches a command line or filter graph,
 //! and ffmpeg's exit code is never the only evidence of success.
+//!
+//! The order of a task: [`sniff`] (which container), [`structure`] (is it whole), [`probe`] (what is inside),
+//! [`plan`], [`argv`], [`encode`], [`verify`]. Each takes the verdict of the one before as an argument, so a step
+//! cannot be skipped by accident.
 //! To add a codec: `domain::preset`, then `plan`, `argv` and its snapshot, then `verify`.
+//! To add a container: `domain::Demuxer`, then `sniff`, then `structure` if it declares where it ends.
 
 pub mod argv;
 pub mod plan;
@@ -33,4 +38,13 @@ pub trait RandomRead: Send + Sync {
     fn size(&self) -> u64;
     /// Up to `len` bytes at `offset`; fewer only at the end, none beyond it.
     async fn read_at(&self, offset: u64, len: usize) -> std::io::Result<Bytes>;
+}
+
+/// What every step that runs a program needs.
+#[derive(Debug, Clone)]
+pub struct Toolbox {
+    /// Starts the programs.
+    pub spawner: process::Spawner,
+    /// Where they are.
+    pub tools: tools::Tools,
 }

@@ -1,0 +1,101 @@
+//! What a source is: one bounded ffprobe, read into [`MediaInfo`], refused beyond the limits.
+//!
+//! The probe reads headers and about the first second of packets, never the whole source. Headers lie (MEDIA.md has
+//! 600 and 1,000 fps clips that are neither): the frame rate comes from packets, a declared duration is a hint.
+
+mod document;
+mod rate;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::process::{Spec, Tidy, run};
+use super::{Input, Toolbox};
+use crate::domain::limits::SourceLimits;
+use crate::domain::{Code, Demuxer, Failure, MediaInfo};
+
+pub(super) use document::Document;
+
+/// Longest probe. ffprobe under the options below has never taken 2 s, but a slow origin may feed it slowly.
+const TIME: Duration = Duration::from_secs(60);
+/// Most bytes of ffprobe's document; 64 streams with long tags and all sampled packets are below 1 MiB.
+const DOCUMENT: usize = 8 * 1024 * 1024;
+/// Packets of all streams that are looked at for the frame rate: two seconds of film with sound.
+const PACKETS: u32 = 240;
+/// Sources below this are read whole: they cost less than the process that reads them.
+const SMALL: u64 = 2 * 1024 * 1024;
+/// Bounds the packets of a small source, which may hold many of one byte.
+const PACKETS_SMALL: u32 = 20_000;
+
+/// Reads what a source is.
+///
+/// # Errors
+/// `media_limit` beyond `limits`, `media_corrupt` when nothing can be read, `media_unsupported` when it is encrypted,
+/// `encode_timeout` when it takes longer than a minute, `cancelled`, `tool_missing`.
+pub async fn probe(
+    toolbox: &Toolbox,
+    input: &Input,
+    demuxer: Demuxer,
+    size: u64,
+    limits: &SourceLimits,
+) -> Result<MediaInfo, Failure> {
+    let packets = if size <= SMALL { PACKETS_SMALL } else { PACKETS };
+    let interval = format!("%+#{packets}");
+    let mut args: Vec<String> = ["-hide_banner", "-loglevel", "level+warning", "-of", "json"].map(String::from).into();
+    args.extend(["-show_streams", "-show_format", "-show_entries", SHOWN, "-read_intervals"].map(String::from));
+    args.push(interval);
+    args.extend(input_options(input, demuxer, limits));
+    let spec = Spec::new(&toolbox.tools.ffprobe, args, "/");
+    let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await?;
+
+    let log = Tidy::new(input, Path::new("")).lines(finished.log);
+    if log.iter().any(|line| line.contains("Picture size") && line.contains("is invalid")) {
+        return Err(Failure::new(Code::MediaLimit, "The source's picture is too large.").with_log(log));
+    }
+    let unreadable = |detail: String| {
+        Failure::new(Code::MediaCorrupt, "The source could not be read as media.").with_detail(detail)
+    };
+    if !finished.status.success() {
+        return Err(unreadable(finished.status.to_string()).with_log(log));
+    }
+    let document: Document =
+        serde_json::from_slice(&finished.stdout).map_err(|error| unreadable(error.to_string()).with_log(log))?;
+    document.refuse_limits(limits)?;
+    Ok(document.into_info(demuxer, size, packets as usize))
+}
+
+/// Fields of packets that the frame rate needs; streams and the format are shown whole.
+const SHOWN: &str = "packet=stream_index,pts,dts,duration";
+
+/// The hardened input of every ffmpeg and ffprobe that reads a source (GATEWAY §5, RELIABILITY §4.1): our own demuxer,
+/// no other, no protocol but the one in use, bounded streams, pixels and probing. Ends with `-i INPUT`.
+pub(super) fn input_options(input: &Input, demuxer: Demuxer, limits: &SourceLimits) -> Vec<String> {
+    let formats: Vec<&str> = Demuxer::ALL.iter().map(|d| d.ffmpeg_name()).collect();
+    let (protocols, name) = match input {
+        Input::File(path) => ("file", format!("file:{}", path.display())),
+        Input::Loopback { url } => ("http,tcp", url.clone()),
+    };
+    // One more than allowed, so that too many can be told from just enough.
+    let (streams, pixels) = ((limits.max_streams + 1).to_string(), limits.max_pixels.to_string());
+    let options = [
+        ["-protocol_whitelist", protocols],
+        ["-format_whitelist", &formats.join(",")],
+        ["-f", demuxer.ffmpeg_name()],
+        ["-max_streams", &streams],
+        ["-max_pixels", &pixels],
+        ["-probesize", "10M"],
+        ["-analyzeduration", "10M"],
+    ];
+    let mut args: Vec<String> = options.into_iter().flatten().map(str::to_owned).collect();
+    if matches!(input, Input::Loopback { .. }) {
+        // A short seek reads on instead of asking again (GATEWAY §1): a quarter fewer requests.
+        args.extend(["-short_seek_size".to_owned(), "262144".to_owned()]);
+    }
+    args.extend(["-i".to_owned(), name]);
+    args
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Is the output exact? Tracks against the plan (V6), packets against the encoder's account (V1), frames against the
+//! decoder's (V2), spans (V3, V4) and the offset of sound to picture (V5). Tolerances: MEDIA-RULES §2.
+
+use super::packets::{PacketTable, StreamPackets};
+use super::{VerifyRequest, failed};
+use crate::domain::preset::Container;
+use crate::domain::{ColorRange, Failure, Rational, Rotation};
+use crate::media::encode::EncodedStream;
+use crate::media::plan::{AudioPlan, OutputPlan, Timing, VideoPlan};
+use crate::media::probe::Document;
+
+/// Clips below this are all edges: counts and tracks are checked, spans are not (MEDIA-RULES §2).
+const TINY_SECONDS: f64 = 1.0;
+const TINY_FRAMES: u64 = 10;
+/// A millisecond: Matroska's tick.
+const TICK: f64 = 0.001;
+
+/// Where an output's streams begin and end.
+#[derive(Debug, Default)]
+pub(super) struct Spans {
+    pub(super) video: Option<Span>,
+    pub(super) audio: Option<Span>,
+    /// The longest time between two frames that follow each other, and where, seconds.
+    pub(super) longest_gap: Option<(f64, f64)>,
+}
+
+/// One stream's span.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// Seconds.
+    pub(super) start: f64,
+    /// Seconds.
+    pub(super) end: f64,
+    pub(super) packets: u64,
+    pub(super) base: Rational,
+}
+
+impl Spans {
+    /// The span of all streams, seconds.
+    pub(super) fn seconds(&self) -> f64 {
+        let all = || [self.video, self.audio].into_iter().flatten();
+        let start = all().map(|span| span.start).fold(f64::INFINITY, f64::min);
+        let end = all().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
+        (end - start).max(0.0)
+    }
+}
+
+/// V6: the planned streams exactly.
+pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(), Failure> {
+    let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some());
+    if document.streams.len() != planned {
+        return Err(failed(format_args!("it has {} streams instead of {planned}", document.streams.len())));
+    }
+    if let Some(video) = &plan.video {
+        check_picture(video, document)?;
+    }
+    if let Some(audio) = &plan.audio {
+        check_sound(audio, document)?;
+    }
+    Ok(())
+}
+
+fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
+    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("video")) else {
+        return Err(failed("it has no picture"));
+    };
+    let same = |what: &str, found: &str, planned: &str| {
+        if found == planned { Ok(()) } else { Err(failed(format_args!("its {what} is {found} instead of {planned}"))) }
+    };
+    let (codec, pix_fmt) = (stream.codec_name.as_deref(), stream.pix_fmt.as_deref());
+    same("codec", codec.unwrap_or("unknown"), plan.codec.codec_name())?;
+    same("size", &format!("{}x{}", stream.width, stream.height), &format!("{}x{}", plan.width, plan.height))?;
+    same("pixel format", pix_fmt.unwrap_or("unknown"), plan.pix_fmt)?;
+    if stream.is_cover() || stream.rotation() != Rotation::None {
+        return Err(failed("its picture is a cover or still turned"));
+    }
+    if stream.sar().is_some_and(|sar| sar != Rational::ONE) {
+        return Err(failed("its pixels are not square"));
+    }
+    let color = stream.color();
+    let planned = &plan.color;
+    for (what, found, wanted) in [
+        ("matrix", &color.matrix, &planned.matrix),
+        ("primaries", &color.primaries, &planned.primaries),
+        ("transfer", &color.transfer, &planned.transfer),
+    ] {
+        let wanted = if wanted.is_empty() { "unknown" } else { wanted };
+        same(what, found.as_deref().unwrap_or("unknown"), wanted)?;
+    }
+    // Limited is what every decoder takes an untagged picture for.
+    let range = if color.range == Some(ColorRange::Full) { "pc" } else { "tv" };
+    same("range", range, planned.range)
+}
+
+fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
+    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("audio")) else {
+        return Err(failed("it has no sound"));
+    };
+    let found = format!(
+        "{} {} Hz, {} channels",
+        stream.codec_name.as_deref().unwrap_or("unknown"),
+        stream.sample_rate.as_deref().unwrap_or("?"),
+        stream.channels
+    );
+    let planned = format!("{} {} Hz, {} channels", plan.codec.codec_name(), plan.sample_rate, plan.channels);
+    if found == planned { Ok(()) } else { Err(failed(format_args!("its sound is {found} instead of {planned}"))) }
+}
+
+/// V1 to V5.
+pub(super) fn check_counts(
+    request: &VerifyRequest<'_>,
+    plan: &OutputPlan,
+    document: &Document,
+    table: &PacketTable,
+) -> Result<Spans, Failure> {
+    let mut spans = Spans::default();
+    for stream in &document.streams {
+        let packets = table.stream(stream.index)?;
+        let base = stream.time_base.as_deref().and_then(|text| text.parse().ok()).unwrap_or(Rational::ONE);
+        let encoded = request.report.output(request.place).find(|e| e.index == stream.index);
+        let encoded = encoded.ok_or_else(|| failed("the encoder gave no account of it"))?;
+        if packets.count != encoded.packets {
+            let (found, written) = (packets.count, encoded.packets);
+            return Err(failed(format_args!("stream {} has {found} packets of {written} written", stream.index)));
+        }
+        if packets.empty > 0 || packets.timeless > 0 {
+            return Err(failed("it has packets without bytes or times"));
+        }
+        let span = span(packets, base)?;
+        match (stream.codec_type.as_deref(), &plan.video, &plan.audio) {
+            (Some("video"), Some(video), _) => {
+                check_frames(request, video, encoded)?;
+                check_picture_times(video, packets, span)?;
+                spans.longest_gap = longest_gap(packets, base);
+                spans.video = Some(span);
+            }
+            (Some("audio"), _, Some(audio)) => {
+                check_samples(request, audio, encoded, span)?;
+                spans.audio = Some(span);
+            }
+            _ => {}
+        }
+    }
+    check_offset(request, plan, &spans)?;
+    Ok(spans)
+}
+
+fn span(packets: &StreamPackets, base: Rational) -> Result<Span, Failure> {
+    let (Some(first), Some(end)) = (packets.first(), packets.end) else { return Err(failed("nothing in it is shown")) };
+    Ok(Span { start: seconds(first, base), end: seconds(end, base), packets: packets.count, base })
+}
+
+/// V1 and V2: every frame given to the encoder is in the file, and every decoded frame was given.
+fn check_frames(request: &VerifyRequest<'_>, plan: &VideoPlan, encoded: &EncodedStream) -> Result<(), Failure> {
+    if encoded.frames != encoded.packets {
+        let (frames, packets) = (encoded.frames, encoded.packets);
+        return Err(failed(format_args!("{frames} frames were encoded, {packets} written")));
+    }
+    let decoded = request.report.decoded_stream(plan.stream).map_or(0, |stream| stream.frames);
+    let exact = match plan.timing {
+        Timing::Passthrough => encoded.frames == decoded,
+        // The filter says what it took and gave; without its word, the rates must agree within a frame.
+        Timing::Cfr(rate) => {
+            let grids = &request.report.grids;
+            if grids.is_empty() {
+                on_grid(request, plan, rate, decoded, encoded.frames)
+            } else {
+                grids.iter().any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
+            }
+        }
+    };
+    if exact {
+        return Ok(());
+    }
+    Err(failed(format_args!("{decoded} frames were decoded, {} encoded", encoded.frames)))
+}
+
+/// N = round(span × rate) ± 1, where the span follows from an even source rate; nothing to say otherwise.
+fn on_grid(request: &VerifyRequest<'_>, plan: &VideoPlan, rate: Rational, decoded: u64, encoded: u64) -> bool {
+    let source = request.source.video.iter().find(|video| video.index == plan.stream);
+    let Some(from) = source.filter(|video| !video.variable_rate).and_then(|video| video.frame_rate) else {
+        return encoded > 0;
+    };
+    (count(decoded) * rate.as_f64() / from.as_f64() - count(encoded)).abs() <= 1.5
+}
+
+/// Frames are shown one after the other, begin with a key frame, and keys come as often as planned; V3 for even rates.
+fn check_picture_times(plan: &VideoPlan, packets: &StreamPackets, span: Span) -> Result<(), Failure> {
+    let times = packets.sorted();
+    if times.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(failed("two frames have the same time"));
+    }
+    if packets.keys.first() != Some(&true) {
+        return Err(failed("it does not begin with a key frame"));
+    }
+    let (longest, most) = (packets.longest_group(), plan.keyframe_interval as usize);
+    if most > 0 && longest > most {
+        return Err(failed(format_args!("{longest} frames follow a key frame, {most} were planned")));
+    }
+    let Timing::Cfr(rate) = plan.timing else { return Ok(()) };
+    if span.packets < TINY_FRAMES {
+        return Ok(());
+    }
+    let (found, planned) = (span.end - span.start, count(span.packets) / rate.as_f64());
+    if (found - planned).abs() > 1.0 / rate.as_f64() + TICK {
+        return Err(failed(format_args!("its picture lasts {found:.3} s instead of {planned:.3} s")));
+    }
+    Ok(())
+}
+
+/// V4: samples given to the encoder are in the file, and none of the decoded is missing.
+fn check_samples(
+    request: &VerifyRequest<'_>,
+    plan: &AudioPlan,
+    encoded: &EncodedStream,
+    span: Span,
+) -> Result<(), Failure> {
+    let Some(samples) = encoded.samples else { return Ok(()) };
+    let (given, found) = (count(samples) / f64::from(plan.sample_rate), span.end - span.start);
+    let frame = f64::from(plan.codec.frame_samples()) / f64::from(plan.sample_rate);
+    // One frame of priming at the start (up to 3 for Opus's 20 ms look-ahead), one of padding at the end.
+    if given > TINY_SECONDS && (found - given).abs() > 2.0 * frame + 0.02 + TICK {
+        return Err(failed(format_args!("its sound lasts {found:.3} s, {given:.3} s were encoded")));
+    }
+    let source = request.source.audio.iter().find(|audio| audio.index == plan.stream);
+    let decoded = request.report.decoded_stream(plan.stream);
+    if let (Some(rate @ 1..), Some(decoded)) = (source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples)) {
+        let decoded = count(decoded) / f64::from(rate);
+        // Resampling may drop overlaps of a recording's clock, never more than 1 %.
+        if decoded > TINY_SECONDS && given < decoded - (2.0 * frame + 0.05).max(decoded * 0.01) {
+            return Err(failed(format_args!("{decoded:.3} s of sound were decoded, {given:.3} s encoded")));
+        }
+    }
+    Ok(())
+}
+
+/// V5: sound begins as long before or after the picture as in the source.
+fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
+    let (Some(video), Some(audio)) = (spans.video, spans.audio) else { return Ok(()) };
+    let (Some(video_plan), Some(audio_plan)) = (&plan.video, &plan.audio) else { return Ok(()) };
+    let starts = (
+        request.source.video.iter().find(|v| v.index == video_plan.stream),
+        request.source.audio.iter().find(|a| a.index == audio_plan.stream).and_then(|a| a.start_seconds),
+    );
+    let (Some(source), Some(audio_start)) = starts else { return Ok(()) };
+    let Some(video_start) = source.start_seconds else { return Ok(()) };
+    // A recording that begins between key frames shows its first frame later than its header says.
+    let late = request.report.decoded_stream(video_plan.stream).is_some_and(|d| d.early_errors > 0 || d.frames < d.packets);
+    let late_sound = request.report.decoded_stream(audio_plan.stream).is_some_and(|d| d.early_errors > 0);
+    if late || late_sound {
+        return Ok(());
+    }
+    let found = video.start - audio.start;
+    let wanted = video_start - audio_start;
+    let rate = match video_plan.timing {
+        Timing::Cfr(rate) => Some(rate),
+        Timing::Passthrough => source.frame_rate,
+    };
+    let frame = rate.map_or(0.05, |rate| 1.0 / rate.as_f64()).min(0.25);
+    let codec_frame = f64::from(audio_plan.codec.frame_samples()) / f64::from(audio_plan.sample_rate);
+    // WebM and Matroska carry whole milliseconds and Opus's look-ahead.
+    let container = match plan.container {
+        Container::Mp4 | Container::Mov => TICK,
+        Container::Webm | Container::Mkv => 0.01,
+    };
+    if (found - wanted).abs() > frame + codec_frame + container {
+        return Err(failed(format_args!(
+            "its picture begins {found:.3} s after its sound, in the source it is {wanted:.3} s"
+        )));
+    }
+    Ok(())
+}
+
+fn longest_gap(packets: &StreamPackets, base: Rational) -> Option<(f64, f64)> {
+    let times = packets.sorted();
+    let (gap, at) = times.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max()?;
+    Some((seconds(gap, base), seconds(at, base)))
+}
+
+/// Ticks to seconds.
+#[expect(clippy::cast_precision_loss, reason = "below 2^53 for 12 h in any time base")]
+pub(super) fn seconds(ticks: i64, base: Rational) -> f64 {
+    ticks as f64 * base.as_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
