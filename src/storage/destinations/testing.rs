@@ -1,0 +1,169 @@
+//! An S3 server in this process: `s3s` in front of a temporary folder, with real `SigV4` checks.
+//!
+//! Differs from S3 where `s3s-fs` 0.14.1 does: it answers 403 to Abort, Complete and `UploadPart` of an unknown upload;
+//! the wrapper here turns that into the 404 `NoSuchUpload` that S3, `MinIO` and garage give. It ignores ACLs and GET's
+//! `If-Match`, and checks `If-None-Match: *` on Complete as AWS does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError, HttpResponse};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::storage::object::Addressing;
+use crate::storage::{Acl, S3Settings};
+
+pub(in crate::storage) const BUCKET: &str = "results";
+pub(in crate::storage) const KEY_ID: &str = "test-key";
+pub(in crate::storage) const SECRET: &str = "test-secret-canary";
+
+/// A running server; it ends when dropped.
+pub(in crate::storage) struct S3Server {
+    pub(in crate::storage) endpoint: Url,
+    folder: tempfile::TempDir,
+    faults: Arc<Faults>,
+    _tasks: JoinSet<()>,
+}
+
+/// What the server does wrong, and what it has seen.
+#[derive(Default)]
+struct Faults {
+    busy: AtomicU32,
+    lose_completes: AtomicU32,
+    requests: AtomicU32,
+}
+
+impl S3Server {
+    pub(in crate::storage) async fn start() -> Self {
+        // A second installation is refused, which is fine: tests share a process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        let service = builder.build();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let faults = Arc::new(Faults::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(
+            listener,
+            service,
+            folder.path().to_owned(),
+            Arc::clone(&faults),
+        ));
+        Self {
+            endpoint,
+            folder,
+            faults,
+            _tasks: tasks,
+        }
+    }
+
+    pub(in crate::storage) fn settings(&self) -> S3Settings {
+        S3Settings {
+            bucket: BUCKET.to_owned(),
+            prefix: Some(crate::domain::ObjectPath::parse("team/a").unwrap()),
+            endpoint: Some(self.endpoint.clone()),
+            region: "us-east-1".to_owned(),
+            access_key_id: Some(KEY_ID.to_owned()),
+            secret_access_key: Some(SECRET.to_owned().into()),
+            session_token: None,
+            addressing: Addressing::Auto,
+            acl: Some(Acl::PublicRead),
+        }
+    }
+
+    /// The object at a key as the server keeps it.
+    pub(in crate::storage) fn object(&self, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.path().join(BUCKET).join(key)).ok()
+    }
+
+    /// Incomplete uploads and parts of them.
+    pub(in crate::storage) fn leftovers(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.folder.path()).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with(".upload"))
+            .collect()
+    }
+
+    /// Answers the next `count` requests with 503.
+    pub(in crate::storage) fn be_busy(&self, count: u32) {
+        self.faults.busy.store(count, Ordering::SeqCst);
+    }
+
+    /// Carries out the next `count` Completes and then loses their answers.
+    pub(in crate::storage) fn lose_completes(&self, count: u32) {
+        self.faults.lose_completes.store(count, Ordering::SeqCst);
+    }
+
+    pub(in crate::storage) fn requests(&self) -> u32 {
+        self.faults.requests.load(Ordering::SeqCst)
+    }
+}
+
+async fn accept(listener: TcpListener, service: S3Service, root: PathBuf, faults: Arc<Faults>) {
+    let mut connections = JoinSet::new();
+    while let Ok((socket, _)) = listener.accept().await {
+        let (service, root, faults) = (service.clone(), root.clone(), Arc::clone(&faults));
+        connections.spawn(async move {
+            let answer = service_fn(move |request| {
+                answer(request, service.clone(), root.clone(), Arc::clone(&faults))
+            });
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(socket), answer)
+                .await;
+        });
+    }
+}
+
+async fn answer(
+    request: http::Request<Incoming>,
+    service: S3Service,
+    root: PathBuf,
+    faults: Arc<Faults>,
+) -> Result<HttpResponse, HttpError> {
+    faults.requests.fetch_add(1, Ordering::SeqCst);
+    if take(&faults.busy) {
+        return Ok(problem(503, "SlowDown"));
+    }
+    let upload = Url::parse(&format!("http://h{}", request.uri())).unwrap();
+    let upload = upload
+        .query_pairs()
+        .find(|(name, _)| name == "uploadId")
+        .map(|(_, id)| id.into_owned());
+    let complete = upload.is_some() && request.method() == http::Method::POST;
+    let unknown = upload.is_some_and(|id| !root.join(format!(".upload-{id}.json")).is_file());
+    let response = hyper::service::Service::call(&service, request).await?;
+    if unknown && response.status() == http::StatusCode::FORBIDDEN {
+        return Ok(problem(404, "NoSuchUpload"));
+    }
+    if complete && response.status().is_success() && take(&faults.lose_completes) {
+        return Ok(problem(500, "InternalError"));
+    }
+    Ok(response)
+}
+
+fn take(counter: &AtomicU32) -> bool {
+    counter
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+        .is_ok()
+}
+
+fn problem(status: u16, code: &str) -> HttpResponse {
+    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>test</Message></Error>");
+    http::Response::builder()
+        .status(status)
+        .body(Body::from(body))
+        .unwrap()
+}

@@ -1,0 +1,140 @@
+//! What a publication needs to be committed or destroyed, by anyone, at any later time.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Code, Failure, ObjectPath, Overwrite, PublicationId};
+
+/// A publishing handle, as recorded with the permit (PROTOCOL F3). It is written to the store and read by other
+/// processes and later builds, therefore the version; it holds no credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "version")]
+pub enum Handle {
+    /// The first shape.
+    #[serde(rename = "1")]
+    V1(Staged),
+}
+
+/// One file that was, or is about to be, sent to its destination without being visible there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Staged {
+    /// Names the handle; also written into the object or file, by which it is recognised after the commit.
+    pub publication: PublicationId,
+    /// What committing does to an object already there.
+    pub overwrite: Overwrite,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// SHA-256 of the whole file, lower-case hex.
+    pub sha256: String,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where the invisible bytes are and what they will become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Place {
+    /// `.flux-<publication>.part` beside the target.
+    Local {
+        /// The configured folder it is below.
+        root: PathBuf,
+        /// The target below that folder.
+        path: ObjectPath,
+        /// How many of the target's parent folders did not exist, counted from the innermost: removed again when
+        /// the handle is destroyed and they are empty.
+        new_folders: u16,
+    },
+    /// An incomplete multipart upload.
+    S3 {
+        /// The endpoint, where it is not AWS itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String>,
+        /// The bucket.
+        bucket: String,
+        /// The whole key, prefix included.
+        key: String,
+        /// The upload's id.
+        upload: String,
+        /// ETags of the parts in order; empty until everything was sent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
+    },
+}
+
+impl Handle {
+    /// The publication it belongs to.
+    #[must_use]
+    pub const fn publication(&self) -> PublicationId {
+        let Self::V1(staged) = self;
+        staged.publication
+    }
+
+    /// The text that is recorded.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Every field has an infallible serializer except a folder that is not UTF-8; `Root` refuses those.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Handle::to_json`] wrote.
+    pub fn from_json(text: &str) -> Result<Self, Failure> {
+        serde_json::from_str(text).map_err(|error| {
+            Failure::new(Code::Internal, "a recorded publication could not be read")
+                .with_detail(error.to_string())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> Handle {
+        Handle::V1(Staged {
+            publication: PublicationId::from_uuid(uuid::Uuid::from_u128(7)),
+            overwrite: Overwrite::Fail,
+            size: 3,
+            sha256: "ab".to_owned(),
+            place: Place::Local {
+                root: "/srv/out".into(),
+                path: ObjectPath::parse("a/b.mp4").unwrap(),
+                new_folders: 1,
+            },
+        })
+    }
+
+    /// Rows written by this build are read by later ones: this text must never change, only gain a sibling.
+    #[test]
+    fn the_first_version_keeps_its_shape() {
+        let text = concat!(
+            r#"{"version":"1","publication":"00000000-0000-0000-0000-000000000007","overwrite":"fail","size":3,"#,
+            r#""sha256":"ab","place":{"kind":"local","root":"/srv/out","path":"a/b.mp4","new_folders":1}}"#
+        );
+        assert_eq!(local().to_json(), text);
+        assert_eq!(Handle::from_json(text).unwrap(), local());
+    }
+
+    #[test]
+    fn an_upload_with_parts_round_trips() {
+        let Handle::V1(mut staged) = local();
+        staged.place = Place::S3 {
+            endpoint: None,
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+            upload: "u".to_owned(),
+            parts: vec!["\"1\"".to_owned()],
+        };
+        let handle = Handle::V1(staged);
+        assert_eq!(Handle::from_json(&handle.to_json()).unwrap(), handle);
+    }
+
+    #[test]
+    fn a_path_that_leaves_its_root_is_refused_when_a_handle_is_read() {
+        let text = local().to_json().replace("a/b.mp4", "../b.mp4");
+        assert_eq!(Handle::from_json(&text).unwrap_err().code, Code::Internal);
+        let newer = local().to_json().replace(r#""version":"1""#, r#""version":"2""#);
+        assert!(Handle::from_json(&newer).is_err());
+    }
+}

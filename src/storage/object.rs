@@ -1,0 +1,533 @@
+//! A bucket of S3, or of a store that speaks its protocol: publishing by multipart upload.
+//!
+//! Every file goes as a multipart upload, also an empty one: Abort then fences Complete, in the store itself
+//! (`NoSuchUpload`), which no conditional PUT is needed for. The objects carry `flux-publication` and `flux-sha256` as
+//! metadata. Needed rights: `s3:PutObject`, `s3:GetObject`, `s3:AbortMultipartUpload`, and `s3:ListBucket`, without
+//! which S3 answers 403 instead of 404 for a key that does not exist.
+//!
+//! A crash between creating an upload and recording its handle leaves an upload without parts; `object_store` cannot
+//! list those, so a bucket wants the usual lifecycle rule that aborts incomplete uploads after some days.
+
+mod fault;
+mod parts;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::signer::Signer;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, GetRange, GetResult, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, RetryConfig,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use self::fault::{Answer, answer, failure};
+use super::local::{already_there, withdrawn};
+use super::{Error, StagedFile};
+use crate::domain::{Code, Failure, ObjectPath, Overwrite, PublicationId};
+
+/// Metadata key of the publication that an object is.
+pub(super) const PUBLICATION: &str = "flux-publication";
+/// Metadata key of an object's SHA-256.
+pub(super) const SHA256: &str = "flux-sha256";
+
+/// How to reach a bucket.
+#[derive(Debug, Clone)]
+pub struct S3Settings {
+    /// The bucket; it must exist.
+    pub bucket: String,
+    /// Put before every key.
+    pub prefix: Option<ObjectPath>,
+    /// `https://…` of a store that is not AWS; `http://…` is allowed too, for loopback and private networks.
+    pub endpoint: Option<Url>,
+    /// The region; `us-east-1` suits most other stores.
+    pub region: String,
+    /// The key's id; without it the machine's own role is asked for credentials.
+    pub access_key_id: Option<String>,
+    /// The key.
+    pub secret_access_key: Option<SecretString>,
+    /// The token of temporary credentials.
+    pub session_token: Option<SecretString>,
+    /// Where the bucket's name goes in a URL.
+    pub addressing: Addressing,
+    /// A canned ACL for new objects; most buckets refuse any.
+    pub acl: Option<Acl>,
+}
+
+/// Where the bucket's name goes in a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Addressing {
+    /// Path style with an endpoint, virtual-hosted without.
+    #[default]
+    Auto,
+    /// `https://endpoint/bucket/key`.
+    Path,
+    /// `https://bucket.endpoint/key`.
+    VirtualHost,
+}
+
+/// Canned ACLs of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acl {
+    /// The owner only.
+    Private,
+    /// Anyone may read.
+    PublicRead,
+    /// Anyone with an account may read.
+    AuthenticatedRead,
+    /// The bucket's owner may read.
+    BucketOwnerRead,
+    /// The bucket's owner has all rights.
+    BucketOwnerFullControl,
+}
+
+impl Acl {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::PublicRead => "public-read",
+            Self::AuthenticatedRead => "authenticated-read",
+            Self::BucketOwnerRead => "bucket-owner-read",
+            Self::BucketOwnerFullControl => "bucket-owner-full-control",
+        }
+    }
+}
+
+/// How long to try.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Retries of one request.
+    pub(super) retries: usize,
+    /// No retry starts after this long.
+    pub(super) within: Duration,
+    /// First wait; doubled each time up to 5 s, with jitter.
+    pub(super) backoff: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            retries: 6,
+            within: Duration::from_secs(60),
+            backoff: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Time without a byte from the store after which a small request is given up.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same for requests that carry a part. reqwest's read timeout starts when the request is *sent*, not when its body
+/// has left, so it bounds the upload of a whole part: 20 s would fail on every line below 13 Mbit/s (4 parts of 8 MiB
+/// at a time), 300 s works from 0.9 Mbit/s. S3 may also take minutes to answer Complete.
+const SEND_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One configured bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    name: String,
+    prefix: Option<ObjectPath>,
+    endpoint: Option<String>,
+    /// Head, get, abort, presign.
+    reading: AmazonS3,
+    /// Create, parts, complete; sends the ACL, which `object_store` only knows as a default header of a client.
+    sending: AmazonS3,
+    /// Complete with `If-None-Match: *`, which `object_store` does not offer for multipart uploads; as a default header
+    /// it would be wrong on any other request, therefore a client of its own.
+    finishing_new: AmazonS3,
+}
+
+/// An incomplete upload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upload<'a> {
+    pub(super) key: &'a str,
+    pub(super) id: &'a str,
+    pub(super) publication: PublicationId,
+}
+
+/// An object that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) publication: Option<PublicationId>,
+    pub(super) sha256: Option<String>,
+    pub(super) size: u64,
+    pub(super) etag: Option<String>,
+}
+
+impl Bucket {
+    /// Builds the clients; no network.
+    pub(super) fn open(settings: &S3Settings, patience: Patience) -> Result<Self, Error> {
+        // reqwest panics without one.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(Error::NoTlsProvider);
+        }
+        let mut acl = HeaderMap::new();
+        if let Some(chosen) = settings.acl {
+            acl.insert(
+                HeaderName::from_static("x-amz-acl"),
+                HeaderValue::from_static(chosen.as_str()),
+            );
+        }
+        let mut only_new = HeaderMap::new();
+        only_new.insert(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+        Ok(Self {
+            name: settings.bucket.clone(),
+            prefix: settings.prefix.clone(),
+            endpoint: settings.endpoint.as_ref().map(Url::to_string),
+            reading: client(settings, patience, READ_TIMEOUT, HeaderMap::new())?,
+            sending: client(settings, patience, SEND_TIMEOUT, acl)?,
+            finishing_new: client(settings, patience, SEND_TIMEOUT, only_new)?,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
+    /// The whole key of a client's path.
+    pub(super) fn key(&self, path: &ObjectPath) -> String {
+        match &self.prefix {
+            Some(prefix) => format!("{prefix}/{path}"),
+            None => path.as_str().to_owned(),
+        }
+    }
+
+    /// Creates an upload and returns its id. `metadata` is the client's.
+    pub(super) async fn create(
+        &self,
+        key: &str,
+        publication: PublicationId,
+        file: &StagedFile,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<String, Failure> {
+        let own = |name: &'static str| Attribute::Metadata(name.into());
+        let mut attributes: Attributes = metadata
+            .iter()
+            .map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone()))
+            .collect();
+        attributes.insert(Attribute::ContentType, file.content_type.clone().into());
+        attributes.insert(own(PUBLICATION), publication.to_string().into());
+        attributes.insert(own(SHA256), file.sha256.clone().into());
+        let options = PutMultipartOptions {
+            attributes,
+            ..Default::default()
+        };
+        self.sending
+            .create_multipart_opts(&path(key)?, options)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    /// Sends the file's parts and returns their ETags. Nothing is cleaned up on failure or drop: the caller destroys
+    /// the handle.
+    pub(super) async fn send(&self, upload: Upload<'_>, file: &StagedFile) -> Result<Vec<String>, Failure> {
+        parts::send(&self.sending, &path(upload.key)?, upload.id, file).await
+    }
+
+    /// Completes an upload, or finds that it was completed before. `overwrite: fail` is checked first and, where the
+    /// store knows `If-None-Match` on Complete (AWS, MinIO, Ceph), enforced by it; elsewhere two publishers that commit
+    /// within the same moment can both pass the check, and the later one stays.
+    pub(super) async fn commit(
+        &self,
+        upload: Upload<'_>,
+        parts: &[String],
+        overwrite: Overwrite,
+    ) -> Result<(), Failure> {
+        if parts.is_empty() {
+            // `object_store` would complete it as an empty object.
+            return Err(Failure::new(
+                Code::Internal,
+                "the file at the destination is not whole",
+            ));
+        }
+        let completed = match overwrite {
+            Overwrite::Replace => self.complete(&self.sending, upload, parts).await,
+            Overwrite::Fail => match self.find(upload.key).await? {
+                Some(found) if found.publication == Some(upload.publication) => return Ok(()),
+                Some(_) => return Err(already_there()),
+                None => self.complete_new(upload, parts).await,
+            },
+        };
+        let Err(error) = completed else { return Ok(()) };
+        // A lost answer and a repeated commit both look like a refused one until the object itself is asked.
+        let found = self.find(upload.key).await;
+        if matches!(&found, Ok(Some(found)) if found.publication == Some(upload.publication)) {
+            return Ok(());
+        }
+        Err(match answer(&error) {
+            Answer::NoSuchUpload => withdrawn().with_detail(error.to_string()),
+            Answer::Taken => already_there().with_detail(error.to_string()),
+            _ => failure(&error),
+        })
+    }
+
+    async fn complete(
+        &self,
+        client: &AmazonS3,
+        upload: Upload<'_>,
+        parts: &[String],
+    ) -> object_store::Result<()> {
+        let key = object_store::path::Path::parse(upload.key)?;
+        let parts = parts
+            .iter()
+            .map(|etag| PartId {
+                content_id: etag.clone(),
+            })
+            .collect();
+        client
+            .complete_multipart(&key, &upload.id.to_owned(), parts)
+            .await
+            .map(|_| ())
+    }
+
+    /// Completes only onto a free key, if the store can; one that says it cannot is asked without the condition.
+    pub(super) async fn complete_new(
+        &self,
+        upload: Upload<'_>,
+        parts: &[String],
+    ) -> object_store::Result<()> {
+        match self.complete(&self.finishing_new, upload, parts).await {
+            Err(error) if answer(&error) == Answer::NotImplemented => {
+                self.complete(&self.sending, upload, parts).await
+            }
+            other => other,
+        }
+    }
+
+    /// Aborts an upload, for ever, and looks whether it had been completed.
+    pub(super) async fn destroy(&self, upload: Upload<'_>) -> Result<Destroyed, Failure> {
+        let aborted = self
+            .reading
+            .abort_multipart(&path(upload.key)?, &upload.id.to_owned())
+            .await;
+        let gone = match &aborted {
+            Ok(()) => Gone::Now,
+            Err(error) => match answer(error) {
+                // Without its bucket an upload cannot be completed either.
+                Answer::NoSuchUpload | Answer::NoSuchBucket => Gone::Before,
+                _ => Gone::Unknown,
+            },
+        };
+        match (self.find(upload.key).await, gone, aborted) {
+            (Ok(Some(found)), _, _) if found.publication == Some(upload.publication) => {
+                Ok(Destroyed::WasCommitted)
+            }
+            // Not being allowed to look does not matter when the abort itself found it alive.
+            (_, Gone::Now, _) | (Ok(_), Gone::Before, _) => Ok(Destroyed::Dead),
+            (Err(failure), Gone::Before, _) => Err(failure),
+            (_, Gone::Unknown, Err(error)) => Err(failure(&error)),
+            (_, Gone::Unknown, Ok(())) => Ok(Destroyed::Dead),
+        }
+    }
+
+    /// Looks at a key.
+    pub(super) async fn find(&self, key: &str) -> Result<Option<Found>, Failure> {
+        let options = GetOptions {
+            head: true,
+            ..Default::default()
+        };
+        match self.reading.get_opts(&path(key)?, options).await {
+            Ok(result) => Ok(Some(found(&result))),
+            Err(error) => match answer(&error) {
+                Answer::NoSuchKey => Ok(None),
+                _ => Err(failure(&error)),
+            },
+        }
+    }
+
+    /// Reads a range of bytes; `None` = no such key.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<(Found, BoxStream<'static, std::io::Result<bytes::Bytes>>)>, Failure> {
+        // A range request for nothing is an error in HTTP.
+        let (head, range) = if range.is_empty() {
+            (true, None)
+        } else {
+            (false, Some(GetRange::Bounded(range)))
+        };
+        match self
+            .reading
+            .get_opts(
+                &path(key)?,
+                GetOptions {
+                    head,
+                    range,
+                    ..Default::default()
+                },
+            )
+            .await
+        {
+            Ok(result) => {
+                let found = found(&result);
+                let stream = if head {
+                    futures_util::stream::empty().boxed()
+                } else {
+                    result.into_stream().map_err(std::io::Error::other).boxed()
+                };
+                Ok(Some((found, stream)))
+            }
+            Err(error) => match answer(&error) {
+                Answer::NoSuchKey => Ok(None),
+                _ => Err(failure(&error)),
+            },
+        }
+    }
+
+    /// A URL that anyone can read the object with for a while.
+    pub(super) async fn presign(&self, key: &str, expires: Duration) -> Result<Url, Failure> {
+        self.reading
+            .signed_url(Method::GET, &path(key)?, expires)
+            .await
+            .map_err(|error| failure(&error))
+    }
+
+    /// Create, one part, Abort, Complete: whether the last one is refused.
+    pub(super) async fn check_fence(&self, key: &str, publication: PublicationId) -> Result<bool, Failure> {
+        let probe = path(key)?;
+        let id = self
+            .sending
+            .create_multipart(&probe)
+            .await
+            .map_err(|error| failure(&error))?;
+        let upload = Upload {
+            key,
+            id: &id,
+            publication,
+        };
+        let part = self
+            .sending
+            .put_part(&probe, &id, 0, bytes::Bytes::from_static(b"flux").into())
+            .await;
+        let aborted = self.reading.abort_multipart(&probe, &id).await;
+        let part = part.map_err(|error| failure(&error))?;
+        aborted.map_err(|error| failure(&error))?;
+        match self.complete(&self.sending, upload, &[part.content_id]).await {
+            Ok(()) => {
+                self.reading
+                    .delete(&probe)
+                    .await
+                    .map_err(|error| failure(&error))?;
+                Ok(false)
+            }
+            Err(error) => match answer(&error) {
+                Answer::Unreachable => Err(failure(&error)),
+                _ => Ok(self.find(key).await?.is_none()),
+            },
+        }
+    }
+}
+
+/// `s3://bucket/key`.
+pub(super) fn url(bucket: &str, key: &str) -> String {
+    format!("s3://{bucket}/{key}")
+}
+
+/// What an aborted upload had come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destroyed {
+    Dead,
+    WasCommitted,
+}
+
+enum Gone {
+    Now,
+    Before,
+    Unknown,
+}
+
+fn found(result: &GetResult) -> Found {
+    let text = |name: &'static str| {
+        result
+            .attributes
+            .get(&Attribute::Metadata(name.into()))
+            .map(|v| v.to_string())
+    };
+    Found {
+        publication: text(PUBLICATION).and_then(|id| id.parse().ok()),
+        sha256: text(SHA256),
+        size: result.meta.size,
+        etag: result.meta.e_tag.clone(),
+    }
+}
+
+fn path(key: &str) -> Result<object_store::path::Path, Failure> {
+    object_store::path::Path::parse(key).map_err(|error| {
+        Failure::new(
+            Code::DestinationForbidden,
+            "the object store does not take this key",
+        )
+        .with_detail(error.to_string())
+    })
+}
+
+fn client(
+    settings: &S3Settings,
+    patience: Patience,
+    read_timeout: Duration,
+    headers: HeaderMap,
+) -> Result<AmazonS3, Error> {
+    let plain_http = settings
+        .endpoint
+        .as_ref()
+        .is_some_and(|endpoint| endpoint.scheme() == "http");
+    // The default timeout of 30 s is for a whole request with its body, which ends every long transfer.
+    let options = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_read_timeout(read_timeout)
+        .with_allow_http(plain_http)
+        .with_default_headers(headers);
+    let backoff = BackoffConfig {
+        init_backoff: patience.backoff,
+        max_backoff: Duration::from_secs(5),
+        ..Default::default()
+    };
+    let retry = RetryConfig {
+        backoff,
+        max_retries: patience.retries,
+        retry_timeout: patience.within,
+    };
+    let virtual_host = match settings.addressing {
+        Addressing::Auto => settings.endpoint.is_none(),
+        Addressing::Path => false,
+        Addressing::VirtualHost => true,
+    };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&settings.bucket)
+        .with_region(&settings.region)
+        .with_virtual_hosted_style_request(virtual_host)
+        .with_client_options(options)
+        .with_retry(retry);
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    }
+    if let Some(id) = &settings.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = &settings.secret_access_key {
+        builder = builder.with_secret_access_key(secret.expose_secret());
+    }
+    if let Some(token) = &settings.session_token {
+        builder = builder.with_token(token.expose_secret());
+    }
+    builder.build().map_err(|error| Error::ObjectStore {
+        bucket: settings.bucket.clone(),
+        source: Box::new(error),
+    })
+}

@@ -1,0 +1,167 @@
+//! What an object store's error means.
+//!
+//! `object_store` keeps the status and body of an answer in a private type; the body's `<Code>` is read from its text.
+
+use crate::domain::{Code, Failure};
+
+/// An answer that decides something here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Aborted, completed or never there.
+    NoSuchUpload,
+    /// No object at the key.
+    NoSuchKey,
+    /// No such bucket.
+    NoSuchBucket,
+    /// The condition `If-None-Match: *` failed.
+    Taken,
+    /// The store does not know this request.
+    NotImplemented,
+    /// Credentials or rights.
+    Forbidden,
+    /// The store is full.
+    NoSpace,
+    /// A request that will not get better by repeating it.
+    Refused,
+    /// No answer, or a server error after retries.
+    Unreachable,
+}
+
+/// Reads an error.
+pub(super) fn answer(error: &object_store::Error) -> Answer {
+    let text = error.to_string();
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map_or("", |(code, _)| code);
+    match code {
+        "NoSuchUpload" => return Answer::NoSuchUpload,
+        "NoSuchBucket" => return Answer::NoSuchBucket,
+        "NotImplemented" => return Answer::NotImplemented,
+        "XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage" => return Answer::NoSpace,
+        "AuthorizationHeaderMalformed" | "ExpiredToken" | "InvalidToken" | "PermanentRedirect" => {
+            return Answer::Forbidden;
+        }
+        _ => {}
+    }
+    match error {
+        // HEAD has no body to say which 404 it is; there it can only be the key or the bucket.
+        object_store::Error::NotFound { .. } => Answer::NoSuchKey,
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            Answer::Forbidden
+        }
+        object_store::Error::Precondition { .. } => Answer::Taken,
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => {
+            Answer::NotImplemented
+        }
+        object_store::Error::InvalidPath { .. } => Answer::Refused,
+        // A 501 comes as a server error after all retries.
+        _ if text.contains("status code: 501") => Answer::NotImplemented,
+        _ if text.contains("status code: 507") => Answer::NoSpace,
+        _ if text.contains("status code: 4")
+            && !text.contains("status code: 408")
+            && !text.contains("status code: 429") =>
+        {
+            Answer::Refused
+        }
+        _ => Answer::Unreachable,
+    }
+}
+
+/// The failure that a client reads.
+pub(super) fn failure(error: &object_store::Error) -> Failure {
+    let (code, sentence) = match answer(error) {
+        Answer::NoSuchBucket => (
+            Code::DestinationForbidden,
+            "the destination's bucket does not exist",
+        ),
+        Answer::Forbidden => (
+            Code::DestinationForbidden,
+            "the object store refused the server's credentials",
+        ),
+        Answer::Refused | Answer::NotImplemented => {
+            (Code::DestinationForbidden, "the object store refused the request")
+        }
+        Answer::Taken => (
+            Code::DestinationExists,
+            "the destination already exists and overwriting is not allowed",
+        ),
+        Answer::NoSpace => (Code::DiskFull, "no room is left at the destination"),
+        Answer::NoSuchUpload | Answer::NoSuchKey => (
+            Code::DestinationUnreachable,
+            "the upload at the object store is gone",
+        ),
+        Answer::Unreachable => (
+            Code::DestinationUnreachable,
+            "the object store could not be reached",
+        ),
+    };
+    Failure::new(code, sentence).with_detail(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> object_store::Error {
+        object_store::Error::Generic {
+            store: "S3",
+            source: text.into(),
+        }
+    }
+
+    fn not_found(text: &str) -> object_store::Error {
+        object_store::Error::NotFound {
+            path: "k".to_owned(),
+            source: text.into(),
+        }
+    }
+
+    #[test]
+    fn answers_are_told_apart_by_code_then_status() {
+        let cases = [
+            (
+                not_found("404: <Error><Code>NoSuchUpload</Code></Error>"),
+                Answer::NoSuchUpload,
+            ),
+            (
+                not_found("404: <Error><Code>NoSuchBucket</Code></Error>"),
+                Answer::NoSuchBucket,
+            ),
+            (not_found("status code: 404 Not Found: "), Answer::NoSuchKey),
+            (
+                generic("Server returned non-2xx status code: 501 Not Implemented: "),
+                Answer::NotImplemented,
+            ),
+            (
+                generic("status code: 507: <Code>XMinioStorageFull</Code>"),
+                Answer::NoSpace,
+            ),
+            (
+                generic("status code: 400 Bad Request: <Code>InvalidPart</Code>"),
+                Answer::Refused,
+            ),
+            (
+                generic("status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
+                Answer::Forbidden,
+            ),
+            (generic("status code: 429 Too Many Requests"), Answer::Unreachable),
+            (
+                generic("status code: 503 Service Unavailable: <Code>SlowDown</Code>"),
+                Answer::Unreachable,
+            ),
+            (generic("error sending request"), Answer::Unreachable),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(answer(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_operator_sees_what_the_store_said() {
+        let failure = failure(&generic("status code: 503 http://10.0.0.1/bucket"));
+        assert_eq!(failure.code, Code::DestinationUnreachable);
+        assert!(!failure.message.contains("10.0.0.1"));
+        assert!(failure.detail.contains("10.0.0.1"));
+    }
+}
