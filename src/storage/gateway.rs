@@ -115,7 +115,7 @@ pub(super) struct Remote {
     shared: Arc<Shared>,
     /// Absent when the source was whole before anybody could want the URL.
     url: Option<String>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Drop for Remote {
@@ -140,7 +140,7 @@ impl Remote {
             return Ok(Self {
                 shared,
                 url: None,
-                _tasks: tasks,
+                tasks,
             });
         };
         if size == 0 {
@@ -155,21 +155,16 @@ impl Remote {
         let shared = Arc::new(Shared::new(spool, origin, opened.pin, limits));
         shared.want_all(Fill::Required);
         tasks.spawn(fetcher::drive(Arc::clone(&shared), opened.extent, opened.body));
-        spool_first(&shared).await?;
-        let url = if shared.spool.is_whole() {
-            None
-        } else {
-            shared.only_when_free();
-            let server = server::Server::bind(Arc::clone(&shared), place.ids).await?;
-            let url = server.url().to_owned();
-            tasks.spawn(server.run());
-            Some(url)
-        };
-        Ok(Self {
-            shared,
-            url,
-            _tasks: tasks,
-        })
+        // From here on dropping it cleans up, also when this future is dropped.
+        let mut remote = Self { shared, url: None, tasks };
+        spool_first(&remote.shared).await?;
+        if !remote.shared.spool.is_whole() {
+            remote.shared.only_when_free();
+            let server = server::Server::bind(Arc::clone(&remote.shared), place.ids).await?;
+            remote.url = Some(server.url().to_owned());
+            remote.tasks.spawn(server.run());
+        }
+        Ok(remote)
     }
 
     /// Bytes in all.

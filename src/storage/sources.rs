@@ -189,13 +189,8 @@ impl Sources {
                     .await
             }
             Source::Upload { id } => {
-                self.local(
-                    inner.uploads.clone(),
-                    PathBuf::from(id.to_string()),
-                    work,
-                    ids,
-                )
-                .await
+                self.local(inner.uploads.clone(), PathBuf::from(id.to_string()), work, ids)
+                    .await
             }
             Source::Storage { path } => match &inner.storage {
                 Stored::Local(root) => {

@@ -20,8 +20,8 @@ pub(crate) enum Fault {
     DropEvery(u64),
     /// The first so many bodies stop in the middle and stay open.
     StallTimes(u64),
-    /// Every body stops after its first half and stays open.
-    StallAlways,
+    /// The first body stops in the middle; from the second request on, another file is there.
+    StallThenChange,
     /// Every third request is answered 503.
     BusyEveryThird,
     /// From this request on, another file is there.
@@ -94,12 +94,18 @@ impl TestOrigin {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let Ok((stream, _)) = listener.accept().await else { continue };
+                let Ok((stream, _)) = listener.accept().await else {
+                    continue;
+                };
                 let (script, seen) = (script.clone(), Arc::clone(&shared));
                 connections.spawn(async move { serve(stream, &script, &seen).await });
             }
         });
-        Self { address, seen, _tasks: tasks }
+        Self {
+            address,
+            seen,
+            _tasks: tasks,
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -135,6 +141,10 @@ pub(crate) fn noise(len: usize) -> Arc<[u8]> {
 }
 
 async fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) {
+    // So that bytes handed to the kernel are about those that crossed the network.
+    socket2::SockRef::from(&stream)
+        .set_send_buffer_size(64 * 1024)
+        .unwrap();
     let mut buffer = Vec::new();
     loop {
         let head_end = loop {
@@ -171,12 +181,19 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
         let text = format!("HTTP/1.1 {status} X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
         return stream.write_all(text.as_bytes()).await.ok();
     }
-    let changed = matches!(script.fault, Fault::ChangeFrom(from) if number >= from);
+    let changed = match script.fault {
+        Fault::ChangeFrom(from) => number >= from,
+        Fault::StallThenChange => number >= 2,
+        _ => false,
+    };
     let etag = script.etag.map(|tag| if changed { "\"changed\"" } else { tag });
     if let Some(wanted) = header(head, "if-match")
         && etag.is_some_and(|tag| tag.to_lowercase() != wanted)
     {
-        return stream.write_all(b"HTTP/1.1 412 X\r\ncontent-length: 0\r\n\r\n").await.ok();
+        return stream
+            .write_all(b"HTTP/1.1 412 X\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .ok();
     }
     let claimed = match script.length {
         Length::Claimed(bytes) => bytes,
@@ -185,16 +202,22 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
     let ignore = matches!(script.ranges, Ranges::Ignored)
         || matches!(script.length, Length::Chunked)
         || matches!(script.fault, Fault::WholeFrom(from) if number >= from);
-    let range = header(head, "range").filter(|_| !ignore).and_then(|text| parse_range(text, claimed));
+    let range = header(head, "range")
+        .filter(|_| !ignore)
+        .and_then(|text| parse_range(text, claimed));
     let mut text = match &range {
         Some(range) if range.is_empty() => {
-            let text = format!("HTTP/1.1 416 X\r\ncontent-range: bytes */{claimed}\r\ncontent-length: 0\r\n\r\n");
+            let text =
+                format!("HTTP/1.1 416 X\r\ncontent-range: bytes */{claimed}\r\ncontent-length: 0\r\n\r\n");
             return stream.write_all(text.as_bytes()).await.ok();
         }
         Some(range) => {
             let shift = u64::from(matches!(script.fault, Fault::WrongRange));
             let first = range.start + shift;
-            format!("HTTP/1.1 206 X\r\ncontent-range: bytes {first}-{}/{claimed}\r\n", range.end - 1)
+            format!(
+                "HTTP/1.1 206 X\r\ncontent-range: bytes {first}-{}/{claimed}\r\n",
+                range.end - 1
+            )
         }
         None => "HTTP/1.1 200 X\r\n".to_owned(),
     };
@@ -238,7 +261,7 @@ async fn body(
         let stop = match script.fault {
             Fault::DropEvery(bytes) if bytes <= sent => return None,
             Fault::StallTimes(times) if number <= times && sent * 2 >= total => std::future::pending().await,
-            Fault::StallAlways if sent * 2 >= total => std::future::pending().await,
+            Fault::StallThenChange if number == 1 && sent * 2 >= total => std::future::pending().await,
             Fault::DropEvery(bytes) => bytes - sent,
             _ if trickle => 1,
             _ => 16 * 1024,
@@ -250,12 +273,16 @@ async fn body(
             // Fewer bytes than were claimed.
             return None;
         }
-        let mut piece = script.content[usize::try_from(from).unwrap()..usize::try_from(end).unwrap()].to_vec();
+        let mut piece =
+            script.content[usize::try_from(from).unwrap()..usize::try_from(end).unwrap()].to_vec();
         if changed {
             piece.iter_mut().for_each(|byte| *byte ^= 0xff);
         }
         if matches!(script.length, Length::Chunked) {
-            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.ok()?;
+            stream
+                .write_all(format!("{:x}\r\n", piece.len()).as_bytes())
+                .await
+                .ok()?;
             piece.extend_from_slice(b"\r\n");
         }
         stream.write_all(&piece).await.ok()?;
@@ -269,7 +296,8 @@ async fn body(
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    head.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
 fn parse_range(text: &str, size: u64) -> Option<Range<u64>> {

@@ -122,6 +122,8 @@ pub(super) enum Outcome {
 /// Where a fetch is, shared with whoever schedules it. In blocks.
 #[derive(Debug)]
 pub(super) struct Track {
+    /// The first block, and when it was asked for.
+    pub(super) from: (u64, Instant),
     /// Next block to arrive.
     pub(super) at: AtomicU64,
     /// One after the last; may be lowered.

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::{Fetch, Outcome, Track};
-use super::schedule::{self, Flight, Reading, Rest, Step, Want};
+use super::schedule::{self, Flight, Pace, Reading, Rest, Step, Want};
 use super::spool::Spool;
 use super::{BLOCK, FetchLimits, Traffic};
 use crate::domain::{Code, Failure};
@@ -18,6 +20,9 @@ use crate::storage::origin::{ByteStream, Extent, Origin, Pin};
 /// Begun blocks kept after a fetch was given up; the oldest goes when there are more. Two may be under way at a time,
 /// so more than a few are stale.
 const PARTIALS: usize = 8;
+
+/// What will be here this soon at the pace it had so far is let come.
+const NEARLY: Duration = Duration::from_millis(100);
 
 /// How much beyond what readers ask for is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -249,6 +254,7 @@ impl Fetcher {
     fn start(&mut self, at: u64, end: u64, body: Option<ByteStream>) {
         let cancel = CancellationToken::new();
         let track = Arc::new(Track {
+            from: (at, Instant::now()),
             at: AtomicU64::new(at),
             end: AtomicU64::new(end),
             cancel,
@@ -343,8 +349,17 @@ impl Fetcher {
 }
 
 fn flight(track: &Track) -> Flight {
+    let (first, since) = track.from;
+    let (at, end) = (
+        track.at.load(Ordering::Relaxed),
+        track.end.load(Ordering::Relaxed),
+    );
+    let (done, left) = (at.saturating_sub(first), end.saturating_sub(at));
+    let expected = since.elapsed().as_millis().saturating_mul(u128::from(left));
+    let near = done > 0 && expected <= NEARLY.as_millis().saturating_mul(u128::from(done));
     Flight {
-        at: track.at.load(Ordering::Relaxed),
-        end: track.end.load(Ordering::Relaxed),
+        at,
+        end,
+        pace: if near { Pace::NearlyDone } else { Pace::Slow },
     }
 }

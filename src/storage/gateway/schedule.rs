@@ -42,6 +42,18 @@ pub(super) struct Flight {
     pub(super) at: u64,
     /// One after its last.
     pub(super) end: u64,
+    /// How it comes along.
+    pub(super) pace: Pace,
+}
+
+/// Whether giving a range up would save anything. What an origin has sent already is lost with its connection:
+/// giving up ranges that were all but here cost 20 % more bytes in a seek storm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// It takes time, or is not known yet.
+    Slow,
+    /// It will be here in a moment.
+    NearlyDone,
 }
 
 impl Flight {
@@ -88,25 +100,18 @@ fn serve_waiting(here: &Blocks, want: &Want, wants: &[Want], flights: &[Flight])
     if flights.iter().any(soon) {
         return None;
     }
-    if let Some(index) = flights
-        .iter()
-        .position(|flight| !wants.iter().any(|w| is_for(flight, w)))
-    {
+    let crowded = flights.len() >= 2 * SLOTS;
+    let given_up = |flight: &Flight| crowded || flight.pace == Pace::Slow;
+    if let Some(index) = flights.iter().position(|f| given_up(f) && !wants.iter().any(|w| is_for(f, w))) {
         return Some(Step::Cancel(index));
     }
     if let Some(index) = flights.iter().position(|flight| flight.covers(want.at)) {
         return Some(Step::Shorten(index, want.at));
     }
-    if flights.len() >= SLOTS {
-        let waited_for = |f: &Flight| {
-            wants
-                .iter()
-                .any(|w| w.state == Reading::Waiting && f.covers(w.at))
-        };
-        return flights
-            .iter()
-            .rposition(|flight| !waited_for(flight))
-            .map(Step::Cancel);
+    // A reader that waits need not wait for a slot that is free in a moment anyway.
+    if crowded || flights.iter().filter(|flight| flight.pace == Pace::Slow).count() >= SLOTS {
+        let waited_for = |f: &Flight| wants.iter().any(|w| w.state == Reading::Waiting && f.covers(w.at));
+        return flights.iter().rposition(|flight| given_up(flight) && !waited_for(flight)).map(Step::Cancel);
     }
     let end = free_run(here, flights, want.at, want.at + unit(want));
     Some(Step::Start(want.at..end))
@@ -175,6 +180,14 @@ mod tests {
 
     use super::*;
 
+    fn slow(at: u64, end: u64) -> Flight {
+        Flight {
+            at,
+            end,
+            pace: Pace::Slow,
+        }
+    }
+
     fn waiting(at: u64, window: u64) -> Want {
         Want {
             at,
@@ -194,19 +207,40 @@ mod tests {
     #[test]
     fn a_seek_gives_up_what_nobody_wants_and_starts_where_it_is_needed() {
         let here = Blocks::missing(1000);
-        let flights = [Flight { at: 10, end: 40 }, Flight { at: 40, end: 72 }];
+        let flights = [slow(10, 40), slow(40, 72)];
         let wants = [waiting(900, 16)];
         assert_eq!(step(&here, &wants, Rest::Leave, &flights), Step::Cancel(0));
         assert_eq!(step(&here, &wants, Rest::Leave, &flights[1..]), Step::Cancel(0));
         assert_eq!(step(&here, &wants, Rest::Leave, &[]), Step::Start(900..908));
-        let started = [Flight { at: 900, end: 908 }];
+        let started = [slow(900, 908)];
         assert_eq!(step(&here, &wants, Rest::Leave, &started), Step::Start(908..916));
+    }
+
+    #[test]
+    fn what_is_nearly_here_is_neither_given_up_nor_waited_for() {
+        let here = Blocks::missing(1000);
+        let near = |at, end| Flight {
+            at,
+            end,
+            pace: Pace::NearlyDone,
+        };
+        let wants = [waiting(900, 16)];
+        assert_eq!(
+            step(&here, &wants, Rest::Leave, &[near(10, 40), near(40, 72)]),
+            Step::Start(900..908)
+        );
+        assert_eq!(
+            step(&here, &wants, Rest::Leave, &[near(10, 40), slow(40, 72)]),
+            Step::Cancel(1)
+        );
+        let crowd = [near(10, 40), near(40, 72), near(100, 110), near(200, 210)];
+        assert_eq!(step(&here, &wants, Rest::Leave, &crowd), Step::Cancel(0));
     }
 
     #[test]
     fn nothing_is_given_up_while_nobody_waits() {
         let here = Blocks::missing(1000);
-        let flights = [Flight { at: 10, end: 40 }, Flight { at: 40, end: 72 }];
+        let flights = [slow(10, 40), slow(40, 72)];
         assert_eq!(step(&here, &[], Rest::Leave, &flights), Step::Wait);
         assert_eq!(step(&here, &[served(900, 16)], Rest::Fetch, &flights), Step::Wait);
     }
@@ -214,7 +248,7 @@ mod tests {
     #[test]
     fn a_reader_deep_inside_anothers_range_gets_its_own() {
         let here = Blocks::missing(1000);
-        let flights = [Flight { at: 10, end: 40 }];
+        let flights = [slow(10, 40)];
         let wants = [served(10, 32), waiting(30, 16)];
         assert_eq!(step(&here, &wants, Rest::Leave, &flights), Step::Shorten(0, 30));
         let near = [served(10, 32), waiting(13, 16)];
@@ -227,7 +261,7 @@ mod tests {
     #[test]
     fn short_ranges_at_the_windows_edge_wait() {
         let here = Blocks::missing(1000);
-        let flights = [Flight { at: 0, end: 12 }];
+        let flights = [slow(0, 12)];
         assert_eq!(step(&here, &[served(0, 16)], Rest::Leave, &flights), Step::Wait);
         assert_eq!(
             step(&here, &[served(4, 16)], Rest::Leave, &flights),
@@ -244,12 +278,7 @@ mod tests {
         assert_eq!(step(&here, &[], Rest::Leave, &[]), Step::Wait);
         assert_eq!(step(&here, &[], Rest::Fetch, &[]), Step::Start(40..72));
         assert_eq!(
-            step(
-                &here,
-                &[served(90, 4)],
-                Rest::Fetch,
-                &[Flight { at: 90, end: 100 }]
-            ),
+            step(&here, &[served(90, 4)], Rest::Fetch, &[slow(90, 100)]),
             Step::Start(40..72)
         );
     }
@@ -261,7 +290,7 @@ mod tests {
             count in 1_u64..200,
             set in proptest::collection::vec(0_u64..200, 0..100),
             readers in proptest::collection::vec((0_u64..200, 1_u64..64), 0..3),
-            old in proptest::collection::vec((0_u64..200, 1_u64..40), 0..3),
+            old in proptest::collection::vec((0_u64..200, 1_u64..40, proptest::bool::ANY), 0..3),
             fetch in proptest::bool::ANY,
         ) {
             let mut here = Blocks::missing(count);
@@ -270,11 +299,11 @@ mod tests {
             }
             let wants: Vec<_> = readers.iter().map(|&(at, window)| waiting(at.min(count - 1), window)).collect();
             let mut flights: Vec<Flight> = Vec::new();
-            for (at, len) in old {
+            for (at, len, near) in old {
                 let at = at.min(count - 1);
                 let end = free_run(&here, &flights, at, at + len);
                 if !here.has(at) && !flights.iter().any(|f| f.covers(at)) {
-                    flights.push(Flight { at, end });
+                    flights.push(Flight { at, end, pace: if near { Pace::NearlyDone } else { Pace::Slow } });
                 }
             }
             let rest = if fetch { Rest::Fetch } else { Rest::Leave };
@@ -297,8 +326,8 @@ mod tests {
                         for block in range.clone() {
                             prop_assert!(!here.has(block) && !flights.iter().any(|f| f.covers(block)));
                         }
-                        flights.push(Flight { at: range.start, end: range.end });
-                        prop_assert!(flights.len() <= SLOTS);
+                        flights.push(slow(range.start, range.end));
+                        prop_assert!(flights.len() <= 2 * SLOTS);
                     }
                 }
             }
