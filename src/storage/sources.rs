@@ -1,0 +1,423 @@
+//! Sources of every kind behind one handle: a local file by itself, anything remote through the gateway.
+//!
+//! Local kinds (`file`, `inline`, `upload`, local `storage`) are opened below their root and given to ffmpeg as a
+//! file; remote kinds (`http`, object storage) get a spool. To add a kind: a local one is a root, a remote one is an
+//! [`Origin`]; add it to [`Sources::open`] and [`Sources::check`].
+
+mod local;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+
+use self::local::Local;
+use super::beneath::{BeneathError, Root, stays_below};
+use super::gateway::{Disk, Place, Remote};
+pub use super::gateway::{FetchLimits, Traffic};
+use super::http::{HttpClients, Lookup, SystemLookup};
+use super::origin::{HttpOrigin, HttpRequest, ObjectOrigin, Origin, empty};
+use super::policy::{AddressPolicy, AllowRule};
+use crate::domain::limits::SourceLimits;
+use crate::domain::{Code, Failure, IdSource, JobSecrets, Source};
+
+/// Where keys of the configured storage are.
+#[derive(Debug, Clone)]
+pub enum SourceStorage {
+    /// Below a folder.
+    Local {
+        /// The folder.
+        root: PathBuf,
+    },
+    /// In an object store.
+    Objects {
+        /// The store.
+        store: Arc<dyn ObjectStore>,
+        /// Put before every key with a `/`; may be empty.
+        prefix: String,
+    },
+}
+
+/// What the operator decides about sources.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Folders that `file` sources may be below; none = no `file` sources.
+    pub file_roots: Vec<PathBuf>,
+    /// What may be fetched besides the public internet (`sources.allow`).
+    pub allow: Vec<AllowRule>,
+    /// What a source may be at most.
+    pub limits: SourceLimits,
+    /// How origins are talked to.
+    pub fetch: FetchLimits,
+    /// Where inline sources were put at submission.
+    pub inline_dir: PathBuf,
+    /// Where uploads are: one file each, named by the upload's id.
+    pub upload_dir: PathBuf,
+    /// The configured storage.
+    pub storage: SourceStorage,
+}
+
+/// Why sources cannot be opened at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SourcesError {
+    /// A configured folder is missing or unreadable.
+    #[error("opening the folder {path}")]
+    OpenRoot {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+/// What is given to ffmpeg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceInput {
+    /// A whole file; no network is needed.
+    File(PathBuf),
+    /// A seekable URL on this machine.
+    Loopback {
+        /// `http://127.0.0.1:PORT/TOKEN/in`.
+        url: String,
+    },
+}
+
+/// Opens sources. Cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file_roots: Vec<Root>,
+    inline: Root,
+    uploads: Root,
+    storage: Stored,
+    clients: Arc<HttpClients>,
+    limits: SourceLimits,
+    fetch: FetchLimits,
+    disk: Arc<Disk>,
+}
+
+enum Stored {
+    Local(Root),
+    Objects(Arc<dyn ObjectStore>, String),
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources")
+            .field("clients", &self.inner.clients)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// Opens every configured folder, creating those of this server itself.
+    pub fn open_with(settings: SourceSettings) -> Result<Self, SourcesError> {
+        Self::with_lookup(settings, Arc::new(SystemLookup))
+    }
+
+    /// The same with another way to resolve names.
+    pub fn with_lookup(settings: SourceSettings, lookup: Arc<dyn Lookup>) -> Result<Self, SourcesError> {
+        let storage = match settings.storage {
+            SourceStorage::Local { root } => Stored::Local(own_root(&root)?),
+            SourceStorage::Objects { store, prefix } => Stored::Objects(store, prefix),
+        };
+        let policy = AddressPolicy::new(settings.allow);
+        let inner = Inner {
+            file_roots: settings
+                .file_roots
+                .iter()
+                .map(|path| root(path))
+                .collect::<Result<_, _>>()?,
+            inline: own_root(&settings.inline_dir)?,
+            uploads: own_root(&settings.upload_dir)?,
+            storage,
+            clients: Arc::new(HttpClients::new(policy, lookup, settings.fetch.connect_timeout)),
+            limits: settings.limits,
+            disk: Disk::new(settings.fetch.disk_margin),
+            fetch: settings.fetch,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What can be refused at submission, without touching the network or the source.
+    ///
+    /// # Errors
+    /// `source_blocked` or `source_too_large`.
+    pub fn check(&self, source: &Source) -> Result<(), Failure> {
+        match source {
+            Source::Http { url } => {
+                let url = url::Url::parse(url)
+                    .map_err(|_| Failure::new(Code::SourceBlocked, "The source's URL cannot be read."))?;
+                self.inner.clients.policy().check_url(&url)
+            }
+            Source::File { path } => self.below_a_root(Path::new(path)).map(drop),
+            Source::Inline { size, .. } => self.fits(*size),
+            Source::Upload { .. } | Source::Storage { .. } => Ok(()),
+        }
+    }
+
+    /// Opens a source for one task. What it needs on disk goes into `work`, the task's own folder.
+    pub async fn open(
+        &self,
+        source: &Source,
+        secrets: &JobSecrets,
+        work: &Path,
+        ids: &dyn IdSource,
+    ) -> Result<OpenSource, Failure> {
+        let inner = &self.inner;
+        match source {
+            Source::Http { url } => {
+                let whole = secrets.source_url.as_deref().unwrap_or(url);
+                let request = HttpRequest::parse(whole, &secrets.source_headers)?;
+                inner.clients.policy().check_url(request.url())?;
+                let origin = HttpOrigin::new(Arc::clone(&inner.clients), request, inner.fetch.header_timeout);
+                self.remote(Arc::new(origin), work, ids).await
+            }
+            Source::File { path } => {
+                let (root, path) = self.below_a_root(Path::new(path))?;
+                self.local(root, path, work, ids).await
+            }
+            Source::Inline { key, .. } => {
+                self.local(inner.inline.clone(), PathBuf::from(key.as_str()), work, ids)
+                    .await
+            }
+            Source::Upload { id } => {
+                self.local(inner.uploads.clone(), PathBuf::from(id.to_string()), work, ids)
+                    .await
+            }
+            Source::Storage { path } => match &inner.storage {
+                Stored::Local(root) => {
+                    self.local(root.clone(), PathBuf::from(path.as_str()), work, ids)
+                        .await
+                }
+                Stored::Objects(store, prefix) => {
+                    let key = if prefix.is_empty() {
+                        path.to_string()
+                    } else {
+                        format!("{prefix}/{path}")
+                    };
+                    let key = object_store::path::Path::parse(key).map_err(|error| {
+                        Failure::new(
+                            Code::SourceNotFound,
+                            "No object of the storage can have that key.",
+                        )
+                        .with_detail(error.to_string())
+                    })?;
+                    let origin = ObjectOrigin::new(Arc::clone(store), key, inner.fetch.header_timeout);
+                    self.remote(Arc::new(origin), work, ids).await
+                }
+            },
+        }
+    }
+
+    /// The root a path is below and the path relative to it.
+    fn below_a_root(&self, path: &Path) -> Result<(Root, PathBuf), Failure> {
+        let refuse = || {
+            Failure::new(
+                Code::SourceBlocked,
+                "This server reads no files there ('sources.file_roots').",
+            )
+        };
+        let roots = &self.inner.file_roots;
+        let found = if path.is_relative() {
+            // Relative paths mean the first root, as destinations do.
+            roots.first().map(|root| (root, path))
+        } else {
+            roots
+                .iter()
+                .find_map(|root| root.relative(path).map(|below| (root, below)))
+        };
+        let (root, below) = found.ok_or_else(refuse)?;
+        if stays_below(below) {
+            Ok((root.clone(), below.to_owned()))
+        } else {
+            Err(refuse())
+        }
+    }
+
+    fn fits(&self, size: u64) -> Result<(), Failure> {
+        if size == 0 {
+            return Err(empty());
+        }
+        if size <= self.inner.limits.max_bytes {
+            return Ok(());
+        }
+        Err(super::gateway::too_large(self.inner.limits.max_bytes))
+    }
+
+    async fn local(
+        &self,
+        root: Root,
+        path: PathBuf,
+        work: &Path,
+        ids: &dyn IdSource,
+    ) -> Result<OpenSource, Failure> {
+        let name = format!("source-{}", ids.random().simple());
+        let work = work.to_owned();
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = root.file(&path)?;
+            Local::new(opened, &work, &name).map_err(BeneathError::Open)
+        });
+        let local = match opening.await {
+            Ok(opened) => opened.map_err(|error| not_opened(&error))?,
+            Err(error) => {
+                let failure = Failure::new(Code::Internal, "Opening the source failed inside the server.");
+                return Err(failure.with_detail(error.to_string()));
+            }
+        };
+        self.fits(local.size())?;
+        Ok(OpenSource {
+            kind: Kind::Local(local),
+        })
+    }
+
+    async fn remote(
+        &self,
+        origin: Arc<dyn Origin>,
+        work: &Path,
+        ids: &dyn IdSource,
+    ) -> Result<OpenSource, Failure> {
+        let place = Place {
+            work,
+            disk: &self.inner.disk,
+            max_bytes: self.inner.limits.max_bytes,
+            ids,
+        };
+        let remote = Remote::open(origin, self.inner.fetch.clone(), place).await?;
+        Ok(OpenSource {
+            kind: Kind::Remote(remote),
+        })
+    }
+}
+
+/// An open source. Dropping it cancels its fetches, closes its listener and removes what it put into the work folder.
+pub struct OpenSource {
+    kind: Kind,
+}
+
+enum Kind {
+    Local(Local),
+    Remote(Remote),
+}
+
+impl OpenSource {
+    /// Bytes in all; never 0.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.kind {
+            Kind::Local(local) => local.size(),
+            Kind::Remote(remote) => remote.size(),
+        }
+    }
+
+    /// The best way to read it right now: a file as soon as all of it is here.
+    #[must_use]
+    pub fn input(&self) -> SourceInput {
+        match &self.kind {
+            Kind::Local(local) => SourceInput::File(local.path().to_owned()),
+            Kind::Remote(remote) => match (remote.file(), remote.url()) {
+                (None, Some(url)) => SourceInput::Loopback { url: url.to_owned() },
+                (file, _) => SourceInput::File(file.unwrap_or_default()),
+            },
+        }
+    }
+
+    /// Up to `len` bytes at `offset`; fewer only at the end, none beyond it. Waits for bytes that are not here yet.
+    ///
+    /// # Errors
+    /// The source's failure.
+    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Failure> {
+        match &self.kind {
+            Kind::Local(local) => local.read_at(offset, len).await,
+            Kind::Remote(remote) => remote.read_at(offset, len).await,
+        }
+    }
+
+    /// Fetches what is missing as soon as no reader wants anything else; a hint.
+    pub fn fill_to_end(&self) {
+        match &self.kind {
+            Kind::Local(_) => {}
+            Kind::Remote(remote) => remote.fill_to_end(),
+        }
+    }
+
+    /// Waits until all of it is here, so that [`OpenSource::input`] is a file.
+    ///
+    /// # Errors
+    /// The source's failure.
+    pub async fn whole(&self) -> Result<(), Failure> {
+        match &self.kind {
+            Kind::Local(_) => Ok(()),
+            Kind::Remote(remote) => remote.whole().await,
+        }
+    }
+
+    /// Resolves on a definite failure and never otherwise. Readers are held from then on: whoever runs ffmpeg kills it.
+    pub async fn failed(&self) -> Failure {
+        match &self.kind {
+            Kind::Local(_) => std::future::pending().await,
+            Kind::Remote(remote) => remote.failed().await,
+        }
+    }
+
+    /// What was moved so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        match &self.kind {
+            Kind::Local(local) => local.traffic(),
+            Kind::Remote(remote) => remote.traffic(),
+        }
+    }
+
+    /// Whether what was read was the source. To be asked once its readers are gone, before their result is believed.
+    ///
+    /// # Errors
+    /// The source's failure: bytes that are missing, or that changed while they were read.
+    pub async fn verdict(self) -> Result<(), Failure> {
+        match &self.kind {
+            Kind::Local(local) => local.verdict().await,
+            Kind::Remote(remote) => remote.failure().map_or(Ok(()), Err),
+        }
+    }
+}
+
+fn root(path: &Path) -> Result<Root, SourcesError> {
+    Root::open(path).map_err(|error| SourcesError::OpenRoot {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// A folder of this server itself, which may not exist yet.
+fn own_root(path: &Path) -> Result<Root, SourcesError> {
+    std::fs::create_dir_all(path).map_err(|error| SourcesError::OpenRoot {
+        path: path.to_owned(),
+        error,
+    })?;
+    root(path)
+}
+
+fn not_opened(error: &BeneathError) -> Failure {
+    let (code, sentence) = match error {
+        BeneathError::Missing => (Code::SourceNotFound, "The source does not exist."),
+        BeneathError::Escapes => (
+            Code::SourceBlocked,
+            "The source's path leads out of the folder it must be in.",
+        ),
+        BeneathError::NotAFile => (Code::SourceBlocked, "The source is not a regular file."),
+        BeneathError::Denied => (Code::SourceForbidden, "This server may not read the source."),
+        BeneathError::Open(_) => (Code::SourceUnreachable, "The source could not be opened."),
+    };
+    let detail = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Failure::new(code, sentence).with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests;
