@@ -12,6 +12,7 @@
 
 mod dispatch;
 mod driver;
+mod ending;
 mod fleet;
 mod hub;
 mod minder;
@@ -28,16 +29,16 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use self::reconcile::Sweeper;
 pub use self::settings::{ControlSettings, Pace};
 
 use self::shared::Shared;
 use crate::domain::{BootId, Clock, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
+use crate::lifecycle::Lifecycle;
 use crate::rpc::WorkerClient;
 use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, QueueStats, Retried, Submitted};
+use crate::telemetry::metrics;
 
 /// The control as other rooms hold it: cheap to clone, lives as long as the process.
 #[derive(Clone)]
@@ -55,12 +56,9 @@ pub struct Deps {
     pub workers: Vec<WorkerHandle>,
     /// Removes garbage.
     pub sweeper: Arc<dyn Sweeper>,
-    /// Joins every task of the control.
-    pub tracker: TaskTracker,
-    /// Cancelled: claim nothing more, finish what runs.
-    pub soft: CancellationToken,
-    /// Cancelled: drop everything now. What was held is requeued by the next session.
-    pub hard: CancellationToken,
+    /// Joins every task of the control. Soft: claim nothing more, finish what runs. Hard: drop everything now; what
+    /// was held is requeued by the next session.
+    pub lifecycle: Lifecycle,
 }
 
 /// A worker to talk to.
@@ -156,9 +154,7 @@ impl Control {
             ids,
             workers,
             sweeper,
-            tracker,
-            soft,
-            hard,
+            lifecycle,
         } = deps;
         let (hub, follower) = hub::Hub::new(store.changes());
         let session = store
@@ -177,35 +173,30 @@ impl Control {
             session: watch::Sender::new(session),
             dispatch: Notify::new(),
             alarm: Notify::new(),
-            soft,
-            done: hard.child_token(),
-            tracker,
+            done: lifecycle.hard().child_token(),
+            lifecycle,
         });
-        shared.spawn(follower.run(shared.done.clone()));
+        shared.spawn_essential("hub", follower.run(shared.done.clone()));
         for worker in workers {
             shared.join(worker);
         }
-        shared.spawn(dispatch::run(Arc::clone(&shared)));
-        shared.spawn(session::keep(Arc::clone(&shared)));
-        shared.spawn(progress::write(Arc::clone(&shared)));
-        shared.spawn(reconcile::alarm(Arc::clone(&shared)));
-        shared.spawn(reconcile::clean(
-            Arc::clone(&shared),
-            reconcile::Secrets(Arc::clone(&store)),
-        ));
+        shared.spawn_essential("dispatcher", dispatch::run(Arc::clone(&shared)));
+        shared.spawn_essential("session", session::keep(Arc::clone(&shared)));
+        shared.spawn("progress", progress::write(Arc::clone(&shared)));
+        shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
+        let secrets = reconcile::Secrets(Arc::clone(&store));
+        shared.spawn("secrets", reconcile::clean(Arc::clone(&shared), secrets));
         let garbage = reconcile::Garbage {
             store: Arc::clone(&store),
             sweeper,
         };
-        shared.spawn(reconcile::clean(Arc::clone(&shared), garbage));
+        shared.spawn("garbage", reconcile::clean(Arc::clone(&shared), garbage));
         if let Some(keep) = retention {
-            shared.spawn(reconcile::clean(
-                Arc::clone(&shared),
-                reconcile::Retention { store, keep },
-            ));
+            let retention = reconcile::Retention { store, keep };
+            shared.spawn("retention", reconcile::clean(Arc::clone(&shared), retention));
         }
         let finish = Arc::clone(&shared);
-        shared.spawn(async move {
+        shared.spawn("drain", async move {
             finish.runs.drained().await;
             finish.done.cancel();
         });
@@ -222,6 +213,7 @@ impl Control {
     pub async fn submit(&self, job: NewJob) -> store::Result<Submitted> {
         let submitted = self.0.store.submit(job).await?;
         if submitted == Submitted::Created {
+            metrics::job_submitted();
             self.0.dispatch.notify_one();
         }
         Ok(submitted)
@@ -231,7 +223,10 @@ impl Control {
     pub async fn cancel(&self, tenant: Option<&Tenant>, job: JobId) -> store::Result<Cancelled> {
         let cancelled = self.0.store.cancel(tenant, job, self.0.clock.now()).await?;
         match &cancelled {
-            Cancelled::Now(runs) => self.0.runs.stop(runs),
+            Cancelled::Now(runs) => {
+                self.0.runs.stop(runs);
+                ending::count(&self.0, job).await;
+            }
             Cancelled::Requested => self.resolve_soon(job),
             Cancelled::Already(_) | Cancelled::NotFound => {}
         }

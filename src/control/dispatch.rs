@@ -77,7 +77,7 @@ impl Dispatcher {
             let second_look = self.second_look();
             tokio::select! {
                 biased;
-                () = shared.soft.cancelled() => return,
+                () = shared.lifecycle.soft().cancelled() => return,
                 Some(answer) = self.asked.next() => {
                     self.answered(answer);
                     // Answers that come too late for their pass are used as they come.
@@ -161,7 +161,11 @@ impl Dispatcher {
         match answer {
             Ok(reserved) => {
                 let until = Instant::now() + self.shared.pace.reservation;
-                if reserved.draining {
+                let known = member
+                    .seen()
+                    .report
+                    .is_some_and(|report| report.boot == reserved.boot);
+                if reserved.draining || !known {
                     member.poke.notify_one();
                 } else if reserved.reservations.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
                     self.again = Some(Instant::now() + self.backoff.step());
@@ -253,7 +257,7 @@ async fn insist(shared: &Shared, grants: &[Grant]) -> Vec<Claimed> {
                     "cannot claim, trying again"
                 );
                 let wait = tokio::time::sleep(backoff.step());
-                if shared.soft.run_until_cancelled(wait).await.is_none() {
+                if shared.lifecycle.soft().run_until_cancelled(wait).await.is_none() {
                     return Vec::new();
                 }
             }
@@ -271,5 +275,8 @@ async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot) {
         since: shared.clock.now(),
         live,
     });
-    shared.spawn(driver::drive(Arc::clone(shared), guard, claimed, slot.id));
+    shared.spawn(
+        "driver",
+        driver::drive(Arc::clone(shared), guard, claimed, slot.id),
+    );
 }

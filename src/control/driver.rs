@@ -7,25 +7,31 @@ mod dial;
 mod verbs;
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::dial::Dial;
-use super::fleet::bounded;
+use super::ending;
+use super::fleet::{Member, bounded};
 use super::runs::Guard;
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::{OutputIndex, Progress, Publication};
+use crate::domain::{Code, Failure, OutputIndex, Progress, Publication, RunId, RunOutcome};
 use crate::rpc::wire::{PermitGrant, Permitted, ReservationId, RunEvent};
 use crate::rpc::{CallError, EventStream};
 use crate::store::{Claimed, OutputDone, RequeueReason};
+use crate::telemetry::{metrics, task_span};
 
 /// Tries to tell a worker that a run is over. If none arrives, the worker stops it when it is not renewed.
 const PARTING_TRIES: u32 = 3;
+
+/// What the client reads of a contradiction or a panic.
+const DEFECT: &str = "a defect in flux ended this attempt";
 
 /// How a driver ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +52,13 @@ enum Next {
     End(End),
 }
 
-/// Drives a claimed run to its end.
+/// Drives a claimed run to its end. A panic is a defect, and ends the run like one.
 pub(super) async fn drive(shared: Arc<Shared>, held: Guard, claimed: Claimed, reservation: ReservationId) {
-    let span = tracing::info_span!(
-        "run",
-        job.id = %claimed.key.job, run.id = %claimed.key.run, epoch = claimed.epoch.0, worker.id = %claimed.worker,
-    );
+    let span = task_span(claimed.key.job, claimed.epoch, &claimed.worker);
+    let key = claimed.key;
     let driver = Driver {
         backoff: Backoff::new(&shared.pace),
-        shared,
+        shared: Arc::clone(&shared),
         held,
         claimed,
         reservation,
@@ -64,7 +68,24 @@ pub(super) async fn drive(shared: Arc<Shared>, held: Guard, claimed: Claimed, re
         floor: Progress::ZERO,
         ended: false,
     };
-    driver.drive().instrument(span).await;
+    let end = AssertUnwindSafe(driver.drive().instrument(span))
+        .catch_unwind()
+        .await;
+    if end.is_err() {
+        let failure = Failure::new(Code::Internal, DEFECT).with_detail("the driver of the run panicked");
+        if let Err(error) = shared
+            .store
+            .fail(key, failure, Vec::new(), shared.clock.now())
+            .await
+        {
+            tracing::error!(run = %key.run, error = &error as &dyn std::error::Error, "run stays held until a restart");
+        }
+    }
+    if let Ok(End::Recorded) = end {
+        ending::count(&shared, key.job).await;
+    }
+    shared.alarm.notify_one();
+    shared.dispatch.notify_one();
 }
 
 struct Driver {
@@ -86,45 +107,40 @@ struct Driver {
 }
 
 impl Driver {
-    async fn drive(mut self) {
-        let end = self.follow().await;
-        tracing::debug!(?end, "run is over here");
-        let end = match end {
+    async fn drive(mut self) -> End {
+        let end = match self.follow().await {
             End::GiveBack(reason) => self.give_back(reason).await,
             End::Broken(what) => self.give_up(what).await,
-            End::Recorded | End::Forget => end,
+            end @ (End::Recorded | End::Forget) => end,
         };
-        let (shared, member, run, ended) = (
-            self.shared,
-            Arc::clone(&self.held.member),
-            self.claimed.key.run,
-            self.ended || end == End::Recorded,
-        );
-        let parting = async {
-            for _ in 0..PARTING_TRIES {
-                let told = if ended {
-                    bounded(shared.pace.call, member.client.ack(run)).await
-                } else {
-                    bounded(shared.pace.call, member.client.cancel(run))
-                        .await
-                        .map(|_| ())
-                };
-                if !matches!(told, Err(CallError::Unreachable(_))) {
-                    return;
-                }
-            }
+        tracing::debug!(?end, "run is over here");
+        let Self {
+            shared,
+            held,
+            claimed,
+            ended,
+            ..
+        } = self;
+        let parting = Parting {
+            member: Arc::clone(&held.member),
+            run: claimed.key.run,
+            ended,
+            limit: shared.pace.call,
         };
-        if let End::GiveBack(_) = end {
+        if let End::GiveBack(reason) = end {
+            metrics::task_finished(match reason {
+                RequeueReason::Lost => RunOutcome::Lost,
+                RequeueReason::Released => RunOutcome::Released,
+            });
             // The task is free again already; its next run must not wait for a worker that may be gone.
-            drop(self.held);
+            drop(held);
             shared.dispatch.notify_one();
-            parting.await;
+            parting.say().await;
         } else {
-            parting.await;
-            drop(self.held);
+            parting.say().await;
+            drop(held);
         }
-        shared.alarm.notify_one();
-        shared.dispatch.notify_one();
+        end
     }
 
     async fn follow(&mut self) -> End {
@@ -233,6 +249,7 @@ impl Driver {
             RunEvent::Resolved(dead) => self.say(|store| store.publications_dead(key, &dead, now())).await,
             RunEvent::Finished => {
                 self.say(|store| store.complete(key, now())).await?;
+                metrics::task_finished(RunOutcome::Done);
                 Err(End::Recorded)
             }
             RunEvent::Failed(failed) => {
@@ -244,6 +261,8 @@ impl Driver {
                 tracing::info!(code = %failure.code, detail = %failure.detail, "run failed");
                 self.say(|store| store.fail(key, failure.clone(), failed.outputs.clone(), now()))
                     .await?;
+                metrics::task_finished(RunOutcome::Failed);
+                metrics::failure(failure.code);
                 Err(End::Recorded)
             }
             RunEvent::Released(reason) => {
@@ -251,6 +270,7 @@ impl Driver {
                 self.held.member.poke.notify_one();
                 self.say(|store| store.requeue(key, RequeueReason::Released, now()))
                     .await?;
+                metrics::task_finished(RunOutcome::Released);
                 Err(End::Recorded)
             }
         }
@@ -311,6 +331,31 @@ impl Driver {
                     }
                 }
                 Some(Err(CallError::Unreachable(_))) => return Err(End::GiveBack(RequeueReason::Lost)),
+            }
+        }
+    }
+}
+
+/// The last word to a worker about a run.
+struct Parting {
+    member: Arc<Member>,
+    run: RunId,
+    /// The worker told the end itself: it may put the run away. Otherwise it must stop it.
+    ended: bool,
+    limit: Duration,
+}
+
+impl Parting {
+    async fn say(self) {
+        let client = &self.member.client;
+        for _ in 0..PARTING_TRIES {
+            let told = if self.ended {
+                bounded(self.limit, client.ack(self.run)).await
+            } else {
+                bounded(self.limit, client.cancel(self.run)).await.map(drop)
+            };
+            if !matches!(told, Err(CallError::Unreachable(_))) {
+                return;
             }
         }
     }

@@ -133,7 +133,7 @@ pub(super) async fn clean<R: Reconciler>(shared: Arc<Shared>, cleaner: R) {
     loop {
         tokio::select! {
             biased;
-            () = shared.soft.cancelled() => return,
+            () = shared.lifecycle.soft().cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
         }
         match cleaner.tick(shared.clock.now()).await {

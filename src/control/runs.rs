@@ -121,11 +121,6 @@ impl Runs {
         self.table().contains_key(&run)
     }
 
-    /// Every run held.
-    pub(super) fn all(&self) -> Vec<Arc<Held>> {
-        self.table().values().cloned().collect()
-    }
-
     /// The progress of every run that has told any.
     pub(super) fn marks(&self) -> Vec<(JobId, Progress)> {
         let mark = |held: &Arc<Held>| Some((held.key.job, held.live.borrow().report.as_ref()?.progress));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::fleet::{Fleet, Member};
 use super::hub::Hub;
@@ -12,6 +11,7 @@ use super::runs::Runs;
 use super::settings::Pace;
 use super::{WorkerHandle, minder};
 use crate::domain::{Clock, IdSource, SessionId};
+use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::store::DynStore;
 
 /// Shared by every actor and by the handle.
@@ -30,26 +30,39 @@ pub(super) struct Shared {
     pub(super) dispatch: Notify,
     /// Something may be due sooner than known.
     pub(super) alarm: Notify,
-    /// Claim nothing more.
-    pub(super) soft: CancellationToken,
+    /// Joins every task; its soft stage ends claiming.
+    pub(super) lifecycle: Lifecycle,
     /// Nothing is left to do: everything is drained, or the process ends now.
     pub(super) done: CancellationToken,
-    pub(super) tracker: TaskTracker,
 }
 
 impl Shared {
-    /// Starts an actor or a driver. It is dropped at its next wait once the control is done.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let done = self.done.clone();
-        self.tracker.spawn(async move {
-            done.run_until_cancelled_owned(task).await;
-        });
+    /// Starts an actor without which the control is useless.
+    pub(super) fn spawn_essential(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn_as(TaskKind::Essential, name, task);
+    }
+
+    /// Starts a task that concerns one run or one worker, or upkeep.
+    pub(super) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_as(TaskKind::Background, name, task);
     }
 
     /// Takes a worker into the fleet and looks after it.
     pub(super) fn join(self: &Arc<Self>, handle: WorkerHandle) {
         let member = Arc::new(Member::new(handle, self.clock.now()));
         self.fleet.join(Arc::clone(&member));
-        self.spawn(minder::mind(Arc::clone(self), member));
+        self.spawn("minder", minder::mind(Arc::clone(self), member));
+    }
+
+    /// A task is dropped at its next wait once the control is done.
+    fn spawn_as(&self, kind: TaskKind, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let done = self.done.clone();
+        self.lifecycle.spawn(kind, name, async move {
+            done.run_until_cancelled_owned(task).await;
+        });
     }
 }

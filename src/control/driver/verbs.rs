@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::super::settings::Backoff;
-use super::{Driver, End};
+use super::{DEFECT, Driver, End};
 use crate::domain::{Code, Failure};
 use crate::store::{DynStore, Error, Fenced, RequeueReason, Result};
 
@@ -59,11 +59,12 @@ impl Driver {
     /// Fails a run that contradicts the record. It is charged, so that a defect ends the job instead of circling.
     pub(super) async fn give_up(&self, what: &'static str) -> End {
         let key = self.claimed.key;
-        let failure = Failure::new(Code::Internal, "a defect in flux ended this attempt").with_detail(what);
+        let failure = Failure::new(Code::Internal, DEFECT).with_detail(what);
         match self
             .say(|store| store.fail(key, failure.clone(), Vec::new(), self.shared.clock.now()))
             .await
         {
+            // The worker still runs it and must stop.
             Ok(()) => End::Forget,
             Err(end) => end,
         }
