@@ -8,6 +8,7 @@
 mod failure;
 mod ids;
 pub mod limits;
+pub mod machine;
 mod media;
 mod path;
 pub mod preset;
@@ -15,6 +16,7 @@ mod progress;
 mod rational;
 mod record;
 mod spec;
+pub mod testing;
 mod time;
 
 pub use failure::{Class, Code, Failure};

@@ -7,15 +7,27 @@
 //! an answer and not an error (PROTOCOL F1).
 //! To add a verb: the trait, both implementations, a case in `conformance`.
 
+#[cfg(test)]
+mod conformance;
+mod row;
+mod seal;
+mod sqlite;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex,
-    OutputResult, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind, Tenant,
-    Timestamp, UploadId, WorkerId,
+    OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind, Tenant, Timestamp,
+    UploadId, WorkerId,
 };
+
+pub use crate::domain::machine::{
+    Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
+};
+pub use seal::{SealKeys, SealKeysError};
+pub use sqlite::{Keys, Options, SqliteStore};
 
 /// A store that any room can hold.
 pub type DynStore = Arc<dyn JobStore>;
@@ -84,28 +96,6 @@ pub enum Error {
 
 /// A store's answer.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// The answer to a fenced write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fenced<T> {
-    /// It is done (or was done before by the same run: verbs are idempotent).
-    Done(T),
-    /// The run no longer holds the task. Forget it, write nothing, stop the worker's run.
-    Lost,
-}
-
-/// Names the run that a fenced verb speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RunKey {
-    /// The job.
-    pub job: JobId,
-    /// The task.
-    pub task: TaskId,
-    /// The fencing token.
-    pub run: RunId,
-    /// The control session that holds it.
-    pub session: SessionId,
-}
 
 /// A job to accept.
 #[derive(Debug, Clone)]
@@ -190,70 +180,6 @@ pub struct Claimed {
     pub resolve_only: bool,
     /// Earlier claims of this task that ended badly: verification is `full` when above 0.
     pub earlier_failures: u32,
-}
-
-/// A permit as granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    /// Open publications of lower epochs of the same output: destroy or adopt these first.
-    pub lower: Vec<Publication>,
-}
-
-/// What happened to a publication after its permit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutputDone {
-    /// The output.
-    pub output: OutputIndex,
-    /// The publication that is visible: own, or an adopted lower one.
-    pub publication: PublicationId,
-    /// What was published.
-    pub result: OutputResult,
-}
-
-/// What a requeue is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequeueReason {
-    /// The worker died or fell silent: counts towards the bound on losses.
-    Lost,
-    /// The worker gave it back (drain, refusal): counts nothing.
-    Released,
-}
-
-/// How far a cancel came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cancelled {
-    /// The job is cancelled; runs to stop.
-    Now(Vec<RunId>),
-    /// A publication is open: the job ends when it is resolved.
-    Requested,
-    /// It was terminal already.
-    Already(JobStatus),
-    /// No such job.
-    NotFound,
-}
-
-/// What became of a retry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Retried {
-    /// The next run is queued.
-    Queued,
-    /// Only failed jobs are retried; this is its status.
-    NotFailed(JobStatus),
-    /// The sealed secrets were wiped; submit again.
-    SecretsGone,
-    /// No such job.
-    NotFound,
-}
-
-/// What became of a delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deleted {
-    /// Gone from every answer; rows are swept when its runs have ended.
-    Done(Vec<RunId>),
-    /// A publication is open: cancelled first, ask again when it is resolved.
-    Cancelling,
-    /// No such job.
-    NotFound,
 }
 
 /// A job as stored, with its history of runs.
