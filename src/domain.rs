@@ -6,6 +6,7 @@
 //! To add a state or a failure code, add the variant and follow the compiler: no `match` here has a `_` arm.
 
 mod failure;
+mod fault;
 mod ids;
 pub mod limits;
 mod media;
@@ -18,6 +19,7 @@ mod spec;
 mod time;
 
 pub use failure::{Class, Code, Failure};
+pub use fault::Fault;
 pub use ids::{
     BootId, DeliveryId, Epoch, IdSource, InvalidId, JobId, OutputIndex, PublicationId, RunId, RunNumber,
     SessionId, SystemIds, TaskId, Tenant, UploadId, WorkerId,

@@ -2,6 +2,8 @@
 //!
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
+pub mod api;
 pub mod control;
 pub mod domain;
+pub mod media;
 pub mod store;

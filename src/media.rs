@@ -7,14 +7,7 @@
 //! To add a codec: `domain::preset`, then `plan`, `argv` and its snapshot, then `verify`.
 
 pub mod argv;
-pub mod encode;
 pub mod plan;
-pub mod probe;
-pub mod process;
-pub mod sniff;
-pub mod structure;
-pub mod tools;
-pub mod verify;
 
 use std::path::PathBuf;
 

@@ -1,18 +1,22 @@
 //! Typed encode settings: what a preset resolves to and what a request may set. Never ffmpeg arguments.
 
 mod catalogue;
+mod check;
+mod merge;
+mod read;
 mod units;
 
 use serde::{Deserialize, Serialize};
 
 pub use catalogue::{InvalidPreset, PresetName, Presets};
+pub use check::AV1_MIN_SIDE;
 pub use units::{BitRate, BoxSize, InvalidUnit};
 
 use super::Rational;
 
 /// A complete, checked encode setting: one output file.
 ///
-/// Made by [`Presets::resolve`] or from a request; construction checks that codec, container and rate fit.
+/// Made by [`Presets::resolve`], which checks it. Deserialising (a stored job) does not check again; [`Self::faults`] does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncodeSpec {
@@ -177,7 +181,7 @@ pub enum Speed {
 pub enum Rate {
     /// Constant quality.
     Crf {
-        /// Quality; lower is better. h264, hevc 0–51; av1, vp9 0–63.
+        /// Quality; lower is better. h264, hevc 1–51; av1, vp9 1–63 in whole numbers.
         crf: f32,
     },
     /// Constant quality below a ceiling.
@@ -435,7 +439,7 @@ const fn default_true_peak() -> f32 {
 pub struct AudioSpec {
     /// Codec.
     pub codec: AudioCodec,
-    /// Bit rate.
+    /// Bit rate; the planner's default by codec and channels where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bitrate: Option<BitRate>,
     /// Channels.

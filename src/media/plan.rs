@@ -1,7 +1,40 @@
 //! What to encode, decided purely: `(MediaInfo, outputs, policy) → EncodePlan`.
+//!
+//! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
+//! them. Files: `size` (geometry), `timing` (frame rates, keyframes), `color` (signals and conversions), `level`
+//! (H.264 and HEVC levels), `sound` (tracks, channels, loudness), `filter` (what may stand in a filter graph).
 
-use crate::domain::preset::{AudioCodec, Container, Rate, Speed, VideoCodec};
-use crate::domain::{OutputIndex, Rational};
+mod color;
+mod filter;
+mod level;
+mod size;
+mod sound;
+mod timing;
+
+use crate::domain::preset::{
+    AV1_MIN_SIDE, AudioCodec, BitDepth, Container, Deinterlace, EncodeSpec, Profile, Rate, Speed, VideoCodec, VideoSpec,
+};
+use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational, VideoStream};
+
+pub use color::{Matrix, Primaries, Range, Signal, Transfer};
+pub use filter::{Filter, Layout};
+pub use sound::{MeasuredLoudness, gain};
+
+/// What the operator allows, as far as planning needs it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    /// Longest output that is written, seconds; a source that promises more is refused by the probe's limits.
+    pub max_seconds: f64,
+    /// Frames per second that a source is halved down to unless the output says otherwise (MEDIA-RULES §1.18e).
+    pub max_frame_rate: u32,
+}
+
+impl Default for Policy {
+    /// 12 hours (the default of [`crate::domain::limits::SourceLimits`]) and 60 fps.
+    fn default() -> Self {
+        Self { max_seconds: 12.0 * 3600.0, max_frame_rate: 60 }
+    }
+}
 
 /// One ffmpeg process: one source, one decode, all outputs.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,8 +43,26 @@ pub struct EncodePlan {
     pub outputs: Vec<OutputPlan>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
-    /// Longest output that is written before the encode counts as runaway, seconds.
+    /// Longest output that is written before the encode counts as runaway, seconds. An output that reaches it was
+    /// cut by ffmpeg, which still exits with 0.
     pub max_seconds: f64,
+}
+
+impl EncodePlan {
+    /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the
+    /// outputs that use its result (MEDIA-RULES §1.14).
+    #[must_use]
+    pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<OutputIndex>)> {
+        let mut passes: Vec<(&AudioPlan, Vec<OutputIndex>)> = Vec::new();
+        for output in &self.outputs {
+            let Some(audio) = output.audio.as_ref().filter(|a| a.loudness.is_some()) else { continue };
+            match passes.iter_mut().find(|(known, _)| known.sounds_like(audio)) {
+                Some((_, users)) => users.push(output.index),
+                None => passes.push((audio, vec![output.index])),
+            }
+        }
+        passes
+    }
 }
 
 /// One output file.
@@ -46,10 +97,14 @@ pub struct VideoPlan {
     pub width: u32,
     /// Final height, even, pixels.
     pub height: u32,
-    /// The filter chain, in order.
+    /// The filter chain, in order; it sees pictures already turned upright by ffmpeg's autorotation.
     pub filters: Vec<Filter>,
     /// Frame timing.
     pub timing: Timing,
+    /// The encoder's ticks, seconds: fine enough to hold every planned timestamp exactly.
+    pub time_base: Rational,
+    /// Frames per second to tell encoders that need one for rate control and level; `None` when nobody knows.
+    pub frame_rate: Option<Rational>,
     /// Keyframe distance, frames.
     pub keyframe_interval: u32,
     /// B-frames, where set.
@@ -62,14 +117,6 @@ pub struct VideoPlan {
     pub pix_fmt: &'static str,
     /// Colour of the result, tagged so.
     pub color: PlannedColor,
-}
-
-/// A filter flux may emit. Filters that open files do not exist here (MEDIA-RULES §1.3).
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Filter {
-    /// To be extended by the planner's author.
-    SetSar,
 }
 
 /// Frame timing of an output.
@@ -94,6 +141,17 @@ pub struct PlannedColor {
     pub range: &'static str,
 }
 
+impl From<Signal> for PlannedColor {
+    fn from(signal: Signal) -> Self {
+        Self {
+            primaries: signal.primaries.name().to_owned(),
+            transfer: signal.transfer.name().to_owned(),
+            matrix: signal.matrix.name().to_owned(),
+            range: signal.range.name(),
+        }
+    }
+}
+
 /// The sound of an output, every decision made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AudioPlan {
@@ -103,10 +161,163 @@ pub struct AudioPlan {
     pub codec: AudioCodec,
     /// Bit rate, bit/s.
     pub bitrate: u32,
-    /// Channels of the result.
+    /// Channels of the result: 1, 2 or 6.
     pub channels: u16,
     /// Samples per second of the result.
     pub sample_rate: u32,
     /// Loudness to reach by one constant gain measured first; `None` = untouched.
     pub loudness: Option<crate::domain::preset::Loudness>,
+    /// The filter chain, in order, without the measured gain. It starts the sound at the timeline's zero (the
+    /// earliest stream's start): a late track is led in by silence, holes are filled with silence.
+    pub filters: Vec<Filter>,
 }
+
+impl AudioPlan {
+    /// Whether both are the same samples before encoding.
+    fn sounds_like(&self, other: &Self) -> bool {
+        self.stream == other.stream && self.filters == other.filters
+    }
+}
+
+/// Plans all outputs of a job over one source.
+///
+/// # Errors
+/// The first output that cannot be made of this source, and why (`no_video_stream`, `no_audio_stream`,
+/// `media_unsupported`).
+pub fn plan(
+    info: &MediaInfo,
+    outputs: &[(OutputIndex, EncodeSpec)],
+    policy: &Policy,
+) -> Result<EncodePlan, (OutputIndex, Failure)> {
+    let planned: Result<Vec<OutputPlan>, _> =
+        outputs.iter().map(|(index, spec)| output(info, *index, spec, policy).map_err(|f| (*index, f))).collect();
+    let outputs = planned?;
+    let expected_seconds = timing::expected_seconds(info, &outputs);
+    let max_seconds = timing::cap(expected_seconds, policy);
+    Ok(EncodePlan { outputs, expected_seconds, max_seconds })
+}
+
+fn output(info: &MediaInfo, index: OutputIndex, spec: &EncodeSpec, policy: &Policy) -> Result<OutputPlan, Failure> {
+    let mut warnings = Vec::new();
+    let video = match &spec.video {
+        None => None,
+        Some(wanted) => {
+            let stream = info
+                .main_video()
+                .ok_or_else(|| Failure::new(Code::NoVideoStream, "the output needs a picture and the source has none"))?;
+            Some(picture(stream, wanted, policy, &mut warnings)?)
+        }
+    };
+    let audio = match (&spec.audio, info.main_audio()) {
+        (None, _) => None,
+        (Some(wanted), Some(stream)) => Some(sound::plan(stream, wanted)),
+        // Without a picture there would be nothing left to write.
+        (Some(wanted), None) if wanted.required || video.is_none() => {
+            return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
+        }
+        (Some(_), None) => None,
+    };
+    let file_name = format!("out-{index}.{}", spec.container.extension());
+    Ok(OutputPlan { index, container: spec.container, file_name, video, audio, warnings })
+}
+
+fn picture(
+    stream: &VideoStream,
+    spec: &VideoSpec,
+    policy: &Policy,
+    warnings: &mut Vec<String>,
+) -> Result<VideoPlan, Failure> {
+    if stream.width == 0 || stream.height == 0 {
+        return Err(Failure::new(Code::MediaUnsupported, "the source does not say how large its picture is"));
+    }
+    let geometry = size::fit(stream, spec);
+    let (width, height) = (geometry.width, geometry.height);
+    if spec.codec == VideoCodec::Av1 && (width < AV1_MIN_SIDE || height < AV1_MIN_SIDE) {
+        let message = format!("av1 needs at least {AV1_MIN_SIDE}x{AV1_MIN_SIDE} pixels; this picture is {width}x{height}");
+        return Err(Failure::new(Code::MediaUnsupported, message));
+    }
+    if geometry.not_upscaled {
+        warnings.push("not_upscaled".to_owned());
+    }
+    let timed = timing::decide(stream, spec, policy);
+    if timed.assumed {
+        warnings.push("frame_rate_assumed".to_owned());
+    }
+    let colored = color::decide(stream, spec);
+    if colored.tone_mapped() {
+        warnings.push("tone_mapped".to_owned());
+    }
+    let pix_fmt = match spec.bit_depth {
+        BitDepth::Eight => "yuv420p",
+        BitDepth::Ten => "yuv420p10le",
+    };
+
+    let mut filters = Vec::new();
+    if deinterlaces(stream, spec) {
+        filters.push(Filter::Deinterlace);
+    }
+    if let Timing::Cfr(rate) = timed.timing {
+        filters.push(Filter::Fps(rate));
+    }
+    filter::picture(&mut filters, stream, &geometry, &colored, spec.bit_depth);
+
+    let level = level::lowest(level::Load {
+        codec: spec.codec,
+        width,
+        height,
+        frame_rate: timed.frame_rate,
+        rate: spec.rate,
+        bit_depth: spec.bit_depth,
+        profile: spec.profile,
+    });
+    Ok(VideoPlan {
+        stream: stream.index,
+        codec: spec.codec,
+        speed: spec.speed,
+        rate: spec.rate,
+        width,
+        height,
+        filters,
+        timing: timed.timing,
+        time_base: timed.time_base,
+        frame_rate: timed.frame_rate,
+        keyframe_interval: timed.keyframe_interval,
+        bframes: spec.bframes,
+        profile: profile(spec),
+        level,
+        pix_fmt,
+        color: colored.target.into(),
+    })
+}
+
+/// Declared field order is only believed of codecs that have fields (MEDIA-RULES §1.12).
+fn deinterlaces(stream: &VideoStream, spec: &VideoSpec) -> bool {
+    let declared = match stream.field_order {
+        FieldOrder::Unknown | FieldOrder::Progressive => false,
+        FieldOrder::TopFirst | FieldOrder::BottomFirst => true,
+    };
+    let has_fields = matches!(
+        stream.codec.as_str(),
+        "mpeg2video" | "h264" | "hevc" | "dvvideo" | "vc1" | "wmv3" | "mpeg4" | "prores" | "dnxhd"
+    );
+    match spec.deinterlace {
+        Deinterlace::Auto => declared && has_fields,
+        Deinterlace::Off => false,
+    }
+}
+
+fn profile(spec: &VideoSpec) -> Option<&'static str> {
+    match (spec.codec, spec.bit_depth, spec.profile) {
+        (VideoCodec::H264, BitDepth::Ten, _) => Some("high10"),
+        (VideoCodec::H264, BitDepth::Eight, Some(Profile::Baseline)) => Some("baseline"),
+        (VideoCodec::H264, BitDepth::Eight, Some(Profile::Main)) => Some("main"),
+        (VideoCodec::H264, BitDepth::Eight, Some(Profile::High) | None) => Some("high"),
+        (VideoCodec::Hevc, BitDepth::Eight, _) => Some("main"),
+        (VideoCodec::Hevc, BitDepth::Ten, _) => Some("main10"),
+        // Both follow from the pixel format.
+        (VideoCodec::Av1 | VideoCodec::Vp9, _, _) => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

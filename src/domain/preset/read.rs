@@ -1,0 +1,255 @@
+//! Reads an encode setting from JSON field by field, so that one answer names every fault.
+//!
+//! Derived deserialisation stops at the first fault; clients who fix bodies by hand should not need ten tries.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{
+    AudioSpec, BitRate, Container, EncodeSpec, FpsSpec, Rate, VideoCodec, VideoSpec, check, default_gop_seconds,
+    default_sample_rate,
+};
+use crate::domain::{Fault, Rational};
+
+/// Formats of the documented schema that this version does not write.
+const LATER_CONTAINERS: &[&str] =
+    &["hls", "dash", "cmaf", "m4a", "mp3", "ogg", "gif", "webp", "jpg", "png", "vtt"];
+/// Fields of the documented schema that this version does not have.
+const LATER_FIELDS: &[&str] = &[
+    "ladder", "package", "stills", "preview", "captions", "pad_color", "level", "rotate", "flip", "crop",
+    "watermark", "passes", "tracks",
+];
+
+/// Reads a whole setting.
+pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut fields = Fields::new(String::new(), document, &mut faults);
+    let container = container(&mut fields);
+    let video = fields.nested("video").and_then(video);
+    let audio = fields.nested("audio").and_then(audio);
+    fields.finish();
+
+    if let Some(video) = &video {
+        check::video(video, &mut faults);
+    }
+    if let Some(audio) = &audio {
+        check::audio(audio, &mut faults);
+    }
+    if let Some(container) = container {
+        check::container(container, video.as_ref(), audio.as_ref(), &mut faults);
+    }
+    // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a
+    // document that really asks for neither.
+    if faults.is_empty() && video.is_none() && audio.is_none() {
+        faults.push(check::nothing());
+    }
+    match container {
+        Some(container) if faults.is_empty() => Ok(EncodeSpec { container, video, audio }),
+        _ => Err(faults),
+    }
+}
+
+fn container(fields: &mut Fields<'_>) -> Option<Container> {
+    let Some(name) = fields.map.get("container").and_then(Value::as_str) else {
+        return fields.required("container");
+    };
+    if LATER_CONTAINERS.contains(&name) {
+        let detail = format!("container \"{name}\" is not available in this version; there are mp4, webm, mkv, mov");
+        fields.fault("container", detail);
+        fields.asked.push("container");
+        fields.map.remove("container");
+        return None;
+    }
+    fields.required("container")
+}
+
+fn video(mut fields: Fields<'_>) -> Option<VideoSpec> {
+    let codec: Option<VideoCodec> = fields.required("codec");
+    let rate = fields.nested("rate").and_then(rate);
+    let spec = VideoSpec {
+        speed: fields.optional("speed").unwrap_or_default(),
+        bounds: fields.optional("box"),
+        width: fields.optional("width"),
+        height: fields.optional("height"),
+        fit: fields.optional("fit").unwrap_or_default(),
+        orient: fields.optional("orient").unwrap_or_default(),
+        upscale: fields.optional("upscale").unwrap_or_default(),
+        fps: fields.nested("fps").and_then(fps).unwrap_or_default(),
+        gop_seconds: fields.optional("gop_seconds").unwrap_or(default_gop_seconds()),
+        bframes: fields.optional("bframes"),
+        profile: fields.optional("profile"),
+        bit_depth: fields.optional("bit_depth").unwrap_or_default(),
+        range: fields.optional("range").unwrap_or_default(),
+        deinterlace: fields.optional("deinterlace").unwrap_or_default(),
+        // Where the codec is missing the document is refused below, whatever stands here.
+        codec: codec.unwrap_or(VideoCodec::H264),
+        rate: rate.unwrap_or(default_rate(codec.unwrap_or(VideoCodec::H264))),
+    };
+    fields.finish().then_some(spec)
+}
+
+/// Quality used when a request names a codec and nothing else: that of the built-in presets.
+pub(super) const fn default_rate(codec: VideoCodec) -> Rate {
+    Rate::Crf {
+        crf: match codec {
+            VideoCodec::H264 => 23.0,
+            VideoCodec::Hevc => 26.0,
+            VideoCodec::Av1 => 34.0,
+            VideoCodec::Vp9 => 32.0,
+        },
+    }
+}
+
+fn rate(mut fields: Fields<'_>) -> Option<Rate> {
+    let mode: Option<String> = fields.required("mode");
+    let rate = match mode.as_deref() {
+        Some("crf") => fields.required("crf").map(|crf| Rate::Crf { crf }),
+        Some("capped_crf") => {
+            let (crf, max) = (fields.required("crf"), fields.required("max"));
+            let buffer = fields.optional("buffer");
+            crf.zip(max).map(|(crf, max)| Rate::CappedCrf { crf, max, buffer })
+        }
+        Some("bitrate") => {
+            let (target, max, buffer) =
+                (fields.required::<BitRate>("target"), fields.optional("max"), fields.optional("buffer"));
+            target.map(|target| Rate::Bitrate { target, max, buffer })
+        }
+        Some(other) => {
+            fields.fault("mode", format!("unknown rate mode {other:?}; there are crf, capped_crf, bitrate"));
+            // What else belongs here depends on the mode, so nothing more can be said.
+            return None;
+        }
+        None => return None,
+    };
+    if fields.finish() { rate } else { None }
+}
+
+fn fps(mut fields: Fields<'_>) -> Option<FpsSpec> {
+    // Rates are commonly written as numbers; only those with an exact meaning are taken.
+    if let Some(Value::Number(number)) = fields.map.get("value") {
+        let exact = match number.to_string().as_str() {
+            "23.976" | "23.98" => "24000/1001".to_owned(),
+            "29.97" => "30000/1001".to_owned(),
+            "59.94" => "60000/1001".to_owned(),
+            plain => plain.strip_suffix(".0").unwrap_or(plain).to_owned(),
+        };
+        fields.map.insert("value".to_owned(), exact.into());
+    }
+    let spec = FpsSpec {
+        mode: fields.optional("mode").unwrap_or_default(),
+        value: fields.optional::<Rational>("value"),
+        max: fields.optional("max"),
+    };
+    fields.finish().then_some(spec)
+}
+
+fn audio(mut fields: Fields<'_>) -> Option<AudioSpec> {
+    if fields.map.get("codec").and_then(Value::as_str) == Some("none") {
+        return None;
+    }
+    let codec = fields.required("codec");
+    let spec = AudioSpec {
+        codec: codec.unwrap_or(super::AudioCodec::Aac),
+        bitrate: fields.optional("bitrate"),
+        channels: fields.optional("channels").unwrap_or_default(),
+        sample_rate: fields.optional("sample_rate").unwrap_or(default_sample_rate()),
+        required: fields.optional("required").unwrap_or_default(),
+        loudness: fields.optional("loudness"),
+    };
+    fields.finish().then_some(spec)
+}
+
+/// One JSON object on its way into a struct: remembers what was asked for and what was wrong.
+struct Fields<'f> {
+    /// Pointer to the object.
+    at: String,
+    map: Map<String, Value>,
+    asked: Vec<&'static str>,
+    faults: &'f mut Vec<Fault>,
+    /// Faults of the document before this object was opened.
+    before: usize,
+}
+
+impl<'f> Fields<'f> {
+    fn new(at: String, map: Map<String, Value>, faults: &'f mut Vec<Fault>) -> Self {
+        let before = faults.len();
+        Self { at, map, asked: Vec::new(), faults, before }
+    }
+
+    fn fault(&mut self, key: &str, detail: impl Into<String>) {
+        self.faults.push(Fault::new(Fault::join(&self.at, key), detail));
+    }
+
+    /// The value, if it is there and not null.
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.map.remove(key).filter(|value| !value.is_null())
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.take(key)?;
+        match serde_path_to_error::deserialize(value) {
+            Ok(read) => Some(read),
+            Err(err) => {
+                let mut pointer = Fault::join(&self.at, key);
+                for segment in err.path() {
+                    if let serde_path_to_error::Segment::Map { key } = segment {
+                        pointer = Fault::join(&pointer, key);
+                    }
+                }
+                self.faults.push(Fault::new(pointer, in_plain_words(&err.inner().to_string())));
+                None
+            }
+        }
+    }
+
+    fn required<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        if self.map.get(key).is_none_or(Value::is_null) {
+            self.asked.push(key);
+            self.map.remove(key);
+            self.fault(key, "is missing");
+            return None;
+        }
+        self.optional(key)
+    }
+
+    fn nested(&mut self, key: &'static str) -> Option<Fields<'_>> {
+        match self.take(key)? {
+            Value::Object(map) => Some(Fields::new(Fault::join(&self.at, key), map, self.faults)),
+            _ => {
+                self.fault(key, "is not an object");
+                None
+            }
+        }
+    }
+
+    /// Reports what nobody asked for; whether the object and everything below it was free of faults.
+    fn finish(mut self) -> bool {
+        for key in std::mem::take(&mut self.map).keys() {
+            let detail = if LATER_FIELDS.contains(&key.as_str()) {
+                "is not available in this version".to_owned()
+            } else {
+                match self.asked.iter().find(|known| strsim::damerau_levenshtein(known, key) <= 2) {
+                    Some(near) => format!("unknown field; did you mean \"{near}\"?"),
+                    None => format!("unknown field; there are {}", self.asked.join(", ")),
+                }
+            };
+            self.fault(key, detail);
+        }
+        self.faults.len() == self.before
+    }
+}
+
+/// serde speaks of Rust types; clients should not have to know them.
+fn in_plain_words(message: &str) -> String {
+    let mut words = message.to_owned();
+    for (rust, plain) in [
+        ("expected f32", "expected a number"),
+        ("expected u32", "expected a whole number from 0"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected a boolean", "expected true or false"),
+    ] {
+        words = words.replace(rust, plain);
+    }
+    words
+}

@@ -1,0 +1,228 @@
+//! Spells plans as ffmpeg command lines, without the program name. Pure: no decision is made here.
+//!
+//! Options are those of ffmpeg 5.1 that newer versions still take. Every value is a number, a closed enum's name,
+//! our own file name or our own input (a path or URL made by flux), so nothing a client sends can become an option.
+//! `-xerror` is not used: it stops at the first error and still misses truncation (MEDIA-RULES §1.11).
+
+mod codec;
+mod filter;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use super::Input;
+use super::plan::{AudioPlan, EncodePlan, Filter, OutputPlan, VideoPlan};
+use crate::domain::limits::SourceLimits;
+use crate::domain::preset::{Container, VideoCodec};
+use crate::domain::{Demuxer, OutputIndex};
+
+/// What a command line says about resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Threads of each decoder, encoder and filter graph; `None` = ffmpeg's choice (all cores).
+    pub threads: Option<NonZeroU16>,
+    /// Pixels of one picture.
+    pub max_pixels: u64,
+    /// Streams in the container.
+    pub max_streams: u32,
+}
+
+impl Limits {
+    /// Those of the source limits.
+    #[must_use]
+    pub const fn new(source: &SourceLimits, threads: Option<NonZeroU16>) -> Self {
+        Self { threads, max_pixels: source.max_pixels, max_streams: source.max_streams }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&SourceLimits::default(), None)
+    }
+}
+
+/// How a source is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// The file or loopback URL.
+    pub input: &'a Input,
+    /// Our own sniffing's verdict; ffmpeg never guesses.
+    pub demuxer: Demuxer,
+    /// Resources.
+    pub limits: &'a Limits,
+}
+
+/// How far ffmpeg looks ahead before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookAhead {
+    /// To find late tracks: probing (10 MB, 10 s).
+    Far,
+    /// Tracks are known: encoding starts sooner (5 MB, 5 s; GATEWAY §5).
+    Near,
+}
+
+/// Measured gains in dB by output, for [`encode`].
+pub type Gains = BTreeMap<OutputIndex, f64>;
+
+/// Input options shared by ffmpeg and ffprobe, up to and including `-i INPUT` (GATEWAY §5, RELIABILITY §4.1).
+#[must_use]
+pub fn input_options(reading: &Reading<'_>, look_ahead: LookAhead) -> Vec<String> {
+    let formats: Vec<_> = Demuxer::ALL.iter().map(|d| d.ffmpeg_name()).collect();
+    let (bytes, micros) = match look_ahead {
+        LookAhead::Far => ("10M", "10M"),
+        LookAhead::Near => ("5M", "5M"),
+    };
+    let mut argv = Argv::default();
+    let location = match reading.input {
+        Input::File(path) => {
+            argv.pair("-protocol_whitelist", "file");
+            format!("file:{}", path.display())
+        }
+        Input::Loopback { url } => {
+            argv.pair("-protocol_whitelist", "http,tcp");
+            url.clone()
+        }
+    };
+    argv.pair("-format_whitelist", formats.join(","));
+    argv.pair("-f", reading.demuxer.ffmpeg_name());
+    argv.pair("-max_streams", reading.limits.max_streams);
+    argv.pair("-max_pixels", reading.limits.max_pixels);
+    argv.pair("-probesize", bytes);
+    argv.pair("-analyzeduration", micros);
+    if let Input::Loopback { .. } = reading.input {
+        // The gateway's block size: shorter seeks read on instead of opening a new range.
+        argv.pair("-short_seek_size", 262_144);
+    }
+    argv.pair("-i", location);
+    argv.0
+}
+
+/// The whole command line of an encode. Outputs are `file:out-N.ext` in the working directory; progress is on
+/// standard output, the end-of-run counts ("N frames decoded", "N packets muxed") on standard error.
+#[must_use]
+pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<String> {
+    let mut argv = Argv::default();
+    // The counts that verification compares are printed at this level only.
+    argv.global("level+verbose", reading.limits.threads);
+    // Leftovers of an earlier run in the work folder are replaced, never asked about.
+    argv.flag("-y");
+    argv.0.extend(input_options(reading, LookAhead::Near));
+
+    let graph = filter::Graph::of(plan);
+    if let Some(text) = &graph.text {
+        argv.pair("-filter_complex", text);
+    }
+    for (position, output) in plan.outputs.iter().enumerate() {
+        if let Some(video) = &output.video {
+            match graph.label(position) {
+                Some(label) => argv.pair("-map", format!("[{label}]")),
+                None => {
+                    argv.pair("-map", format!("0:{}", video.stream));
+                    argv.pair("-vf", filter::chain(&video.filters));
+                }
+            }
+            picture(&mut argv, output.container, video, reading.limits.threads);
+        }
+        if let Some(audio) = &output.audio {
+            sound(&mut argv, audio, gains.get(&output.index).copied());
+        }
+        file(&mut argv, output, plan.max_seconds);
+    }
+    argv.0
+}
+
+/// The command line that measures a sound after its downmix (MEDIA-RULES §1.14); the summary is on standard error.
+#[must_use]
+pub fn loudness(audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
+    let mut argv = Argv::default();
+    argv.global("level+info", reading.limits.threads);
+    argv.0.extend(input_options(reading, LookAhead::Near));
+    let mut filters = audio.filters.clone();
+    filters.push(Filter::Measure);
+    argv.pair("-map", format!("0:{}", audio.stream));
+    argv.pair("-af", filter::chain(&filters));
+    argv.pair("-f", "null");
+    argv.flag("-");
+    argv.0
+}
+
+fn picture(argv: &mut Argv, container: Container, video: &VideoPlan, threads: Option<NonZeroU16>) {
+    codec::video(argv, video, threads);
+    argv.pair("-pix_fmt", video.pix_fmt);
+    // Also for even rates: the fps filter has already put every frame on its tick, and ffmpeg's own cfr mode would
+    // fill a late start with copies of the first frame.
+    argv.pair("-fps_mode", "passthrough");
+    argv.pair("-enc_time_base", video.time_base);
+    if matches!(container, Container::Mp4 | Container::Mov) {
+        argv.pair("-video_track_timescale", timescale(video.time_base.den()));
+        if video.codec == VideoCodec::Hevc {
+            // Apple's players take no other tag.
+            argv.pair("-tag:v", "hvc1");
+        }
+    }
+}
+
+/// A multiple of the encoder's ticks per second that is as fine as the muxer's own choice would be.
+fn timescale(mut ticks: u32) -> u32 {
+    while ticks < 10_000 {
+        ticks *= 2;
+    }
+    ticks
+}
+
+fn sound(argv: &mut Argv, audio: &AudioPlan, gain: Option<f64>) {
+    let mut filters = audio.filters.clone();
+    filters.extend(gain.filter(|_| audio.loudness.is_some()).map(Filter::Gain));
+    argv.pair("-map", format!("0:{}", audio.stream));
+    argv.pair("-af", filter::chain(&filters));
+    argv.pair("-c:a", audio.codec.encoder());
+    argv.pair("-b:a", audio.bitrate);
+}
+
+fn file(argv: &mut Argv, output: &OutputPlan, max_seconds: f64) {
+    // Source metadata may hold places and names; chapters and other tracks are not planned.
+    argv.pair("-map_metadata", "-1");
+    argv.pair("-map_chapters", "-1");
+    argv.flag("-sn");
+    argv.flag("-dn");
+    argv.pair("-t", format!("{max_seconds:.3}"));
+    match output.container {
+        Container::Mp4 | Container::Mov => argv.pair("-movflags", "+faststart"),
+        Container::Mkv | Container::Webm => {}
+    }
+    argv.pair("-f", output.container.muxer());
+    argv.flag(format!("file:{}", output.file_name));
+}
+
+/// A command line being written.
+#[derive(Debug, Default)]
+struct Argv(Vec<String>);
+
+impl Argv {
+    fn flag(&mut self, flag: impl Into<String>) {
+        self.0.push(flag.into());
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers, owned and borrowed, alike")]
+    fn pair(&mut self, option: &str, value: impl ToString) {
+        self.0.extend([option.to_owned(), value.to_string()]);
+    }
+
+    fn global(&mut self, level: &str, threads: Option<NonZeroU16>) {
+        self.flag("-nostdin");
+        self.flag("-hide_banner");
+        self.pair("-loglevel", level);
+        self.flag("-nostats");
+        self.pair("-progress", "pipe:1");
+        self.pair("-stats_period", "0.5");
+        if let Some(threads) = threads {
+            self.pair("-filter_threads", threads);
+            self.pair("-filter_complex_threads", threads);
+            // Before `-i`: the decoders'.
+            self.pair("-threads", threads);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! Spells filters and the graph that shares one decode.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::media::plan::{EncodePlan, Filter, Matrix, Range, Signal, Transfer};
+
+/// A chain as `-vf` and `-af` take it.
+pub(super) fn chain(filters: &[Filter]) -> String {
+    filters.iter().copied().map(spell).collect::<Vec<_>>().join(",")
+}
+
+/// The graph of pictures that more than one output uses: what their chains begin with alike is done once, then the
+/// picture is split. Pictures of one output only are left to a plain `-vf`.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) text: Option<String>,
+    /// Label by position in the plan.
+    labels: BTreeMap<usize, String>,
+}
+
+impl Graph {
+    pub(super) fn of(plan: &EncodePlan) -> Self {
+        let mut users: BTreeMap<u32, Vec<(usize, &[Filter])>> = BTreeMap::new();
+        for (position, output) in plan.outputs.iter().enumerate() {
+            if let Some(video) = &output.video {
+                users.entry(video.stream).or_default().push((position, &video.filters));
+            }
+        }
+        let mut graph = Self::default();
+        let mut parts = Vec::new();
+        for (stream, users) in users.iter().filter(|(_, users)| users.len() > 1) {
+            let shared = users.iter().skip(1).fold(users[0].1.len(), |n, (_, filters)| n.min(alike(users[0].1, filters)));
+            let mut split = format!("[0:{stream}]");
+            if shared > 0 {
+                split.push_str(&chain(&users[0].1[..shared]));
+                split.push(',');
+            }
+            let _ = write!(split, "split={}", users.len());
+            for (position, filters) in users {
+                let rest = &filters[shared..];
+                let done = format!("v{position}");
+                if rest.is_empty() {
+                    let _ = write!(split, "[{done}]");
+                } else {
+                    let _ = write!(split, "[s{position}]");
+                    parts.push(format!("[s{position}]{}[{done}]", chain(rest)));
+                }
+                graph.labels.insert(*position, done);
+            }
+            parts.push(split);
+        }
+        if !parts.is_empty() {
+            // Splits first, for people who read it.
+            parts.sort_by_key(|part| part.starts_with("[s"));
+            graph.text = Some(parts.join(";"));
+        }
+        graph
+    }
+
+    pub(super) fn label(&self, position: usize) -> Option<&str> {
+        self.labels.get(&position).map(String::as_str)
+    }
+}
+
+fn alike(a: &[Filter], b: &[Filter]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+fn spell(filter: Filter) -> String {
+    match filter {
+        Filter::Deinterlace => "bwdif=mode=send_frame:parity=auto:deint=interlaced".to_owned(),
+        Filter::Fps(rate) => format!("fps={rate}:round=near"),
+        Filter::Scale { width, height, from, to } => format!(
+            "scale=w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int:in_color_matrix={}:out_color_matrix={}:in_range={}:out_range={}",
+            swscale(from.matrix),
+            swscale(to.matrix),
+            from.range.name(),
+            to.range.name(),
+        ),
+        Filter::Convert { width, height, from, to } => {
+            format!("zscale=w={width}:h={height}:filter=bicubic:{}:{}", zscale_in(from), zscale_out(to))
+        }
+        Filter::Linearise { width, height, from } => {
+            format!("zscale=w={width}:h={height}:filter=bicubic:{}:t=linear:npl=100:p=bt709", zscale_in(from))
+        }
+        Filter::ToneMap { peak } => format!("tonemap=tonemap=hable:desat=0:peak={peak}"),
+        Filter::Delinearise(to) => format!("zscale={}", zscale_out(to)),
+        Filter::Format(layout) => format!("format={}", layout.pix_fmt()),
+        Filter::Crop { width, height, x, y } => format!("crop={width}:{height}:{x}:{y}"),
+        Filter::Pad { width, height, x, y } => format!("pad={width}:{height}:{x}:{y}:color=black"),
+        Filter::Extend { width, height, right, bottom } => {
+            format!("pad={width}:{height}:0:0,fillborders=right={right}:bottom={bottom}:mode=smear")
+        }
+        Filter::Tag(signal) => format!(
+            "setparams=range={}:color_primaries={}:color_trc={}:colorspace={}",
+            signal.range.name(),
+            signal.primaries.name(),
+            signal.transfer.name(),
+            signal.matrix.name(),
+        ),
+        Filter::SquareSamples => "setsar=1".to_owned(),
+        Filter::Resample { rate, channels } => format!(
+            "aresample={rate}:async=1:first_pts=0:center_mix_level=0.707107:surround_mix_level=0.707107:rematrix_maxval=1,aformat=channel_layouts={}",
+            layout(channels),
+        ),
+        Filter::Gain(db) => format!("volume={db:.3}dB"),
+        Filter::Measure => "ebur128=peak=true:framelog=verbose".to_owned(),
+    }
+}
+
+const fn layout(channels: u16) -> &'static str {
+    match channels {
+        0 | 1 => "mono",
+        2..=5 => "stereo",
+        6.. => "5.1",
+    }
+}
+
+/// swscale's names; it has one for both 601 families, whose coefficients are the same.
+const fn swscale(matrix: Matrix) -> &'static str {
+    match matrix {
+        // Of RGB only the other side's matrix is used. The last three never get here (plan::color).
+        Matrix::Rgb | Matrix::Ycgco | Matrix::Bt2020c | Matrix::Ictcp => "auto",
+        Matrix::Bt709 => "bt709",
+        Matrix::Fcc => "fcc",
+        Matrix::Bt470bg | Matrix::Smpte170m => "bt601",
+        Matrix::Smpte240m => "smpte240m",
+        Matrix::Bt2020nc => "bt2020",
+    }
+}
+
+fn zscale_in(from: Signal) -> String {
+    format!(
+        "min={}:pin={}:tin={}:rin={}",
+        zscale_matrix(from.matrix),
+        from.primaries.name(),
+        zscale_transfer(from.transfer),
+        zscale_range(from.range),
+    )
+}
+
+fn zscale_out(to: Signal) -> String {
+    format!(
+        "m={}:p={}:t={}:r={}",
+        zscale_matrix(to.matrix),
+        to.primaries.name(),
+        zscale_transfer(to.transfer),
+        zscale_range(to.range),
+    )
+}
+
+const fn zscale_range(range: Range) -> &'static str {
+    match range {
+        Range::Limited => "limited",
+        Range::Full => "full",
+    }
+}
+
+/// zscale of ffmpeg 5.1 cannot name SMPTE 240M (its table has a typing error); 709 is the nearest it can.
+const fn zscale_matrix(matrix: Matrix) -> &'static str {
+    match matrix {
+        Matrix::Smpte240m => "bt709",
+        other => other.name(),
+    }
+}
+
+/// zscale does not know SMPTE 240M's curve, which 709's follows within a hundredth.
+const fn zscale_transfer(transfer: Transfer) -> &'static str {
+    match transfer {
+        Transfer::Smpte240m => "bt709",
+        other => other.name(),
+    }
+}

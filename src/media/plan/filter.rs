@@ -1,0 +1,191 @@
+//! The filters flux may emit: a closed set of numbers and enums (MEDIA-RULES §1.3). Filters that open files do not
+//! exist here, and no variant holds text.
+
+use super::color::{Colored, Conversion, Signal};
+use super::size::{self, Geometry, Placement};
+use crate::domain::preset::BitDepth;
+use crate::domain::{Rational, VideoStream};
+
+/// One step of a picture's or a sound's chain.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Filter {
+    /// Interlaced frames become whole ones, one per frame; progressive frames pass.
+    Deinterlace,
+    /// An even grid on the absolute timeline: nearest frame for each tick (MEDIA-RULES §1.2).
+    Fps(Rational),
+    /// Size, matrix and range by swscale.
+    Scale {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// What comes in.
+        from: Signal,
+        /// What goes out; primaries and transfer are those of `from`.
+        to: Signal,
+    },
+    /// Size, matrix, range, primaries and transfer by zimg.
+    Convert {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// What comes in.
+        from: Signal,
+        /// What goes out.
+        to: Signal,
+    },
+    /// Size, and HDR to linear light with BT.709 primaries, 1.0 = 100 nit.
+    Linearise {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// What comes in.
+        from: Signal,
+    },
+    /// Linear light above 1.0 is bent into 0 to 1.
+    ToneMap {
+        /// Brightest light of the source in units of 100 nit.
+        peak: u16,
+    },
+    /// Linear light to a signal.
+    Delinearise(Signal),
+    /// Sample layout.
+    Format(Layout),
+    /// Cuts out a part.
+    Crop {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Pixels from the left.
+        x: u32,
+        /// Pixels from the top.
+        y: u32,
+    },
+    /// Puts the picture on a black canvas.
+    Pad {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Pixels from the left.
+        x: u32,
+        /// Pixels from the top.
+        y: u32,
+    },
+    /// Adds a column or row by repeating the last one, to get even sides without resampling.
+    Extend {
+        /// Width after.
+        width: u32,
+        /// Height after.
+        height: u32,
+        /// Columns added.
+        right: u32,
+        /// Rows added.
+        bottom: u32,
+    },
+    /// Writes what the samples mean; ffmpeg 5.1's scalers convert without retagging (MEDIA-RULES §1.10).
+    Tag(Signal),
+    /// Square samples.
+    SquareSamples,
+    /// Rate, channels and timeline of a sound: silence leads a late start in and fills holes; downmixing keeps
+    /// the centre and surrounds at -3 dB and scales down so that it cannot clip.
+    Resample {
+        /// Samples per second.
+        rate: u32,
+        /// Channels of the result: 1, 2 or 6.
+        channels: u16,
+    },
+    /// One constant gain, dB.
+    Gain(f64),
+    /// EBU R 128 measurement with true peak, printed at the end.
+    Measure,
+}
+
+/// Sample layouts between filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// 4:2:0, 8 bits.
+    Yuv420,
+    /// 4:2:0, 10 bits.
+    Yuv420Ten,
+    /// Planar RGB, 32-bit float.
+    Float,
+}
+
+/// Brightest light assumed of HDR sources, in units of 100 nit: `MediaInfo` carries no mastering data, and 1,000 nit
+/// is what HLG means by definition and most PQ masters are made for. Measured with ffmpeg 5.1.9 on a grey ramp: a
+/// 203 nit white lands on 76 % luma for PQ and HLG alike, monotone and neutral (MEDIA-RULES §1.15 asks 70 to 85 %;
+/// 203 nit as the unit gave 68 %).
+const HDR_PEAK: u16 = 10;
+
+/// Size, colour and placement of a picture.
+pub(super) fn picture(
+    chain: &mut Vec<Filter>,
+    stream: &VideoStream,
+    geometry: &Geometry,
+    color: &Colored,
+    depth: BitDepth,
+) {
+    let layout = match depth {
+        BitDepth::Eight => Layout::Yuv420,
+        BitDepth::Ten => Layout::Yuv420Ten,
+    };
+    let stored = size::stored(stream);
+    let (mut scaled, mut placement) = (geometry.scaled, geometry.placement);
+    // zimg refuses odd sides with subsampled chroma.
+    let even = (stored.0.div_ceil(2) * 2, stored.1.div_ceil(2) * 2);
+    if color.conversion != Conversion::Linear && even != stored {
+        chain.push(extend(even, (even.0 - stored.0, even.1 - stored.1)));
+        if let Placement::Extend { .. } = placement {
+            (scaled, placement) = (even, Placement::Whole);
+        }
+    }
+    let (width, height) = scaled;
+    let Colored { source: from, target: to, conversion } = *color;
+    match conversion {
+        Conversion::Linear => {
+            let same = from.matrix == to.matrix && from.range == to.range;
+            if scaled != stored || !same || layout.pix_fmt() != stream.pix_fmt {
+                chain.push(Filter::Scale { width, height, from, to });
+            }
+            chain.push(Filter::Format(layout));
+        }
+        Conversion::Curve => {
+            chain.extend([Filter::Convert { width, height, from, to }, Filter::Format(layout)]);
+        }
+        Conversion::ToneMap => chain.extend([
+            Filter::Linearise { width, height, from },
+            Filter::Format(Layout::Float),
+            Filter::ToneMap { peak: HDR_PEAK },
+            Filter::Delinearise(to),
+            Filter::Format(layout),
+        ]),
+    }
+    let (width, height) = (geometry.width, geometry.height);
+    match placement {
+        Placement::Whole => {}
+        Placement::Crop { x, y } => chain.push(Filter::Crop { width, height, x, y }),
+        Placement::Pad { x, y } => chain.push(Filter::Pad { width, height, x, y }),
+        Placement::Extend { right, bottom } => chain.push(extend((width, height), (right, bottom))),
+    }
+    chain.extend([Filter::Tag(to), Filter::SquareSamples]);
+}
+
+const fn extend((width, height): (u32, u32), (right, bottom): (u32, u32)) -> Filter {
+    Filter::Extend { width, height, right, bottom }
+}
+
+impl Layout {
+    /// ffmpeg's name.
+    #[must_use]
+    pub const fn pix_fmt(self) -> &'static str {
+        match self {
+            Self::Yuv420 => "yuv420p",
+            Self::Yuv420Ten => "yuv420p10le",
+            Self::Float => "gbrpf32le",
+        }
+    }
+}
