@@ -4,19 +4,78 @@
 //! Must not know: HTTP, SQL, ffmpeg, destinations' details. Media never passes through here.
 //! Invariant: time never decides safety; every decision about a run is a fenced verb of the store, and an answer of
 //! `Lost` makes the control forget the run and stop it.
+//!
+//! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
+//! `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
+//! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
+//! To add upkeep, write a `Reconciler`; to add a way for workers to be found, call `Shared::join`.
+
+mod dispatch;
+mod driver;
+mod ending;
+mod fleet;
+mod hub;
+mod minder;
+mod progress;
+mod reconcile;
+mod reservations;
+mod runs;
+mod session;
+mod settings;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::domain::{BootId, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
-use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, Retried, Submitted};
+pub use self::reconcile::Sweeper;
+pub use self::settings::{ControlSettings, Pace};
+
+use self::shared::Shared;
+use crate::domain::{BootId, Clock, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
+use crate::lifecycle::Lifecycle;
+use crate::rpc::WorkerClient;
+use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, QueueStats, Retried, Submitted};
+use crate::telemetry::metrics;
 
 /// The control as other rooms hold it: cheap to clone, lives as long as the process.
 #[derive(Clone)]
-pub struct Control {
-    store: DynStore,
-    _inner: Arc<()>,
+pub struct Control(Arc<Shared>);
+
+/// What a control is made of.
+pub struct Deps {
+    /// The durable record.
+    pub store: DynStore,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids and fencing tokens come from.
+    pub ids: Arc<dyn IdSource>,
+    /// Workers known from the start.
+    pub workers: Vec<WorkerHandle>,
+    /// Removes garbage.
+    pub sweeper: Arc<dyn Sweeper>,
+    /// Joins every task of the control. Soft: claim nothing more, finish what runs. Hard: drop everything now; what
+    /// was held is requeued by the next session.
+    pub lifecycle: Lifecycle,
+}
+
+/// A worker to talk to.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    /// How to call it.
+    pub client: WorkerClient,
+    /// Where it is, for people; `in-process` for `--role all`.
+    pub address: String,
+}
+
+/// Why a control did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store gave no session.
+    #[error("cannot open a session in the store")]
+    OpenSession(#[source] store::Error),
 }
 
 /// What a reader of one job follows: changes of `revision` say that the stored record changed.
@@ -31,9 +90,9 @@ pub struct Live {
 /// A worker as `GET /workers` shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerView {
-    /// Its name.
+    /// Its name; one made of the address as long as it never answered.
     pub id: WorkerId,
-    /// Its incarnation.
+    /// Its incarnation; nil as long as it never answered.
     pub boot: BootId,
     /// Where it is reached; `in-process` for `--role all`.
     pub address: String,
@@ -43,7 +102,7 @@ pub struct WorkerView {
     pub state: WorkerState,
     /// Slots in all.
     pub slots: u32,
-    /// Tasks it runs.
+    /// Tasks it runs for this control.
     pub running: Vec<RunningTask>,
     /// Encoders it has proved.
     pub encoders: Vec<String>,
@@ -53,7 +112,7 @@ pub struct WorkerView {
     pub sandbox: Vec<String>,
     /// Bytes free where work folders live.
     pub disk_free: u64,
-    /// When it last answered.
+    /// When it last answered; when it joined, as long as it never did.
     pub last_seen: Timestamp,
 }
 
@@ -82,49 +141,152 @@ pub struct RunningTask {
 }
 
 impl Control {
+    /// Opens a session and starts every actor.
+    pub async fn start(settings: ControlSettings, deps: Deps) -> Result<Self, Error> {
+        let ControlSettings {
+            name,
+            retention,
+            pace,
+        } = settings;
+        let Deps {
+            store,
+            clock,
+            ids,
+            workers,
+            sweeper,
+            lifecycle,
+        } = deps;
+        let (hub, follower) = hub::Hub::new(store.changes());
+        let session = store
+            .open_session(&name, clock.now())
+            .await
+            .map_err(Error::OpenSession)?;
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store),
+            clock,
+            ids,
+            name,
+            pace,
+            fleet: fleet::Fleet::new(),
+            runs: Arc::new(runs::Runs::new()),
+            hub,
+            session: watch::Sender::new(session),
+            dispatch: Notify::new(),
+            alarm: Notify::new(),
+            done: lifecycle.hard().child_token(),
+            lifecycle,
+        });
+        shared.spawn_essential("hub", follower.run(shared.done.clone()));
+        for worker in workers {
+            shared.join(worker);
+        }
+        shared.spawn_essential("dispatcher", dispatch::run(Arc::clone(&shared)));
+        shared.spawn_essential("session", session::keep(Arc::clone(&shared)));
+        shared.spawn("progress", progress::write(Arc::clone(&shared)));
+        shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
+        let secrets = reconcile::Secrets(Arc::clone(&store));
+        shared.spawn("secrets", reconcile::clean(Arc::clone(&shared), secrets));
+        let garbage = reconcile::Garbage {
+            store: Arc::clone(&store),
+            sweeper,
+        };
+        shared.spawn("garbage", reconcile::clean(Arc::clone(&shared), garbage));
+        if let Some(keep) = retention {
+            let retention = reconcile::Retention { store, keep };
+            shared.spawn("retention", reconcile::clean(Arc::clone(&shared), retention));
+        }
+        let finish = Arc::clone(&shared);
+        shared.spawn("drain", async move {
+            finish.runs.drained().await;
+            finish.done.cancel();
+        });
+        Ok(Self(shared))
+    }
+
     /// The store, for reads.
     #[must_use]
     pub fn store(&self) -> &DynStore {
-        &self.store
+        &self.0.store
     }
 
     /// Accepts a job and wakes the dispatcher.
     pub async fn submit(&self, job: NewJob) -> store::Result<Submitted> {
-        self.store.submit(job).await
+        let submitted = self.0.store.submit(job).await?;
+        if submitted == Submitted::Created {
+            metrics::job_submitted();
+            self.0.dispatch.notify_one();
+        }
+        Ok(submitted)
     }
 
     /// Cancels in the record first, then stops the runs.
     pub async fn cancel(&self, tenant: Option<&Tenant>, job: JobId) -> store::Result<Cancelled> {
-        let _ = (tenant, job);
-        todo!()
+        let cancelled = self.0.store.cancel(tenant, job, self.0.clock.now()).await?;
+        match &cancelled {
+            Cancelled::Now(runs) => {
+                self.0.runs.stop(runs);
+                ending::count(&self.0, job).await;
+            }
+            Cancelled::Requested => self.resolve_soon(job),
+            Cancelled::Already(_) | Cancelled::NotFound => {}
+        }
+        Ok(cancelled)
     }
 
     /// Starts the next run of a failed job.
     pub async fn retry(&self, tenant: Option<&Tenant>, job: JobId) -> store::Result<Retried> {
-        let _ = (tenant, job);
-        todo!()
+        let now = self.0.clock.now();
+        let task = TaskId::from_uuid(self.0.ids.sortable(now));
+        let retried = self.0.store.retry(tenant, job, task, now).await?;
+        if retried == Retried::Queued {
+            self.0.dispatch.notify_one();
+        }
+        Ok(retried)
     }
 
     /// Deletes, cancelling first.
     pub async fn delete(&self, tenant: Option<&Tenant>, job: JobId) -> store::Result<Deleted> {
-        let _ = (tenant, job);
-        todo!()
+        let deleted = self.0.store.delete(tenant, job, self.0.clock.now()).await?;
+        match &deleted {
+            Deleted::Done(runs) => self.0.runs.stop(runs),
+            Deleted::Cancelling => self.resolve_soon(job),
+            Deleted::NotFound => {}
+        }
+        Ok(deleted)
     }
 
     /// Follows one job. Any number of readers; none can slow anything.
     pub async fn watch(&self, job: JobId) -> watch::Receiver<Live> {
-        let _ = job;
-        todo!()
+        self.0.hub.channel(job).await.subscribe()
     }
 
     /// The latest live report of a job, if it runs.
     pub async fn report(&self, job: JobId) -> Option<TaskReport> {
-        let _ = job;
-        todo!()
+        self.0.hub.peek(job).await
     }
 
-    /// All workers known.
+    /// All workers known, in the order they joined.
+    #[expect(
+        clippy::unused_async,
+        reason = "the face of the room: a registry over the network would wait here"
+    )]
     pub async fn workers(&self) -> Vec<WorkerView> {
-        todo!()
+        self.0.fleet.views(&self.0.runs)
+    }
+
+    /// Figures of the queue, for metrics and back-pressure.
+    pub async fn stats(&self) -> store::Result<QueueStats> {
+        self.0.store.stats().await
+    }
+
+    /// Resolves when, after the soft stop, no run is held any more, or at the hard stop.
+    pub async fn drained(&self) {
+        self.0.done.cancelled().await;
+    }
+
+    /// A publication has to be resolved first: its driver is told, and the task may be claimable for resolving.
+    fn resolve_soon(&self, job: JobId) {
+        self.0.runs.cancelling(job);
+        self.0.dispatch.notify_one();
     }
 }

@@ -1,0 +1,348 @@
+//! Configuration: the only reader of configuration files and of the environment.
+//!
+//! Owns the keys (`config/flux.toml` is their reference), their defaults, and the order of their sources:
+//! defaults < file < the seeds' variables < `FLUX__SECTION__KEY` < command-line flags.
+//! Must not know: what a value is used for. It hands out typed settings; `cli` gives each room its part.
+//! Invariant: a [`Config`] is legal as a whole, and no key is accepted that nothing uses; what is wrong is
+//! reported all at once, each fault with its key and the place it was written.
+//! To add a key: a field and default in `document`, its meaning in `typed`, an entry in `config/flux.toml`
+//! (a test compares the three).
+
+mod document;
+mod fault;
+mod layers;
+mod place;
+mod seeds;
+#[cfg(test)]
+mod tests;
+mod typed;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use fault::{Error, Fault, Faults, Origin};
+pub use place::AllowRule;
+
+use crate::domain::limits::SourceLimits;
+use crate::domain::{ObjectPath, Tenant, VerifyLevel, WorkerId};
+
+/// Everything a process is told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address, data folder, shutdown.
+    pub server: Server,
+    /// Who may use the API. Empty only when the server listens on loopback.
+    pub keys: Vec<ApiKey>,
+    /// Where jobs are recorded.
+    pub store: Store,
+    /// Where results without a place of their own go.
+    pub storage: Storage,
+    /// Keys for secrets at rest: the first seals, all open. Empty: a key file below the data folder.
+    pub sealing_keys: Vec<SealingKey>,
+    /// What may be read.
+    pub sources: Sources,
+    /// Folders below which `file` destinations may be written.
+    pub destination_roots: Vec<PathBuf>,
+    /// Bounds of the queue.
+    pub queue: Queue,
+    /// Slots and tools.
+    pub worker: Worker,
+    /// How closely outputs are checked when the job does not say.
+    pub verify: VerifyLevel,
+    /// The operator's preset documents, in order of their names.
+    pub presets: Vec<PresetDocument>,
+    /// How long the record of a finished job is kept.
+    pub retention: Duration,
+    /// Logs.
+    pub log: Log,
+    /// What the operator should know and what does not stop the start.
+    pub warnings: Vec<String>,
+    effective: document::Document,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where REST, SSE, dashboard and metrics are served.
+    pub listen: SocketAddr,
+    /// The data folder, absolute.
+    pub data_dir: PathBuf,
+    /// How long running tasks may finish after the first signal.
+    pub drain_timeout: Duration,
+}
+
+/// What a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// See jobs, progress, results, presets.
+    #[serde(rename = "jobs:read")]
+    JobsRead,
+    /// Submit, cancel, retry and delete jobs.
+    #[serde(rename = "jobs:write")]
+    JobsWrite,
+    /// All of it, for every tenant, and workers and metrics.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+/// An API key, known by its hash only.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// For logs and for `flux config show`.
+    pub name: String,
+    /// Whose jobs it sees; by default the key's name.
+    pub tenant: Tenant,
+    /// SHA-256 of the key's text.
+    pub hash: KeyHash,
+    /// Sorted, without repeats, never empty.
+    pub scopes: Vec<Scope>,
+}
+
+impl ApiKey {
+    /// Whether the key may do this; `admin` may do everything.
+    #[must_use]
+    pub fn allows(&self, scope: Scope) -> bool {
+        self.scopes.contains(&Scope::Admin) || self.scopes.contains(&scope)
+    }
+}
+
+/// SHA-256 of an API key. Compare in constant time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(…)")
+    }
+}
+
+/// `[store]`. PostgreSQL comes with several controls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// A file below the data folder.
+    Sqlite,
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// A folder.
+    Local {
+        /// Absolute; made when missing.
+        root: PathBuf,
+    },
+    /// A bucket of an S3-compatible store.
+    S3(S3),
+}
+
+/// A bucket and how to reach it.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// What all keys begin with.
+    pub prefix: Option<ObjectPath>,
+    /// Another server than the vendor's own; `http` only where the operator wrote it so.
+    pub endpoint: Option<Url>,
+    /// Region.
+    pub region: String,
+    /// Bucket in the path (`true`) or in the host name; by default in the path where an endpoint is set.
+    pub path_style: bool,
+    /// `None`: the machine's own role.
+    pub credentials: Option<S3Credentials>,
+}
+
+/// A pair of keys.
+#[derive(Debug, Clone)]
+pub struct S3Credentials {
+    /// Its public half.
+    pub access_key_id: String,
+    /// Its secret half.
+    pub secret_access_key: SecretString,
+    /// Set for temporary pairs.
+    pub session_token: Option<SecretString>,
+}
+
+/// A key that seals secrets in the store.
+#[derive(Clone)]
+pub struct SealingKey(Arc<secrecy::SecretBox<[u8; 32]>>);
+
+impl SealingKey {
+    /// The 32 bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        secrecy::ExposeSecret::expose_secret(&*self.0)
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingKey(…)")
+    }
+}
+
+/// `[sources]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// Folders below which `file` sources may be read, absolute.
+    pub file_roots: Vec<PathBuf>,
+    /// Private addresses and hosts that may be fetched.
+    pub allow: Vec<AllowRule>,
+    /// Bounds on one source.
+    pub limits: SourceLimits,
+}
+
+/// `[queue]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Jobs that may wait; one more is refused with 503. With 0 a job is taken only while a slot is free.
+    pub max_pending: u64,
+    /// Attempts charged to a task before its failure is final, 1 to 100.
+    pub max_attempts: NonZeroU32,
+}
+
+/// `[worker]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// Name of this worker; by default the host's.
+    pub id: WorkerId,
+    /// Tasks at a time; by default one per core.
+    pub slots: NonZeroUsize,
+    /// Where tasks keep their files while they run, absolute.
+    pub work_dir: PathBuf,
+    /// The ffmpeg program: a path, or a bare name when `PATH` has none of that name.
+    pub ffmpeg: PathBuf,
+    /// The ffprobe program, likewise.
+    pub ffprobe: PathBuf,
+    /// Niceness of ffmpeg, 0 to 19.
+    pub nice: u8,
+    /// An encoder without progress for this long is killed.
+    pub stall_timeout: Duration,
+    /// A task that runs longer is killed.
+    pub task_timeout: Duration,
+}
+
+/// A preset document as found in `presets.dir`; the domain reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresetDocument {
+    /// File name, for messages.
+    pub file: String,
+    /// TOML text.
+    pub text: String,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Form of the lines.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,flux::worker=debug`.
+    pub filter: String,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// One object a line.
+    Json,
+}
+
+/// What a process is on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Control and worker in one process.
+    All,
+    /// API, store and dispatch.
+    Control,
+    /// Slots and ffmpeg.
+    Worker,
+}
+
+/// What `serve` starts. The separate roles join with workers on other machines.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// Control and worker in one process.
+    All(Box<Config>),
+}
+
+impl Plan {
+    /// The part of a configuration that a role needs, or why this build cannot play it.
+    pub fn resolve(role: Role, config: Config) -> Result<Self, Error> {
+        match role {
+            Role::All => Ok(Self::All(Box::new(config))),
+            Role::Control => Err(Error::Role { role: "control" }),
+            Role::Worker => Err(Error::Role { role: "worker" }),
+        }
+    }
+}
+
+/// What the process finds around itself; tests make their own.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// Relative paths begin here.
+    pub cwd: PathBuf,
+    /// The host's name.
+    pub hostname: String,
+    /// Cores this process may use.
+    pub cores: NonZeroUsize,
+}
+
+impl Surroundings {
+    /// The surroundings of this process. Variables that are not UTF-8 cannot be ours and are left out.
+    pub fn of_process() -> Result<Self, Error> {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Ok(Self {
+            env: std::env::vars_os().filter_map(text).collect(),
+            cwd: std::env::current_dir().map_err(Error::CurrentFolder)?,
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        })
+    }
+}
+
+/// What the command line says; it has the last word.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`: this file, which must exist. Otherwise `./flux.toml`, then `flux/flux.toml` below
+    /// `XDG_CONFIG_HOME` (`~/.config`), then none.
+    pub file: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks everything; all faults at once.
+    pub fn load(around: &Surroundings, overrides: &Overrides) -> Result<Self, Error> {
+        typed::convert(layers::merge(around, overrides)?, around)
+    }
+
+    /// The effective configuration as TOML, secrets as `<redacted>`. Without secrets it reads back as itself.
+    #[must_use]
+    pub fn show(&self) -> String {
+        // Serialising plain structs of texts, numbers and lists cannot fail; a test shows every key.
+        toml::to_string(&self.effective).unwrap_or_default()
+    }
+}

@@ -1,0 +1,370 @@
+//! The keys as an operator writes them, with their defaults. `config/flux.toml` documents each of them.
+//!
+//! Only shapes are checked here; what a value means is decided in [`super::typed`]. Serialising a document gives
+//! the effective configuration, with secrets hidden, so `config show` cannot leak what it cannot read.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::domain::limits::SourceLimits;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) server: Server,
+    pub(super) auth: Auth,
+    pub(super) store: Store,
+    pub(super) storage: Storage,
+    pub(super) secrets: Secrets,
+    pub(super) sources: Sources,
+    pub(super) destinations: Destinations,
+    pub(super) queue: Queue,
+    pub(super) worker: Worker,
+    pub(super) verify: Verify,
+    pub(super) presets: Presets,
+    pub(super) retention: Retention,
+    pub(super) log: Log,
+}
+
+/// Keys whose value in the environment is a comma-separated list.
+pub(super) const LISTS: &[&str] = &[
+    "auth.keys",
+    "secrets.keys",
+    "sources.file_roots",
+    "sources.allow",
+    "destinations.file_roots",
+];
+
+/// Keys that the design names and this build cannot serve yet, with what they belong to.
+pub(super) const LATER: &[(&str, &str)] = &[
+    ("storage.profiles", "named storage profiles"),
+    ("scratch", "split jobs"),
+    ("split", "split jobs"),
+    ("workers", "workers on other machines"),
+    ("worker.listen", "workers on other machines"),
+    ("worker.token", "workers on other machines"),
+    ("worker.control", "workers on other machines"),
+    ("worker.idle_timeout", "workers on other machines"),
+    ("webhooks", "webhooks"),
+];
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Server {
+    pub(super) listen: String,
+    pub(super) data_dir: String,
+    pub(super) drain_timeout: Span,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            data_dir: "./flux-data".to_owned(),
+            drain_timeout: Span(Duration::from_secs(30)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    pub(super) keys: Vec<Key>,
+}
+
+/// One entry of `auth.keys`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Key {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tenant: Option<String>,
+    pub(super) sha256: Hidden,
+    #[serde(default = "default_scopes")]
+    pub(super) scopes: Vec<String>,
+}
+
+fn default_scopes() -> Vec<String> {
+    vec!["jobs:read".to_owned(), "jobs:write".to_owned()]
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) url: String,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: "sqlite".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Storage {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) region: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path_style: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) access_key_id: Option<String>,
+    /// Some clients and the seeds say `access_key_secret`.
+    #[serde(alias = "access_key_secret", skip_serializing_if = "Option::is_none")]
+    pub(super) secret_access_key: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session_token: Option<Hidden>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Secrets {
+    pub(super) keys: Vec<Hidden>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Sources {
+    pub(super) file_roots: Vec<String>,
+    pub(super) allow: Vec<String>,
+    pub(super) max_bytes: Size,
+    pub(super) max_duration: Span,
+    pub(super) max_pixels: u64,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        let limits = SourceLimits::default();
+        Self {
+            file_roots: Vec::new(),
+            allow: Vec::new(),
+            max_bytes: Size(limits.max_bytes),
+            max_duration: Span(limits.max_duration),
+            max_pixels: limits.max_pixels,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Destinations {
+    pub(super) file_roots: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) max_pending: u64,
+    pub(super) max_attempts: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            max_pending: 10_000,
+            max_attempts: 3,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Worker {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) slots: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) work_dir: Option<String>,
+    pub(super) ffmpeg: String,
+    pub(super) ffprobe: String,
+    pub(super) nice: u8,
+    pub(super) stall_timeout: Span,
+    pub(super) task_timeout: Span,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            id: None,
+            slots: None,
+            work_dir: None,
+            ffmpeg: "ffmpeg".to_owned(),
+            ffprobe: "ffprobe".to_owned(),
+            nice: 10,
+            stall_timeout: Span(Duration::from_secs(60)),
+            task_timeout: Span(Duration::from_secs(24 * 3600)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Verify {
+    pub(super) level: String,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            level: "sampled".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Presets {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dir: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) hours: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { hours: 168 }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: String,
+    pub(super) level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: "auto".to_owned(),
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// A duration with its unit in the text (`90s`, `1h 30m`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map(Self)
+            .map_err(|error| D::Error::custom(format!("not a duration such as \"90s\" or \"2h\": {error}")))
+    }
+}
+
+/// A number of bytes (`64GiB`, `10MB`, `1048576`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+impl fmt::Display for Size {
+    /// Exact: the largest binary unit that divides it, else plain bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        for (shift, unit) in UNITS {
+            if self.0 > 0 && self.0.trailing_zeros() >= shift {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        bytesize::ByteSize::from_str(&text)
+            .map(|size| Self(size.as_u64()))
+            .map_err(|_| D::Error::custom("not a size such as \"64GiB\" or \"500MB\""))
+    }
+}
+
+/// A secret: readable on purpose only, shown as [`Hidden::SHOWN`].
+#[derive(Debug, Clone)]
+pub(super) struct Hidden(pub(super) SecretString);
+
+impl Hidden {
+    /// What stands for a secret wherever the configuration is shown.
+    pub(super) const SHOWN: &'static str = "<redacted>";
+
+    pub(super) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(Self::SHOWN)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SecretString::deserialize(deserializer).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_exactly() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1024, "1KiB"),
+            (1536, "1536"),
+            (64 << 30, "64GiB"),
+            (3 << 40, "3TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+            assert_eq!(serde_json::from_value::<Size>(text.into()).unwrap(), Size(bytes));
+        }
+    }
+
+    #[test]
+    fn a_duration_needs_its_unit() {
+        let error = serde_json::from_value::<Span>("60".into()).unwrap_err();
+        assert!(error.to_string().contains("time unit needed"), "{error}");
+    }
+
+    #[test]
+    fn a_hidden_value_is_not_printed() {
+        let hidden = Hidden("s3cr3t".into());
+        assert!(!format!("{hidden:?}").contains("s3cr3t"));
+        assert_eq!(serde_json::to_string(&hidden).unwrap(), "\"<redacted>\"");
+        assert_eq!(hidden.expose(), "s3cr3t");
+    }
+}

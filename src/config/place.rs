@@ -1,0 +1,246 @@
+//! Texts that name a place: where results go, what may be fetched, what to listen on.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use url::Url;
+
+use crate::domain::ObjectPath;
+
+/// `host:port`, where the host is an address or `localhost`. Names are not resolved: what a server listens on must
+/// not depend on a name server.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let numeric = match text.rsplit_once(':') {
+        Some(("localhost", port)) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+        _ => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| {
+        "expected an address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
+    })
+}
+
+/// The two forms of `storage.url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StorageUrl {
+    Folder(PathBuf),
+    Bucket {
+        bucket: String,
+        prefix: Option<ObjectPath>,
+    },
+}
+
+pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> {
+    let (scheme, rest) = text
+        .split_once(':')
+        .ok_or_else(|| "expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned())?;
+    match scheme {
+        "file" => {
+            let path = match rest.strip_prefix("//") {
+                Some(path) if path.starts_with('/') => path,
+                Some(_) => return Err("a file URL has no host: write file:PATH or file:///PATH".to_owned()),
+                None => rest,
+            };
+            if path.is_empty() {
+                Err("names no folder".to_owned())
+            } else {
+                Ok(StorageUrl::Folder(cwd.join(path)))
+            }
+        }
+        "s3" => {
+            let rest = rest.strip_prefix("//").unwrap_or_default();
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if !is_bucket(bucket) {
+                return Err(
+                    "names no bucket: 3 to 63 lower-case letters, digits, '.', '-' or '_'".to_owned(),
+                );
+            }
+            let prefix = match prefix.trim_end_matches('/') {
+                "" => None,
+                prefix => Some(ObjectPath::parse(prefix).map_err(|error| error.to_string())?),
+            };
+            Ok(StorageUrl::Bucket {
+                bucket: bucket.to_owned(),
+                prefix,
+            })
+        }
+        "gs" | "az" | "abfs" | "abfss" => {
+            Err(format!("{scheme}: is not in this build yet; use file: or s3:"))
+        }
+        _ => Err("expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned()),
+    }
+}
+
+/// S3's rules, with `_` and upper case refused only where no server has them: MinIO and old buckets allow `_`.
+fn is_bucket(name: &str) -> bool {
+    (3..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b))
+}
+
+/// `http(s)://host[:port]` without path, query or userinfo.
+pub(super) fn endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none();
+    if plain {
+        Ok(url)
+    } else {
+        Err("expected http://HOST[:PORT] or https://HOST[:PORT]".to_owned())
+    }
+}
+
+/// One entry of `sources.allow`: private addresses or hosts that may be fetched all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowRule {
+    /// A network; a single address has the full prefix length.
+    Network {
+        /// Any address of it.
+        address: IpAddr,
+        /// Bits that count: at most 32 or 128.
+        prefix: u8,
+    },
+    /// A host by its name as in the URL, lower case.
+    Host(String),
+}
+
+impl fmt::Display for AllowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network { address, prefix } => write!(f, "{address}/{prefix}"),
+            Self::Host(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for AllowRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected a network (\"10.0.0.0/8\"), an address or a host name".to_owned();
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        if let Ok(address) = address.parse::<IpAddr>() {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let prefix = prefix.map_or(Ok(most), str::parse).map_err(|_| expected())?;
+            return if prefix <= most {
+                Ok(Self::Network { address, prefix })
+            } else {
+                Err(expected())
+            };
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        let is_host = prefix.is_none() && text.len() <= 253 && text.split('.').all(label);
+        // A name of digits and dots only is a mistyped address.
+        let has_letter = text.bytes().any(|b| b.is_ascii_alphabetic());
+        if is_host && has_letter {
+            Ok(Self::Host(text.to_ascii_lowercase()))
+        } else {
+            Err(expected())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_takes_addresses_and_localhost_only() {
+        assert_eq!(listen("localhost:80"), Ok("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(listen("[::1]:0"), Ok("[::1]:0".parse().unwrap()));
+        for bad in [
+            "",
+            "8080",
+            ":8080",
+            "example.com:80",
+            "127.0.0.1",
+            "127.0.0.1:99999",
+        ] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn storage_urls() {
+        let cwd = Path::new("/w");
+        let folder = |path: &str| Ok(StorageUrl::Folder(path.into()));
+        assert_eq!(storage_url("file:out", cwd), folder("/w/out"));
+        assert_eq!(storage_url("file:/out", cwd), folder("/out"));
+        assert_eq!(storage_url("file:///out/a b%20", cwd), folder("/out/a b%20"));
+        let bucket = |prefix: Option<&str>| {
+            let prefix = prefix.map(|prefix| ObjectPath::parse(prefix).unwrap());
+            Ok(StorageUrl::Bucket {
+                bucket: "media".to_owned(),
+                prefix,
+            })
+        };
+        assert_eq!(storage_url("s3://media", cwd), bucket(None));
+        assert_eq!(storage_url("s3://media/", cwd), bucket(None));
+        assert_eq!(storage_url("s3://media/a/b/", cwd), bucket(Some("a/b")));
+        for bad in [
+            "",
+            "out",
+            "file:",
+            "file://host/x",
+            "s3:media",
+            "s3://",
+            "s3://B/x",
+            "s3://media/../x",
+            "ftp://x",
+        ] {
+            assert!(storage_url(bad, cwd).is_err(), "{bad}");
+        }
+        assert!(
+            storage_url("gs://b", cwd)
+                .unwrap_err()
+                .contains("not in this build yet")
+        );
+    }
+
+    #[test]
+    fn endpoints_are_plain() {
+        assert!(endpoint("http://127.0.0.1:9000").is_ok());
+        for bad in ["127.0.0.1:9000", "ftp://h", "http://u:p@h", "http://h?x=1"] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn allow_rules() {
+        let net = |address: &str, prefix| {
+            Ok(AllowRule::Network {
+                address: address.parse().unwrap(),
+                prefix,
+            })
+        };
+        assert_eq!("127.0.0.0/8".parse(), net("127.0.0.0", 8));
+        assert_eq!("10.1.2.3".parse(), net("10.1.2.3", 32));
+        assert_eq!("fd00::/8".parse(), net("fd00::", 8));
+        assert_eq!("NAS.local".parse(), Ok(AllowRule::Host("nas.local".to_owned())));
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0",
+            "a/8",
+            "a..b",
+            "http://h",
+            "h:80",
+            "*",
+        ] {
+            assert!(bad.parse::<AllowRule>().is_err(), "{bad}");
+        }
+    }
+}

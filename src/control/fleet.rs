@@ -1,0 +1,244 @@
+//! The registry of workers, and what each was last seen to be.
+//!
+//! The list is replaced as a whole when a worker joins; each [`Member`] is written by its own minder alone. Static
+//! lists, DNS and self-registration all come in through [`Fleet::join`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::runs::Runs;
+use super::{RunningTask, WorkerHandle, WorkerState, WorkerView};
+use crate::domain::{BootId, Timestamp, WorkerId};
+use crate::rpc::wire::WorkerReport;
+use crate::rpc::{CallError, WorkerClient};
+
+/// No heartbeat of this incarnation was heard.
+const NONE: u64 = u64::MAX;
+
+/// A worker as this control knows it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) client: WorkerClient,
+    pub(super) address: String,
+    /// Look at it again now.
+    pub(super) poke: Notify,
+    seen: watch::Sender<Seen>,
+    /// The worker's monotonic clock as of its last heartbeat, milliseconds.
+    heartbeat: AtomicU64,
+    /// The heartbeat that was the last one before the session was last confirmed.
+    confirmed: AtomicU64,
+}
+
+/// What a worker was last seen to be.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// Its last own account; `None` until it first answers.
+    pub(super) report: Option<WorkerReport>,
+    /// Whether it answers.
+    pub(super) contact: Contact,
+    /// When it last answered (or joined).
+    pub(super) at: Timestamp,
+    /// It refused work: left alone until then.
+    pub(super) rests_until: Option<Instant>,
+}
+
+/// Whether a worker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// It has not been asked yet.
+    Unknown,
+    /// It answered last time.
+    Answers,
+    /// It did not answer last time.
+    Silent,
+}
+
+impl Member {
+    pub(super) fn new(handle: WorkerHandle, now: Timestamp) -> Self {
+        let seen = Seen {
+            report: None,
+            contact: Contact::Unknown,
+            at: now,
+            rests_until: None,
+        };
+        Self {
+            client: handle.client,
+            address: handle.address,
+            poke: Notify::new(),
+            seen: watch::Sender::new(seen),
+            heartbeat: AtomicU64::new(NONE),
+            confirmed: AtomicU64::new(NONE),
+        }
+    }
+
+    /// What it was last seen to be.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// Name and incarnation, if it takes work now.
+    pub(super) fn ready(&self, now: Instant) -> Option<(WorkerId, BootId, u32)> {
+        let seen = self.seen.borrow();
+        let report = seen.report.as_ref().filter(|report| !report.draining)?;
+        let rests = seen.rests_until.is_some_and(|until| until > now);
+        let takes = seen.contact == Contact::Answers && !rests;
+        takes.then(|| (report.worker.clone(), report.boot, report.slots))
+    }
+
+    /// It answered; returns whether the dispatcher should know.
+    pub(super) fn answered(&self, report: WorkerReport, now: Timestamp) -> bool {
+        let mut news = false;
+        self.seen.send_modify(|seen| {
+            let old = seen.report.replace(report);
+            let (old, new) = (old.as_ref(), seen.report.as_ref());
+            let shape = |r: &WorkerReport| (r.boot, r.slots, r.draining);
+            news = seen.contact != Contact::Answers || old.map(shape) != new.map(shape);
+            if old.map(|r| r.boot) != new.map(|r| r.boot) {
+                self.heartbeat.store(NONE, Ordering::Relaxed);
+                self.confirmed.store(NONE, Ordering::Relaxed);
+            }
+            seen.contact = Contact::Answers;
+            seen.at = now;
+        });
+        news
+    }
+
+    /// It did not answer.
+    pub(super) fn silent(&self) {
+        self.seen.send_modify(|seen| seen.contact = Contact::Silent);
+    }
+
+    /// It refused a start: leave it alone for a while, so that refusing and claiming do not chase each other.
+    pub(super) fn rest(&self, until: Instant) {
+        self.seen.send_modify(|seen| seen.rests_until = Some(until));
+        self.poke.notify_one();
+    }
+
+    /// A heartbeat with the worker's monotonic clock.
+    pub(super) fn beat(&self, monotonic: Duration) {
+        self.heartbeat.store(millis(monotonic), Ordering::Relaxed);
+    }
+
+    /// The last heartbeat, to be confirmed by a statement that is sent after this call.
+    pub(super) fn last_beat(&self) -> u64 {
+        self.heartbeat.load(Ordering::Relaxed)
+    }
+
+    /// The session was confirmed by a statement sent after that heartbeat.
+    pub(super) fn confirm(&self, heartbeat: u64) {
+        self.confirmed.store(heartbeat, Ordering::Relaxed);
+    }
+
+    /// What a renewal echoes (PROTOCOL §1.7); `None` until a heartbeat was confirmed.
+    pub(super) fn echo(&self) -> Option<Duration> {
+        let confirmed = self.confirmed.load(Ordering::Relaxed);
+        (confirmed != NONE).then(|| Duration::from_millis(confirmed))
+    }
+
+    fn view(self: &Arc<Self>, runs: &Runs) -> Option<WorkerView> {
+        let seen = self.seen();
+        let state = match (seen.contact, &seen.report) {
+            (Contact::Unknown | Contact::Silent, _) | (Contact::Answers, None) => WorkerState::Unreachable,
+            (Contact::Answers, Some(report)) if report.draining => WorkerState::Draining,
+            (Contact::Answers, Some(_)) => WorkerState::Ready,
+        };
+        let report = seen.report.or_else(|| unknown(&self.address))?;
+        let mut running: Vec<_> = (runs.on(self).into_iter())
+            .map(|held| RunningTask {
+                job: held.key.job,
+                task: held.key.task,
+                since: held.since,
+                report: held.live.borrow().report.clone(),
+            })
+            .collect();
+        running.sort_by_key(|task| (task.since, task.task));
+        Some(WorkerView {
+            id: report.worker,
+            boot: report.boot,
+            address: self.address.clone(),
+            version: report.version,
+            state,
+            slots: report.slots,
+            running,
+            encoders: report.encoders,
+            ffmpeg_version: report.ffmpeg_version,
+            sandbox: report.sandbox,
+            disk_free: report.disk_free,
+            last_seen: seen.at,
+        })
+    }
+}
+
+/// The list of workers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Fleet(Arc<watch::Sender<Arc<[Arc<Member>]>>>);
+
+impl Fleet {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(Arc::from([]))))
+    }
+
+    /// Adds a worker. Its minder is the caller's to start.
+    pub(super) fn join(&self, member: Arc<Member>) {
+        self.0
+            .send_modify(|list| *list = list.iter().cloned().chain([member]).collect());
+    }
+
+    /// Everyone, in the order they joined.
+    pub(super) fn members(&self) -> Arc<[Arc<Member>]> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Everyone, as shown to people.
+    pub(super) fn views(&self, runs: &Runs) -> Vec<WorkerView> {
+        self.members()
+            .iter()
+            .filter_map(|member| member.view(runs))
+            .collect()
+    }
+}
+
+/// Bounds a call: a worker that never answers costs its own caller this much and nobody else anything.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(CallError::Unreachable(format!("no answer within {limit:?}"))),
+    }
+}
+
+/// Stands for a worker that has never answered: named by its address, as far as a name may hold it.
+fn unknown(address: &str) -> Option<WorkerReport> {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = address.chars().take(64).map(plain).collect();
+    Some(WorkerReport {
+        worker: name.parse().ok()?,
+        boot: BootId::from_uuid(Uuid::nil()),
+        version: String::new(),
+        slots: 0,
+        busy: 0,
+        jobs: Vec::new(),
+        draining: false,
+        encoders: Vec::new(),
+        ffmpeg_version: String::new(),
+        sandbox: Vec::new(),
+        disk_free: 0,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NONE - 1)
+}

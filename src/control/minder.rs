@@ -1,0 +1,92 @@
+//! Looks after one worker: asks for its status, renews the runs it has from us, doubts those it does not know.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::fleet::{Contact, Member, bounded};
+use super::shared::Shared;
+use crate::rpc::wire::Renewal;
+
+/// Runs until the control is done. Only this task waits for this worker's answers to these two calls.
+pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
+    let pace = shared.pace;
+    let mut status_at = Instant::now();
+    let mut renewal_at = status_at + pace.renewal;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.done.cancelled() => return,
+            () = tokio::time::sleep_until(status_at) => {}
+            () = member.poke.notified() => {}
+        }
+        look(&shared, &member).await;
+        if Instant::now() >= renewal_at {
+            renewal_at = Instant::now() + pace.renewal;
+            renew(&shared, &member).await;
+        }
+        status_at = Instant::now() + pace.status;
+    }
+}
+
+async fn look(shared: &Shared, member: &Arc<Member>) {
+    let before = member.seen().contact;
+    match bounded(shared.pace.call, member.client.status()).await {
+        Ok(report) => {
+            let boot = report.boot;
+            if member.answered(report, shared.clock.now()) {
+                tracing::info!(address = %member.address, "worker answers");
+                shared.dispatch.notify_one();
+            }
+            for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
+                held.doubt.notify_one();
+            }
+        }
+        Err(error) => {
+            if before != Contact::Silent {
+                tracing::warn!(address = %member.address, %error, "worker does not answer");
+            }
+            member.silent();
+        }
+    }
+}
+
+/// Extends our runs there. A run that was accepted before and is missing in the answer is looked for by its driver.
+///
+/// A worker that runs something while we hold nothing there is renewed too: the empty list tells it to stop what an
+/// earlier session left behind.
+async fn renew(shared: &Shared, member: &Arc<Member>) {
+    let accepted: Vec<_> = shared
+        .runs
+        .on(member)
+        .into_iter()
+        .filter(|held| held.is_accepted())
+        .collect();
+    let runs: Vec<_> = shared.runs.on(member).iter().map(|held| held.key.run).collect();
+    let busy = member.seen().report.is_some_and(|report| report.busy > 0);
+    if runs.is_empty() && !busy {
+        return;
+    }
+    let session = *shared.session.borrow();
+    let echo = match member.echo() {
+        Some(echo) => echo,
+        // Nothing to count a ttl from yet: an echo of 0 would read as "heard from at the worker's start".
+        None if !runs.is_empty() => return,
+        None => std::time::Duration::ZERO,
+    };
+    let renewal = Renewal {
+        session,
+        runs,
+        ttl: shared.pace.orphan_grace,
+        echo,
+    };
+    let Ok(renewed) = bounded(shared.pace.call, member.client.renew(&renewal)).await else {
+        return;
+    };
+    for held in accepted {
+        let known = renewed.boot == held.boot && renewed.runs.contains(&held.key.run);
+        if !known && shared.runs.holds(held.key.run) {
+            held.doubt.notify_one();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Cleaners: idempotent rounds over the record, on an interval and on a nudge (STYLE: one code path for the happy
+//! case and for recovery). To add one: a type with a `tick`, and its line in [`start`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::settings::Backoff;
+use super::shared::Shared;
+use crate::domain::Timestamp;
+use crate::store::{DynStore, Result};
+
+/// Removes what the record no longer needs (files, staged handles); given by the room that knows storage.
+#[async_trait]
+pub trait Sweeper: Send + Sync + 'static {
+    /// Removes what `what` names (JSON of the storage room); whether it is gone. It is asked again until it is.
+    async fn sweep(&self, what: &str) -> bool;
+}
+
+/// One kind of upkeep.
+pub(super) trait Reconciler: Send + Sync + 'static {
+    /// Its name in the log.
+    const NAME: &'static str;
+    /// One idempotent round; says what it did and when the next one is due, if that is known.
+    fn tick(&self, now: Timestamp) -> impl Future<Output = Result<Round>> + Send;
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Round {
+    /// Things changed.
+    pub(super) done: u64,
+    /// When the next round has work for sure.
+    pub(super) due: Option<Timestamp>,
+}
+
+impl Round {
+    fn of(done: u64) -> Self {
+        Self { done, due: None }
+    }
+}
+
+/// Removes finished jobs after their retention.
+pub(super) struct Retention {
+    pub(super) store: DynStore,
+    pub(super) keep: Duration,
+}
+
+impl Reconciler for Retention {
+    const NAME: &'static str = "retention";
+    async fn tick(&self, now: Timestamp) -> Result<Round> {
+        Ok(Round::of(self.store.expire(now.minus(self.keep), now).await?))
+    }
+}
+
+/// Wipes sealed secrets that nobody may need any more.
+pub(super) struct Secrets(pub(super) DynStore);
+
+impl Reconciler for Secrets {
+    const NAME: &'static str = "secrets";
+    async fn tick(&self, now: Timestamp) -> Result<Round> {
+        Ok(Round::of(self.0.wipe_secrets(now).await?))
+    }
+}
+
+/// Hands garbage to the sweeper and forgets what is gone.
+pub(super) struct Garbage {
+    pub(super) store: DynStore,
+    pub(super) sweeper: Arc<dyn Sweeper>,
+}
+
+impl Reconciler for Garbage {
+    const NAME: &'static str = "garbage";
+    async fn tick(&self, now: Timestamp) -> Result<Round> {
+        let mut gone = Vec::new();
+        for garbage in self.store.garbage(now).await? {
+            if self.sweeper.sweep(&garbage.what).await {
+                gone.push(garbage.id);
+            }
+        }
+        if !gone.is_empty() {
+            self.store.swept(&gone).await?;
+        }
+        Ok(Round::of(u64::try_from(gone.len()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Makes delayed tasks ready when their time has come.
+pub(super) struct Alarm(pub(super) Arc<Shared>);
+
+impl Reconciler for Alarm {
+    const NAME: &'static str = "alarm";
+    async fn tick(&self, now: Timestamp) -> Result<Round> {
+        let (done, due) = self.0.store.wake_delayed(now).await?;
+        if done > 0 {
+            self.0.dispatch.notify_one();
+        }
+        Ok(Round { done, due })
+    }
+}
+
+/// Runs the alarm: as soon as something is due, when nudged, and at the polling pace at the latest.
+pub(super) async fn alarm(shared: Arc<Shared>) {
+    let alarm = Alarm(Arc::clone(&shared));
+    let mut backoff = Backoff::new(&shared.pace);
+    loop {
+        let now = shared.clock.now();
+        let wait = match alarm.tick(now).await {
+            Ok(round) => {
+                backoff = Backoff::new(&shared.pace);
+                round
+                    .due
+                    .map_or(shared.pace.poll, |due| due.since(now).min(shared.pace.poll))
+            }
+            Err(error) => {
+                report::<Alarm>(&error);
+                backoff.step()
+            }
+        };
+        tokio::select! {
+            () = shared.alarm.notified() => {}
+            // Timers have a resolution of 1 ms: one more, so that the time has come when we look.
+            () = tokio::time::sleep(wait + Duration::from_millis(1)) => {}
+        }
+    }
+}
+
+/// Runs a cleaner round after round.
+pub(super) async fn clean<R: Reconciler>(shared: Arc<Shared>, cleaner: R) {
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.lifecycle.soft().cancelled() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        match cleaner.tick(shared.clock.now()).await {
+            Ok(Round { done: 0, .. }) => {}
+            Ok(Round { done, .. }) => tracing::info!(cleaner = R::NAME, done, "cleaned up"),
+            Err(error) => report::<R>(&error),
+        }
+        next = Instant::now() + shared.pace.cleaning;
+    }
+}
+
+fn report<R: Reconciler>(error: &crate::store::Error) {
+    tracing::warn!(
+        cleaner = R::NAME,
+        error = error as &dyn std::error::Error,
+        "round failed, trying again"
+    );
+}

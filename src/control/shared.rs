@@ -1,0 +1,68 @@
+//! What all actors of the control share: immutable, but for leaves that guard themselves.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Fleet, Member};
+use super::hub::Hub;
+use super::runs::Runs;
+use super::settings::Pace;
+use super::{WorkerHandle, minder};
+use crate::domain::{Clock, IdSource, SessionId};
+use crate::lifecycle::{Lifecycle, TaskKind};
+use crate::store::DynStore;
+
+/// Shared by every actor and by the handle.
+pub(super) struct Shared {
+    pub(super) store: DynStore,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) name: String,
+    pub(super) pace: Pace,
+    pub(super) fleet: Fleet,
+    pub(super) runs: Arc<Runs>,
+    pub(super) hub: Hub,
+    /// The session in force; written by its keeper alone.
+    pub(super) session: watch::Sender<SessionId>,
+    /// Something may be claimable.
+    pub(super) dispatch: Notify,
+    /// Something may be due sooner than known.
+    pub(super) alarm: Notify,
+    /// Joins every task; its soft stage ends claiming.
+    pub(super) lifecycle: Lifecycle,
+    /// Nothing is left to do: everything is drained, or the process ends now.
+    pub(super) done: CancellationToken,
+}
+
+impl Shared {
+    /// Starts an actor without which the control is useless.
+    pub(super) fn spawn_essential(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn_as(TaskKind::Essential, name, task);
+    }
+
+    /// Starts a task that concerns one run or one worker, or upkeep.
+    pub(super) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_as(TaskKind::Background, name, task);
+    }
+
+    /// Takes a worker into the fleet and looks after it.
+    pub(super) fn join(self: &Arc<Self>, handle: WorkerHandle) {
+        let member = Arc::new(Member::new(handle, self.clock.now()));
+        self.fleet.join(Arc::clone(&member));
+        self.spawn("minder", minder::mind(Arc::clone(self), member));
+    }
+
+    /// A task is dropped at its next wait once the control is done.
+    fn spawn_as(&self, kind: TaskKind, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let done = self.done.clone();
+        self.lifecycle.spawn(kind, name, async move {
+            done.run_until_cancelled_owned(task).await;
+        });
+    }
+}
