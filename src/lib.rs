@@ -3,7 +3,6 @@
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
 pub mod api;
-pub mod cli;
 pub mod config;
 pub mod control;
 pub mod domain;
@@ -13,4 +12,3 @@ pub mod rpc;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
-pub mod worker;

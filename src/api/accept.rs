@@ -1,0 +1,127 @@
+//! Accepting a job: what is left to check once the text is legal, and handing it over.
+
+use std::time::Duration;
+
+use super::Api;
+use super::auth::Principal;
+use super::body::{self, Json};
+use super::json;
+use super::problem::{Kind, Problem};
+use super::submission::{self, Submission};
+use crate::domain::{Fault, JobId, Source, TaskId, Tenant, UploadId};
+use crate::store::{Idempotency, NewJob, Submitted};
+
+/// How long an idempotency key is remembered.
+const KEY_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// A job that is on disk.
+pub(super) enum Accepted {
+    New(JobId),
+    /// The same request came before.
+    Replayed(JobId),
+}
+
+/// A checked submission and how to recognise its repetition.
+pub(super) struct Checked {
+    id: JobId,
+    pub(super) submission: Submission,
+    idempotency: Option<Idempotency>,
+}
+
+/// Checks everything that can be checked before a worker opens the source.
+pub(super) async fn check(api: &Api, who: &Principal, key: Option<String>, body: Json<'_>) -> Result<Checked, Problem> {
+    let now = api.clock.now();
+    let id = JobId::from_uuid(api.ids.sortable(now));
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        fingerprint: api.control.store().fingerprint(&json::canonical(&body.value)),
+        until: now.plus(KEY_MEMORY),
+    });
+    let large = body.large;
+    let mut submission = submission::read(body.value, body.faults, &api.presets, id).map_err(Problem::invalid)?;
+    if large && submission.inline.is_none() {
+        return Err(body::too_large());
+    }
+    settle_upload(api, &who.tenant, &mut submission).await?;
+    let faults = check_places(api, &submission);
+    if faults.is_empty() { Ok(Checked { id, submission, idempotency }) } else { Err(Problem::invalid(faults)) }
+}
+
+/// Stores the inline source, then the job. When this returns `Ok`, the job survives any crash.
+pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Result<Accepted, Problem> {
+    let Checked { id, submission, idempotency } = checked;
+    let Submission { spec, secrets, inline, .. } = submission;
+    let inline_key = match (&spec.source, inline) {
+        (Source::Inline { key, .. }, Some(bytes)) => {
+            api.files.store_inline(key, bytes).await?;
+            Some(key.clone())
+        }
+        _ => None,
+    };
+    let now = api.clock.now();
+    let task = TaskId::from_uuid(api.ids.sortable(now));
+    let job = NewJob { id, task, tenant: who.tenant.clone(), spec, secrets, idempotency, now };
+    let submitted = api.control.submit(job).await;
+    if let (Some(key), Ok(Submitted::Replayed(_) | Submitted::KeyReused | Submitted::KeyGone | Submitted::QueueFull)) =
+        (&inline_key, &submitted)
+    {
+        // After an error the outcome is unknown, so the bytes stay: the job may exist.
+        api.files.discard_inline(key).await;
+    }
+    match submitted? {
+        Submitted::Created => Ok(Accepted::New(id)),
+        Submitted::Replayed(id) => Ok(Accepted::Replayed(id)),
+        Submitted::KeyReused => {
+            Err(Problem::new(Kind::IdempotencyKeyReused, "the key was used within 24 hours with another body"))
+        }
+        Submitted::KeyGone => Err(Problem::new(Kind::Gone, "the job of this idempotency key was deleted")),
+        Submitted::QueueFull => {
+            Err(Problem::new(Kind::QueueFull, "as many jobs wait as the queue takes").retry_after(Duration::from_secs(10)))
+        }
+    }
+}
+
+/// An upload must be whole and the tenant's own. A storage key that looks like one of an upload becomes that upload.
+async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) -> Result<(), Problem> {
+    let whole = |id: UploadId| async move {
+        let upload = api.control.store().upload(Some(tenant), id).await?;
+        Ok::<_, Problem>(upload.filter(|u| u.expires_at > api.clock.now()).map(|u| u.sha256.is_some()))
+    };
+    let refuse = |at: &str, detail: &str| {
+        Err(Problem::invalid(vec![Fault { pointer: at.to_owned(), detail: detail.to_owned() }]))
+    };
+    if let Some(id) = submission.maybe_upload {
+        return match whole(id).await? {
+            None => Ok(()),
+            Some(true) => {
+                submission.spec.source = Source::Upload { id };
+                Ok(())
+            }
+            Some(false) => refuse(&submission.source_at, "the upload is not whole yet"),
+        };
+    }
+    if let Source::Upload { id } = submission.spec.source {
+        let at = format!("{}/id", submission.source_at);
+        return match whole(id).await? {
+            None => refuse(&at, "no such upload"),
+            Some(false) => refuse(&at, "the upload is not whole yet"),
+            Some(true) => Ok(()),
+        };
+    }
+    Ok(())
+}
+
+fn check_places(api: &Api, submission: &Submission) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Err(failure) = api.files.check_source(&submission.spec.source, &submission.secrets) {
+        tracing::debug!(code = %failure.code, detail = failure.detail, "source refused");
+        faults.push(Fault { pointer: submission.source_at.clone(), detail: failure.message });
+    }
+    for (output, at) in submission.spec.outputs.iter().zip(&submission.destinations_at) {
+        if let Err(failure) = api.files.check_destination(&output.destination) {
+            tracing::debug!(code = %failure.code, detail = failure.detail, "destination refused");
+            faults.push(Fault { pointer: at.clone(), detail: failure.message });
+        }
+    }
+    faults
+}

@@ -1,0 +1,289 @@
+//! From a request body to a checked [`JobSpec`]: the canonical shape and those of the seeds, all faults at once.
+//!
+//! The top-level key decides the shape: `source` (canonical), `input_url` or `input_key` (seeds). Every shape becomes the
+//! same [`Draft`], whose parts keep the pointers of what the client wrote.
+
+mod destination;
+mod seeds;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use url::Url;
+
+use self::destination::DestinationDraft;
+use self::source::SourceDraft;
+use super::fields::{Faults, Fields, Place};
+use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
+use crate::domain::preset::{EncodeSpec, PresetName, Presets};
+use crate::domain::{Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId};
+
+/// Longest `timeout_seconds`: a week.
+const MAX_TIMEOUT_SECONDS: i64 = 7 * 24 * 3600;
+
+/// A body that is a legal job as far as text can tell; files and uploads are checked next.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) spec: JobSpec,
+    pub(super) secrets: JobSecrets,
+    /// Bytes to store under the source's key.
+    pub(super) inline: Option<Bytes>,
+    /// An upload that the source's key may name; if it does not exist, the key is the storage's own.
+    pub(super) maybe_upload: Option<UploadId>,
+    /// Where the source and each destination stand in the body.
+    pub(super) source_at: String,
+    pub(super) destinations_at: Vec<String>,
+}
+
+/// What every shape of body becomes.
+struct Draft {
+    source: Option<SourceDraft>,
+    outputs: Vec<OutputDraft>,
+    notification_url: Option<Place<String>>,
+    priority: i16,
+    labels: BTreeMap<String, String>,
+    metadata: Map<String, Value>,
+    options: JobOptions,
+}
+
+/// An output before its preset is resolved and its path filled in.
+struct OutputDraft {
+    /// Where it stands; faults of presets are relative to it.
+    at: String,
+    preset: Option<String>,
+    overrides: Map<String, Value>,
+    destination: Option<DestinationDraft>,
+    warnings: Vec<String>,
+}
+
+/// Reads a body. `faults` holds what parsing the JSON found already.
+pub(super) fn read(body: Value, faults: Faults, presets: &Presets, job: JobId) -> Result<Submission, Vec<Fault>> {
+    let draft = draft(body, &faults);
+    let built = draft.and_then(|draft| build(draft, &faults, presets, job));
+    match built {
+        Some(submission) if faults.is_empty() => Ok(submission),
+        _ => Err(faults.into_vec()),
+    }
+}
+
+fn draft(body: Value, faults: &Faults) -> Option<Draft> {
+    let mut fields = Fields::of(Place { at: String::new(), value: body }, faults)?;
+    let shapes: Vec<_> = ["source", "input_url", "input_key"].into_iter().filter(|name| fields.has(name)).collect();
+    if let [first, second, ..] = shapes.as_slice() {
+        faults.add(fields.at(second), format!("cannot stand beside {first:?}"));
+        return None;
+    }
+    let (source, outputs) = match shapes.first() {
+        Some(&"input_url") => seeds::flux_encoder(&mut fields),
+        Some(&"input_key") => seeds::cloud_pipeline(&mut fields),
+        Some(_) => canonical(&mut fields),
+        None => {
+            faults.add("/source", "is required");
+            (None, canonical(&mut fields).1)
+        }
+    };
+    let draft = Draft {
+        source,
+        outputs,
+        notification_url: notification(&mut fields),
+        priority: fields
+            .integer("priority", -i64::from(MAX_PRIORITY)..=i64::from(MAX_PRIORITY))
+            .and_then(|n| i16::try_from(n).ok())
+            .unwrap_or_default(),
+        labels: fields.strings("labels", MAX_KEYS, label_fits),
+        metadata: metadata(&mut fields),
+        options: JobOptions {
+            on_damage: fields.one_of("on_damage", "\"fail\" or \"warn\"").unwrap_or_default(),
+            verify: fields.one_of("verify", "\"probe\", \"sampled\" or \"full\""),
+            timeout_seconds: fields.integer("timeout_seconds", 1..=MAX_TIMEOUT_SECONDS).map(i64::unsigned_abs),
+        },
+    };
+    fields.finish();
+    Some(draft)
+}
+
+/// `{source, outputs: [{preset?, …overrides, destination}], destination?}`.
+fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
+    let faults = fields.faults;
+    let source = fields.take("source").and_then(|place| source::read(place, faults));
+    let default = fields.take("destination");
+    let Some(place) = fields.take("outputs") else {
+        faults.add(fields.at("outputs"), "is required");
+        return (source, Vec::new());
+    };
+    let Value::Array(items) = place.value else {
+        faults.add(place.at, "must be an array");
+        return (source, Vec::new());
+    };
+    if items.is_empty() || items.len() > MAX_OUTPUTS {
+        faults.add(place.at, format!("must have 1 to {MAX_OUTPUTS} outputs"));
+        return (source, Vec::new());
+    }
+    let outputs = items.into_iter().enumerate().filter_map(|(index, value)| {
+        let output = Place { at: format!("{}/{index}", place.at), value };
+        canonical_output(output, default.as_ref(), faults)
+    });
+    (source, outputs.collect())
+}
+
+fn canonical_output(place: Place<Value>, default: Option<&Place<Value>>, faults: &Faults) -> Option<OutputDraft> {
+    let at = place.at.clone();
+    let mut fields = Fields::of(place, faults)?;
+    let preset = fields.string("preset").map(|p| p.value);
+    let own = fields.take("destination");
+    let destination = own.or_else(|| default.map(|d| Place { at: d.at.clone(), value: d.value.clone() }));
+    if destination.is_none() {
+        faults.add(fields.at("destination"), "is required");
+    }
+    let destination = destination.and_then(|place| destination::read(place, faults));
+    Some(OutputDraft { at, preset, overrides: fields.rest(), destination, warnings: Vec::new() })
+}
+
+/// Resolves presets and paths of a draft.
+fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option<Submission> {
+    let mut secrets = JobSecrets::default();
+    let notification_url = draft.notification_url.and_then(|place| {
+        let (shown, sealed) = http_url(&place, faults)?;
+        secrets.notification_url = sealed;
+        Some(shown)
+    });
+    let source_at = draft.source.as_ref().map(|s| s.at.clone()).unwrap_or_default();
+    let (source, inline, maybe_upload) = match draft.source {
+        Some(source) => {
+            secrets.source_url = source.sealed_url;
+            secrets.source_headers = source.headers;
+            let (at, maybe_upload) = (source.at, source.maybe_upload);
+            match source.source.finish(job) {
+                Ok((source, inline)) => (Some(source), inline, maybe_upload),
+                Err(error) => {
+                    faults.add(at, error.to_string());
+                    (None, None, None)
+                }
+            }
+        }
+        None => (None, None, None),
+    };
+    let stem = source.as_ref().map_or("source", Source::stem).to_owned();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let (mut outputs, mut destinations_at) = (Vec::new(), Vec::new());
+    for (index, output) in draft.outputs.into_iter().enumerate() {
+        let encode = resolve(&output, presets, faults);
+        let (Some(encode), Some(destination)) = (encode, output.destination) else { continue };
+        let preset = output.preset.as_deref().and_then(|name| name.parse::<PresetName>().ok());
+        let values = PathValues {
+            job_id: &job.to_string(),
+            index: u16::try_from(index).unwrap_or(u16::MAX),
+            preset: preset.as_ref().map_or("custom", PresetName::as_str),
+            name: &stem,
+            height: nominal_height(&encode),
+            ext: encode.container.extension(),
+        };
+        let path_at = destination.path.at.clone();
+        destination.agrees_with(encode.container, faults);
+        let Some(destination) = destination.fill(&values, faults) else { continue };
+        if let Some(other) = places.insert(place_key(&destination), index) {
+            faults.add(&path_at, format!("is the destination of output {other} too; use {{index}}, {{preset}} or {{height}}"));
+        }
+        destinations_at.push(path_at);
+        outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
+    }
+    let spec = JobSpec {
+        source: source?,
+        outputs,
+        priority: draft.priority,
+        labels: draft.labels,
+        metadata: draft.metadata,
+        notification_url,
+        options: draft.options,
+    };
+    Some(Submission { spec, secrets, inline, maybe_upload, source_at, destinations_at })
+}
+
+fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<EncodeSpec> {
+    match presets.resolve(output.preset.as_deref(), output.overrides.clone()) {
+        Ok(encode) => Some(encode),
+        Err(found) => {
+            faults.extend(&output.at, found);
+            None
+        }
+    }
+}
+
+fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
+    let video = encode.video.as_ref()?;
+    video.height.or_else(|| video.bounds.map(|bounds| bounds.height()))
+}
+
+/// What two outputs must not share. A folder that is also a file is caught by publishing, not here.
+fn place_key(destination: &Destination) -> String {
+    match destination {
+        Destination::Storage { path, .. } => format!("storage:{path}"),
+        Destination::File { path, .. } => format!("file:{path}"),
+    }
+}
+
+fn notification(fields: &mut Fields<'_>) -> Option<Place<String>> {
+    let url = fields.string("notification_url");
+    let seed = fields.string("callback_url");
+    if let (Some(_), Some(second)) = (&url, &seed) {
+        fields.faults.add(second.at.as_str(), "is another spelling of \"notification_url\", which is given too");
+    }
+    url.or(seed)
+}
+
+fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {
+    let Some(place) = fields.take("metadata") else { return Map::new() };
+    match place.value {
+        Value::Object(map) if map.len() > MAX_KEYS => {
+            fields.faults.add(place.at, format!("has more than {MAX_KEYS} keys"));
+            Map::new()
+        }
+        Value::Object(map) if serde_json::to_vec(&map).is_ok_and(|json| json.len() <= MAX_METADATA_BYTES) => map,
+        Value::Object(_) => {
+            fields.faults.add(place.at, format!("is more than {MAX_METADATA_BYTES} bytes of JSON"));
+            Map::new()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            fields.faults.add(place.at, "must be an object");
+            Map::new()
+        }
+    }
+}
+
+fn label_fits(key: &str, value: &str) -> Result<(), &'static str> {
+    let key_fits = (1..=64).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+    let value_fits = value.len() <= 256 && !value.chars().any(char::is_control);
+    if key_fits && value_fits {
+        Ok(())
+    } else {
+        Err("labels have keys of 1 to 64 letters, digits, '.', '_', '-', '/' and values of at most 256 bytes")
+    }
+}
+
+/// An http(s) URL as it may be shown (no userinfo, no fragment, no query), and whole where that hides something.
+fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<String>)> {
+    let refuse = |detail: &str| {
+        faults.add(place.at.as_str(), detail);
+        None
+    };
+    if place.value.len() > MAX_URL_BYTES {
+        return refuse("is longer than 8192 bytes");
+    }
+    let Ok(mut url) = Url::parse(place.value.trim()) else { return refuse("is not a URL") };
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return refuse("must be an http or https URL");
+    }
+    url.set_fragment(None);
+    let whole = url.as_str().to_owned();
+    let hides = url.query().is_some() || !url.username().is_empty() || url.password().is_some();
+    let queried = url.query().is_some();
+    // These only fail for URLs without a host.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    let shown = if queried { format!("{url}?…") } else { url.to_string() };
+    Some((shown, hides.then_some(whole)))
+}

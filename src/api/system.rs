@@ -1,0 +1,54 @@
+//! What probes, scrapers and people ask of the server itself.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde_json::json;
+
+use super::Api;
+use super::problem::{Kind, Problem};
+
+/// Longest wait for the store's answer to a readiness probe.
+const PING: Duration = Duration::from_secs(2);
+
+const INDEX: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>flux</title>\
+<h1>flux</h1><p>Distributed video encoding. The API is at <code>/api/v1</code>.</p><ul>\
+<li><a href=/api/v1/jobs>jobs</a><li><a href=/api/v1/presets>presets</a><li><a href=/api/v1/workers>workers</a>\
+<li><a href=/health>health</a><li><a href=/ready>readiness</a><li><a href=/metrics>metrics</a></ul></html>\n";
+
+/// `GET /health`: the process answers. It asks nobody else, so that a database's trouble restarts nothing.
+pub(super) async fn health() -> Response {
+    axum::Json(json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})).into_response()
+}
+
+/// `GET /ready`: the store answers and the process is not stopping.
+pub(super) async fn ready(State(api): State<Api>) -> Result<Response, Problem> {
+    let not_ready = |what: &str| Problem::new(Kind::Unavailable, what).retry_after(Duration::from_secs(2));
+    if api.closing.is_cancelled() {
+        return Err(not_ready("the server is stopping"));
+    }
+    match tokio::time::timeout(PING, api.control.store().ping()).await {
+        Ok(Ok(())) => Ok(axum::Json(json!({"status": "ready"})).into_response()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(not_ready("the job store does not answer")),
+    }
+}
+
+/// `GET /metrics`: figures without ids, names or URLs, so that a scraper needs no key.
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], (api.metrics)()).into_response()
+}
+
+/// `GET /`.
+pub(super) async fn index() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], INDEX).into_response()
+}
+
+/// `GET /problems/{code}`: what the `type` of a problem points at.
+pub(super) async fn problem(Path(code): Path<String>) -> Result<Response, Problem> {
+    let kind = Kind::ALL.iter().find(|kind| kind.code() == code).ok_or_else(|| Problem::no_such("problem type"))?;
+    Ok(axum::Json(json!({"code": kind.code(), "title": kind.title(), "retryable": kind.retryable()})).into_response())
+}
