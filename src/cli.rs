@@ -5,12 +5,14 @@
 //! To add a command: a variant of [`Command`], a file with its arguments and `run`, a line in `dispatch`.
 
 mod args;
+mod assemble;
 mod bar;
 mod client;
 mod completions;
 mod config;
 mod doctor;
 mod encode;
+mod files;
 mod jobs;
 mod key;
 mod output;
@@ -86,7 +88,7 @@ pub(crate) type Outcome = Result<Exit, Failed>;
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // The launcher becomes ffmpeg within a millisecond: no parser, no runtime, no threads before its exec.
-    if arguments.get(1).is_some_and(|first| first == crate::media::process::LAUNCH) {
+    if arguments.get(1).is_some_and(|first| first == crate::media::process::LAUNCH_COMMAND) {
         return crate::media::process::launch_main(arguments.into_iter().skip(2));
     }
     let cli = match Cli::try_parse_from(arguments) {

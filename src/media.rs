@@ -12,7 +12,14 @@
 //! To add a container: `domain::Demuxer`, then `sniff`, then `structure` if it declares where it ends.
 
 pub mod argv;
+pub mod encode;
 pub mod plan;
+pub mod probe;
+pub mod process;
+pub mod sniff;
+pub mod structure;
+pub mod tools;
+pub mod verify;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,238 @@
+//! Puts the rooms together for one process: what `serve` and `encode` have in common.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::watch;
+
+use super::{Exit, Failed};
+use crate::config::{self, Config};
+use crate::control::{Control, ControlSettings, Deps as ControlDeps, Sweeper, WorkerHandle};
+use crate::domain::preset::Presets;
+use crate::domain::{BootId, Clock, IdSource, SystemClock, SystemIds};
+use crate::lifecycle::{Lifecycle, TaskKind};
+use crate::media::Toolbox;
+use crate::media::process::{Launcher, Spawner};
+use crate::media::tools::{Capabilities, Tools};
+use crate::rpc::WorkerClient;
+use crate::storage::{self, Destinations, Handle, S3Settings, Storage, StorageSettings};
+use crate::store::{self, DynStore, SqliteStore};
+use crate::worker::{Deps as WorkerDeps, Limits, WorkRoot, Worker, WorkerSettings};
+
+/// How long a run goes on without a control (PROTOCOL §1.6).
+const ORPHAN_GRACE: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Where jobs are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// Below the data folder.
+    Durable,
+    /// In memory, for one command.
+    Ephemeral,
+}
+
+/// A control and a worker in one process.
+pub(super) struct Machinery {
+    pub(super) control: Control,
+    pub(super) worker: Worker,
+    pub(super) storage: Storage,
+    pub(super) presets: Arc<Presets>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) store: Arc<SqliteStore>,
+}
+
+/// Reads the configuration the command line points to.
+pub(super) fn load(overrides: &config::Overrides) -> Result<Config, Failed> {
+    let around = config::Surroundings::of_process().map_err(|error| Failed::new(Exit::Failed, error))?;
+    Config::load(&around, overrides).map_err(|error| Failed::new(Exit::Validation, error))
+}
+
+/// The built-in presets with the operator's.
+pub(super) fn presets(config: &Config) -> Result<Presets, Failed> {
+    let mut presets = Presets::builtin();
+    for document in &config.presets {
+        presets = presets.with_document(&document.text).map_err(|faults| {
+            let faults: Vec<String> = faults.iter().map(|fault| format!("{}: {fault}", document.file)).collect();
+            Failed::msg(Exit::Validation, faults.join("\n"))
+        })?;
+    }
+    Ok(presets)
+}
+
+/// Starts everything but the API.
+pub(super) async fn start(config: &Config, record: Record, lifecycle: &Lifecycle) -> Result<Machinery, Failed> {
+    let presets = Arc::new(presets(config)?);
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
+    let data_dir = &config.server.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    // The store first: its lock decides whether anything else here may be touched.
+    let store = Arc::new(open_store(config, record, &ids).await?);
+    let storage = open_storage(config)?;
+    let worker = start_worker(config, &storage, &ids, lifecycle)?;
+    let settings = ControlSettings {
+        name: format!("{}-{}", config.worker.id, std::process::id()),
+        retention: Some(config.retention),
+        ..ControlSettings::default()
+    };
+    let deps = ControlDeps {
+        store: Arc::clone(&store) as DynStore,
+        clock: Arc::clone(&clock),
+        ids: Arc::clone(&ids),
+        workers: vec![WorkerHandle {
+            client: WorkerClient::in_process(Arc::new(worker.clone())),
+            address: "in-process".to_owned(),
+        }],
+        sweeper: Arc::new(StorageSweeper { destinations: storage.destinations().clone() }),
+        lifecycle: lifecycle.clone(),
+    };
+    let control = Control::start(settings, deps).await.context("cannot start the control")?;
+    Ok(Machinery { control, worker, storage, presets, clock, ids, store })
+}
+
+async fn open_store(config: &Config, record: Record, ids: &Arc<dyn IdSource>) -> Result<SqliteStore, Failed> {
+    let keys = if config.sealing_keys.is_empty() {
+        store::Keys::DataFolder
+    } else {
+        let texts: Vec<String> = config.sealing_keys.iter().map(|key| STANDARD.encode(key.expose())).collect();
+        let keys = store::SealKeys::from_base64(texts.iter().map(String::as_str), "secrets.keys");
+        store::Keys::Configured(keys.context("cannot use secrets.keys")?)
+    };
+    let options = store::Options {
+        keys,
+        max_pending: Some(config.queue.max_pending),
+        max_attempts: config.queue.max_attempts.get(),
+        ids: Arc::clone(ids),
+    };
+    let opened = match record {
+        Record::Durable => SqliteStore::open(&config.server.data_dir, options).await,
+        Record::Ephemeral => SqliteStore::ephemeral(options).await,
+    };
+    opened.map_err(|error| match &error {
+        store::Error::Locked { .. } => Failed::new(Exit::Unavailable, error),
+        _ => Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs")),
+    })
+}
+
+/// Sources and destinations as configured.
+pub(super) fn open_storage(config: &Config) -> Result<Storage, Failed> {
+    let storage = match &config.storage {
+        config::Storage::Local { root } => StorageSettings::Local { root: root.clone() },
+        config::Storage::S3(s3) => StorageSettings::S3(Box::new(bucket(s3))),
+    };
+    let allow = config.sources.allow.iter().map(|rule| rule.to_string().parse::<storage::AllowRule>());
+    let settings = storage::Settings {
+        storage,
+        destination_roots: config.destination_roots.clone(),
+        data_dir: config.server.data_dir.clone(),
+        file_roots: config.sources.file_roots.clone(),
+        allow: allow.collect::<Result<_, _>>().context("cannot use sources.allow")?,
+        limits: config.sources.limits,
+        fetch: storage::FetchLimits {
+            stall_timeout: config.sources.stall_timeout,
+            header_timeout: config.sources.stall_timeout,
+            retries: config.sources.retries,
+            ..storage::FetchLimits::default()
+        },
+    };
+    Ok(Storage::open(&settings).context("cannot open the storage")?)
+}
+
+fn bucket(s3: &config::S3) -> S3Settings {
+    let credentials = s3.credentials.clone();
+    S3Settings {
+        bucket: s3.bucket.clone(),
+        prefix: s3.prefix.clone(),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        access_key_id: credentials.as_ref().map(|pair| pair.access_key_id.clone()),
+        secret_access_key: credentials.as_ref().map(|pair| pair.secret_access_key.clone()),
+        session_token: credentials.and_then(|pair| pair.session_token),
+        addressing: if s3.path_style { storage::Addressing::Path } else { storage::Addressing::VirtualHost },
+        acl: None,
+    }
+}
+
+/// ffmpeg and ffprobe where they are; a missing one fails jobs by name, not the start.
+pub(super) fn toolbox(config: &Config) -> Result<Toolbox, Failed> {
+    let exe = std::env::current_exe().context("cannot find this program's own file")?;
+    let spawner = Spawner::start(Launcher::ReExec(exe)).context("cannot start the thread that starts programs")?;
+    let (ffmpeg, ffprobe) = (&config.worker.ffmpeg, &config.worker.ffprobe);
+    let tools = Tools::locate(ffmpeg, ffprobe).unwrap_or_else(|error| {
+        tracing::error!(%error, "no job can be encoded before this is repaired; see `flux doctor`");
+        Tools { ffmpeg: ffmpeg.clone(), ffprobe: ffprobe.clone() }
+    });
+    Ok(Toolbox { spawner, tools })
+}
+
+fn start_worker(
+    config: &Config,
+    storage: &Storage,
+    ids: &Arc<dyn IdSource>,
+    lifecycle: &Lifecycle,
+) -> Result<Worker, Failed> {
+    let toolbox = toolbox(config)?;
+    let (known, capabilities) = watch::channel(None);
+    lifecycle.spawn(TaskKind::Background, "prove encoders", prove(toolbox.clone(), known));
+    let boot = BootId::from_uuid(ids.random());
+    let settings = WorkerSettings {
+        id: config.worker.id.clone(),
+        boot,
+        slots: config.worker.slots.get(),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        orphan_grace: ORPHAN_GRACE,
+        limits: Limits {
+            source: config.sources.limits,
+            verify: config.verify,
+            stall: config.worker.stall_timeout,
+            timeout: config.worker.task_timeout,
+        },
+    };
+    let root = WorkRoot::open(&config.worker.work_dir, boot).context("cannot use worker.work_dir")?;
+    let deps = WorkerDeps {
+        sources: storage.sources().clone(),
+        destinations: storage.destinations().clone(),
+        toolbox,
+        capabilities,
+        ids: Arc::clone(ids),
+        lifecycle: lifecycle.clone(),
+        root,
+    };
+    Ok(Worker::start(settings, deps))
+}
+
+async fn prove(toolbox: Toolbox, known: watch::Sender<Option<Capabilities>>) {
+    match toolbox.tools.prove(&toolbox.spawner).await {
+        Ok(capabilities) => {
+            tracing::info!(version = capabilities.version, encoders = ?capabilities.encoders, "ffmpeg is ready");
+            known.send_replace(Some(capabilities));
+        }
+        Err(error) => tracing::error!(%error, "ffmpeg cannot be used"),
+    }
+}
+
+/// Destroys publishing handles that the record gave up.
+struct StorageSweeper {
+    destinations: Destinations,
+}
+
+#[async_trait]
+impl Sweeper for StorageSweeper {
+    async fn sweep(&self, what: &str) -> bool {
+        let destroyed = match Handle::from_json(what) {
+            Ok(handle) => self.destinations.destroy(&handle).await.map(drop),
+            Err(failure) => Err(failure),
+        };
+        match destroyed {
+            Ok(()) => true,
+            Err(failure) => {
+                tracing::warn!(%failure, detail = failure.detail, "could not remove what a job left");
+                false
+            }
+        }
+    }
+}

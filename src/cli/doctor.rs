@@ -1,0 +1,112 @@
+//! `flux doctor`: what this machine can do, tried and not assumed.
+
+use super::args::ConfigFile;
+use super::output::data;
+use super::{Exit, Outcome, assemble};
+use crate::config::{Config, Overrides, Storage};
+use crate::domain::{IdSource, PublicationId, SystemIds};
+use crate::media::tools::{ENCODERS, FILTERS, Tools};
+use crate::storage::Fencing;
+
+/// Free space below which encodes of ordinary films may fail, bytes.
+const LITTLE_SPACE: u64 = 10 * 1024 * 1024 * 1024;
+
+/// One finding.
+enum Finding {
+    Good(String),
+    Note(String),
+    Bad(String),
+}
+
+pub(super) async fn run(file: &ConfigFile) -> Outcome {
+    let overrides =
+        Overrides { file: file.config.clone(), data_dir: file.data_dir.clone(), ..Overrides::default() };
+    let config = assemble::load(&overrides)?;
+    let mut findings = vec![Finding::Good(format!("flux {}", env!("CARGO_PKG_VERSION")))];
+    findings.extend(config.warnings.iter().cloned().map(Finding::Note));
+    findings.extend(tools(&config).await?);
+    findings.push(disk(&config));
+    findings.push(storage(&config).await);
+    findings.push(api(&config));
+    let mut ill = false;
+    for finding in findings {
+        match finding {
+            Finding::Good(text) => data(&format!("ok    {text}")),
+            Finding::Note(text) => data(&format!("note  {text}")),
+            Finding::Bad(text) => {
+                ill = true;
+                data(&format!("BAD   {text}"));
+            }
+        }
+    }
+    Ok(if ill { Exit::Unavailable } else { Exit::Ok })
+}
+
+async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
+    let (ffmpeg, ffprobe) = (&config.worker.ffmpeg, &config.worker.ffprobe);
+    let tools = match Tools::locate(ffmpeg, ffprobe) {
+        Ok(tools) => tools,
+        Err(error) => {
+            let hint = "install ffmpeg (Debian, Ubuntu: apt-get install ffmpeg) or set worker.ffmpeg and worker.ffprobe";
+            return Ok(vec![Finding::Bad(format!("{error}; {hint}"))]);
+        }
+    };
+    let toolbox = assemble::toolbox(config)?;
+    let known = match tools.prove(&toolbox.spawner).await {
+        Ok(known) => known,
+        Err(error) => return Ok(vec![Finding::Bad(error.to_string())]),
+    };
+    let mut findings = vec![Finding::Good(format!("ffmpeg {} at {}", known.version, tools.ffmpeg.display()))];
+    for encoder in ENCODERS {
+        findings.push(if known.encoders.contains(encoder) {
+            Finding::Good(format!("encoder {encoder}: encoded a frame"))
+        } else if matches!(*encoder, "libx264" | "aac") {
+            Finding::Bad(format!("encoder {encoder} does not work: most presets need it"))
+        } else {
+            Finding::Note(format!("encoder {encoder} does not work: its presets will fail"))
+        });
+    }
+    let missing: Vec<&str> = FILTERS.iter().copied().filter(|filter| !known.filters.contains(filter)).collect();
+    if !missing.is_empty() {
+        findings.push(Finding::Note(format!("filters missing: {}", missing.join(", "))));
+    }
+    Ok(findings)
+}
+
+fn disk(config: &Config) -> Finding {
+    let folder = config.worker.work_dir.ancestors().find(|folder| folder.is_dir());
+    let Some(Ok(space)) = folder.map(rustix::fs::statvfs) else {
+        return Finding::Bad(format!("cannot look at the disk of {}", config.worker.work_dir.display()));
+    };
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let text = format!("{} free for work files in {}", bytesize::ByteSize(free), config.worker.work_dir.display());
+    if free < LITTLE_SPACE { Finding::Note(text) } else { Finding::Good(text) }
+}
+
+async fn storage(config: &Config) -> Finding {
+    let place = match &config.storage {
+        Storage::Local { root } => root.display().to_string(),
+        Storage::S3(s3) => format!("s3://{}", s3.bucket),
+    };
+    let storage = match assemble::open_storage(config) {
+        Ok(storage) => storage,
+        Err(failed) => return Finding::Bad(format!("storage {place}: {:#}", failed.error)),
+    };
+    let probe = PublicationId::from_uuid(SystemIds.random());
+    match storage.destinations().reachable(probe).await {
+        Ok(Fencing::Works) => Finding::Good(format!("storage {place}: writes, and refuses what was destroyed")),
+        Ok(Fencing::Broken) => Finding::Note(format!(
+            "storage {place}: commits what was destroyed, so a worker that lost its task could still publish there"
+        )),
+        Err(failure) => Finding::Bad(format!("storage {place}: {} ({})", failure.message, failure.detail)),
+    }
+}
+
+fn api(config: &Config) -> Finding {
+    let listen = config.server.listen;
+    if config.keys.is_empty() {
+        Finding::Note(format!("the API on {listen} needs no key: everybody on this machine may use it"))
+    } else {
+        Finding::Good(format!("the API on {listen} knows {} key(s)", config.keys.len()))
+    }
+}

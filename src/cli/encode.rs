@@ -1,0 +1,209 @@
+//! `flux encode`: the whole machinery for one file, with a record in memory and no server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::args::{Damage, EncodeArgs, Verify};
+use super::assemble::{self, Machinery, Record};
+use super::bar::ProgressLine;
+use super::output::{data, field, note};
+use super::{Exit, Failed, Outcome};
+use crate::config::{self, Config, Overrides};
+use crate::domain::preset::{EncodeSpec, PresetName};
+use crate::domain::{
+    Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, OnDamage, OutputSpec, Overwrite, Source,
+    SystemIds, TaskId, Tenant, VerifyLevel,
+};
+use crate::lifecycle::{Lifecycle, ShutdownReason};
+use crate::store::{JobStore, NewJob, StoredJob, Submitted};
+
+/// A folder that goes with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failed> {
+        let path = std::env::temp_dir().join(format!("flux-encode-{}", SystemIds.random()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) async fn run(args: EncodeArgs) -> Outcome {
+    let overrides = Overrides { file: args.file.config.clone(), log_level: Some("error".into()), ..Overrides::default() };
+    let mut config = assemble::load(&overrides)?;
+    crate::telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
+    let encode = resolve(&config, &args.preset)?;
+    let output = output_path(&args, &encode)?;
+    let (source, secrets) = source(&args.input)?;
+    let scratch = Scratch::new()?;
+    confine(&mut config, &scratch.0, &source, &output)?;
+
+    let lifecycle = Lifecycle::new();
+    let machinery = assemble::start(&config, Record::Ephemeral, &lifecycle).await?;
+    let destination = Destination::File {
+        path: output.display().to_string(),
+        overwrite: if args.no_clobber { Overwrite::Fail } else { Overwrite::Replace },
+    };
+    let spec = JobSpec {
+        source,
+        outputs: vec![OutputSpec { preset: args.preset.parse().ok(), encode, destination, warnings: Vec::new() }],
+        priority: 0,
+        labels: std::collections::BTreeMap::new(),
+        metadata: serde_json::Map::new(),
+        notification_url: None,
+        options: options(&args),
+    };
+    let ended = encode_one(&machinery, spec, secrets).await;
+    machinery.worker.release_all();
+    lifecycle.stop_now(ShutdownReason::Requested);
+    lifecycle.drain(std::time::Duration::from_secs(5)).await;
+    match ended? {
+        None => Ok(Exit::Interrupted),
+        Some(job) => Ok(say(&job, args.output.as_deref().unwrap_or(&output))),
+    }
+}
+
+fn resolve(config: &Config, name: &str) -> Result<EncodeSpec, Failed> {
+    let presets = assemble::presets(config)?;
+    presets.resolve(Some(name), serde_json::Map::new()).map_err(|faults| {
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        Failed::msg(Exit::Validation, faults.join("; "))
+    })
+}
+
+fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<PathBuf, Failed> {
+    let default = || {
+        let name = args.input.split(['?', '#']).next().unwrap_or(&args.input);
+        let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("output");
+        PathBuf::from(format!("{stem}_{}.{}", args.preset, encode.container.extension()))
+    };
+    let path = args.output.clone().unwrap_or_else(default);
+    let absolute = std::path::absolute(&path).context("cannot resolve the output's path")?;
+    let folder = absolute.parent().unwrap_or(Path::new("/"));
+    let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()));
+    let folder = folder.map_err(|error| Failed::new(Exit::NotFound, error))?;
+    let name = absolute.file_name().ok_or_else(|| Failed::msg(Exit::Usage, "the output names no file"))?;
+    Ok(folder.join(name))
+}
+
+fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
+    if input.starts_with("http://") || input.starts_with("https://") {
+        let mut shown = url::Url::parse(input).map_err(|error| Failed::new(Exit::Usage, error))?;
+        shown.set_query(None);
+        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        let secrets = JobSecrets { source_url: Some(input.to_owned()), ..JobSecrets::default() };
+        return Ok((Source::Http { url: shown.into() }, secrets));
+    }
+    let path = Path::new(input).canonicalize().with_context(|| format!("cannot read {input}"));
+    let path = path.map_err(|error| Failed::new(Exit::NotFound, error))?;
+    Ok((Source::File { path: path.display().to_string() }, JobSecrets::default()))
+}
+
+/// What is given to a job on the command line, and no more, is within its reach.
+fn confine(config: &mut Config, scratch: &Path, source: &Source, output: &Path) -> Result<(), Failed> {
+    config.server.data_dir = scratch.to_owned();
+    config.worker.work_dir = scratch.join("work");
+    config.storage = config::Storage::Local { root: scratch.join("storage") };
+    config.queue.max_attempts = std::num::NonZeroU32::MIN;
+    config.queue.max_pending = 1;
+    config.destination_roots = output.parent().map(Path::to_owned).into_iter().collect();
+    if let Source::File { path } = source {
+        let folder = Path::new(path).parent().ok_or_else(|| Failed::msg(Exit::Usage, "the input is no file"))?;
+        config.sources.file_roots = vec![folder.to_owned()];
+    }
+    Ok(())
+}
+
+fn options(args: &EncodeArgs) -> JobOptions {
+    JobOptions {
+        on_damage: match args.on_damage {
+            Some(Damage::Warn) => OnDamage::Warn,
+            Some(Damage::Fail) | None => OnDamage::Fail,
+        },
+        verify: args.verify.map(|level| match level {
+            Verify::Probe => VerifyLevel::Probe,
+            Verify::Sampled => VerifyLevel::Sampled,
+            Verify::Full => VerifyLevel::Full,
+        }),
+        timeout_seconds: None,
+    }
+}
+
+/// The finished job; `None` when it was interrupted.
+async fn encode_one(machinery: &Machinery, spec: JobSpec, secrets: JobSecrets) -> Result<Option<StoredJob>, Failed> {
+    let now = machinery.clock.now();
+    let id = JobId::from_uuid(machinery.ids.sortable(now));
+    let task = TaskId::from_uuid(machinery.ids.random());
+    let job = NewJob { id, task, tenant: Tenant::local(), spec, secrets, idempotency: None, now };
+    let submitted = machinery.control.submit(job).await.context("cannot record the job")?;
+    if submitted != Submitted::Created {
+        return Err(Failed::msg(Exit::Failed, "the job was not taken"));
+    }
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    let mut line = ProgressLine::new();
+    let followed = tokio::select! {
+        followed = follow(machinery, id, &mut line) => Some(followed),
+        _ = &mut interrupt => None,
+    };
+    line.finish();
+    match followed {
+        Some(job) => job.map(Some),
+        None => {
+            machinery.control.cancel(None, id).await.context("cannot cancel")?;
+            Ok(None)
+        }
+    }
+}
+
+async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Result<StoredJob, Failed> {
+    let mut live = machinery.control.watch(id).await;
+    let store: &dyn JobStore = &*machinery.store;
+    loop {
+        let report = live.borrow_and_update().report.clone();
+        if let Some(report) = report {
+            line.show(&json!({
+                "phase": report.phase,
+                "progress": report.progress.percent(),
+                "fps": report.fps,
+                "speed": report.speed,
+                "eta_seconds": report.eta_seconds,
+            }));
+        }
+        let job = store.get(None, id).await.context("cannot read the job")?;
+        let job = job.ok_or_else(|| Failed::msg(Exit::Failed, "the job vanished"))?;
+        if job.aggregate.job.status.is_terminal() {
+            return Ok(job);
+        }
+        if live.changed().await.is_err() {
+            return Err(Failed::msg(Exit::Failed, "the job is not followed any more"));
+        }
+    }
+}
+
+fn say(job: &StoredJob, output: &Path) -> Exit {
+    let results = job.aggregate.outputs.iter().filter_map(|output| output.result.as_ref());
+    for warning in results.flat_map(|result| &result.warnings) {
+        note(format_args!("warning: {}", field(&warning.as_str().into())));
+    }
+    if job.aggregate.job.status == JobStatus::Completed {
+        data(&output.display().to_string());
+        return Exit::Ok;
+    }
+    if let Some(failure) = &job.aggregate.job.failure {
+        note(format_args!("error: {}: {}", failure.code, failure.message));
+        for line in &failure.log {
+            note(format_args!("  {}", field(&line.as_str().into())));
+        }
+    }
+    Exit::Failed
+}
