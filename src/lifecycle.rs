@@ -165,13 +165,17 @@ impl Lifecycle {
 
     /// Begins the soft stage. Later reasons are logged and do not replace the first.
     pub fn shut_down(&self, reason: ShutdownReason) {
-        if let Err(later) = self.reason.set(reason.clone()) {
-            tracing::debug!(reason = %later, "already shutting down");
-        } else if let ShutdownReason::Fatal(why) = &reason {
-            tracing::error!(reason = %why, "shutting down because the process cannot go on");
-        } else {
-            tracing::info!(%reason, "shutting down");
+        match &reason {
+            _ if self.is_stopping() => tracing::debug!(%reason, "already shutting down"),
+            ShutdownReason::Fatal(why) => {
+                tracing::error!(reason = %why, "shutting down because the process cannot go on");
+            }
+            ShutdownReason::Signal(_) | ShutdownReason::Requested | ShutdownReason::Idle => {
+                tracing::info!(%reason, "shutting down");
+            }
         }
+        // Refused when there is a reason already: the first one is why.
+        let _ = self.reason.set(reason);
         self.soft.cancel();
     }
 

@@ -204,8 +204,8 @@ impl Default for Worker {
             ffmpeg: "ffmpeg".to_owned(),
             ffprobe: "ffprobe".to_owned(),
             nice: 10,
-            stall_timeout: Span(Duration::from_secs(60)),
-            task_timeout: Span(Duration::from_secs(24 * 3600)),
+            stall_timeout: Span(Duration::from_mins(1)),
+            task_timeout: Span(Duration::from_hours(24)),
         }
     }
 }

@@ -13,6 +13,9 @@ use super::fault::{Error, Fault, Origin};
 use super::seeds::{self, Seeds};
 use super::{Overrides, Surroundings};
 
+/// The one key with two spellings (MEDIA-RULES §4): higher sources use the second only.
+const SECRET_ALIAS: (&str, &str) = ("storage.access_key_secret", "storage.secret_access_key");
+
 /// Documents, origins and faults of one load.
 pub(super) struct Merged {
     pub(super) document: Document,
@@ -73,6 +76,7 @@ pub(super) fn merge(around: &Surroundings, overrides: &Overrides) -> Result<Merg
     let flags = flags(overrides);
     let mut tree = build(&text, [Layer(values), Layer(own), Layer(flags)])?;
     drop_idle_bucket_settings(&mut tree);
+    drop_outranked_alias(&mut tree);
 
     let file = file.map(|path| path.display().to_string());
     let mut origins = Origins { tree, file };
@@ -213,7 +217,10 @@ fn own_variables(env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) -> Map
             ));
             continue;
         };
-        let dotted = format!("{section}.{key}");
+        let dotted = match format!("{section}.{key}") {
+            alias if alias == SECRET_ALIAS.0 => SECRET_ALIAS.1.to_owned(),
+            dotted => dotted,
+        };
         if !LISTS.contains(&dotted.as_str()) {
             values.insert(dotted, text_value(variable, text));
             continue;
@@ -295,6 +302,15 @@ fn drop_idle_bucket_settings(tree: &mut Value) {
     }
 }
 
+/// The other spelling in the file must not stand beside the usual one from a higher source.
+fn drop_outranked_alias(tree: &mut Value) {
+    let (alias, usual) = SECRET_ALIAS;
+    let outranked = lookup(tree, usual).is_some_and(|value| value.origin().is_some());
+    if let Some((section, key)) = alias.split_once('.').filter(|_| outranked) {
+        remove(tree, &[section.to_owned(), key.to_owned()]);
+    }
+}
+
 /// Reads the tree as a document. serde stops at its first fault, so the faulty key is noted, taken out and the
 /// rest read again; each round removes one key, so it ends.
 fn read_document(origins: &mut Origins, faults: &mut Vec<Fault>) -> Document {
@@ -322,7 +338,7 @@ fn key_of(path: &serde_path_to_error::Path) -> (String, Vec<String>) {
     let mut names = Vec::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => shown.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => shown.extend(["[", &index.to_string(), "]"]),
             Segment::Map { key } => {
                 if !shown.is_empty() {
                     shown.push('.');
@@ -381,15 +397,18 @@ fn remove(tree: &mut Value, names: &[String]) -> bool {
 /// The vendor's variables fill gaps only, and a pair of keys comes from one place: half a pair of another is useless.
 fn fill_from_vendor(env: &BTreeMap<String, String>, document: &mut Document) {
     let storage = &mut document.storage;
-    let own_pair = storage.access_key_id.is_some() || storage.secret_access_key.is_some();
-    for (key, _, value) in seeds::ambient(env) {
-        let hidden = || Some(Hidden(value.into()));
-        match key {
-            "storage.region" if storage.region.is_none() => storage.region = Some(value.to_owned()),
-            "storage.access_key_id" if !own_pair => storage.access_key_id = Some(value.to_owned()),
-            "storage.secret_access_key" if !own_pair => storage.secret_access_key = hidden(),
-            "storage.session_token" if !own_pair => storage.session_token = hidden(),
-            _ => {}
-        }
+    let seeds::Ambient {
+        region,
+        pair,
+        session_token,
+    } = seeds::ambient(env);
+    if storage.region.is_none() {
+        storage.region = region.map(str::to_owned);
+    }
+    let own = storage.access_key_id.is_some() || storage.secret_access_key.is_some();
+    if let Some((id, secret)) = pair.filter(|_| !own) {
+        storage.access_key_id = Some(id.to_owned());
+        storage.secret_access_key = Some(Hidden(secret.into()));
+        storage.session_token = session_token.map(|token| Hidden(token.into()));
     }
 }

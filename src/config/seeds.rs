@@ -27,13 +27,13 @@ const RENAMED: &[(&str, &str)] = &[
 ];
 
 /// The cloud vendor's own variables: they fill what nothing else has said about a configured bucket.
-const AMBIENT: &[(&str, &str)] = &[
-    ("AWS_REGION", "storage.region"),
-    ("AWS_DEFAULT_REGION", "storage.region"),
-    ("AWS_ACCESS_KEY_ID", "storage.access_key_id"),
-    ("AWS_SECRET_ACCESS_KEY", "storage.secret_access_key"),
-    ("AWS_SESSION_TOKEN", "storage.session_token"),
-];
+#[derive(Debug, Default)]
+pub(super) struct Ambient<'a> {
+    pub(super) region: Option<&'a str>,
+    /// Key and secret; half a pair is none.
+    pub(super) pair: Option<(&'a str, &'a str)>,
+    pub(super) session_token: Option<&'a str>,
+}
 
 const WORKERS: &[&str] = &["WORKER_NODES", "WORKER_STARTUP_TIMEOUT", "GRPC_PORT"];
 const DATABASES: &[&str] = &[
@@ -85,17 +85,18 @@ pub(super) fn read(env: &BTreeMap<String, String>) -> Seeds {
     seeds
 }
 
-/// The vendor's variables as (key, variable, value), first wins.
-pub(super) fn ambient(
-    env: &BTreeMap<String, String>,
-) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
-    AMBIENT.iter().filter_map(|&(variable, key)| {
-        let value = env
-            .get(variable)
+/// Reads the vendor's variables.
+pub(super) fn ambient(env: &BTreeMap<String, String>) -> Ambient<'_> {
+    let get = |name: &str| {
+        env.get(name)
             .map(String::as_str)
-            .filter(|value| !value.is_empty())?;
-        Some((key, variable, value))
-    })
+            .filter(|value| !value.is_empty())
+    };
+    Ambient {
+        region: get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")),
+        pair: get("AWS_ACCESS_KEY_ID").zip(get("AWS_SECRET_ACCESS_KEY")),
+        session_token: get("AWS_SESSION_TOKEN"),
+    }
 }
 
 /// Whether a variable is about a bucket, and so means nothing while results are kept in a folder.

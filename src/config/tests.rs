@@ -1,14 +1,13 @@
-use std::collections::{BTreeMap, BTreeSet};
+mod reference;
+mod seeds;
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
-use serde_json::json;
-
-use super::document::{self, Document};
 use super::*;
 
-const REFERENCE: &str = include_str!("../../config/flux.toml");
-
-fn around(cwd: &std::path::Path) -> Surroundings {
+fn around(cwd: &Path) -> Surroundings {
     Surroundings {
         env: BTreeMap::new(),
         cwd: cwd.to_owned(),
@@ -22,7 +21,7 @@ fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("flux.toml");
     fs::write(&path, file).unwrap();
-    let mut around = around(std::path::Path::new("/somewhere"));
+    let mut around = around(Path::new("/somewhere"));
     around.env = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -43,109 +42,6 @@ fn faults(file: &str, env: &[(&str, &str)]) -> Vec<Fault> {
     }
 }
 
-/// The reference with its commented keys switched on.
-fn reference_in_full() -> String {
-    let is_key = |line: &str| {
-        line.strip_prefix("# ")
-            .and_then(|rest| rest.split_once(" = "))
-            .is_some_and(|(key, _)| {
-                key.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            })
-    };
-    REFERENCE
-        .lines()
-        .map(|line| if is_key(line) { &line[2..] } else { line })
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-fn keys_of(table: &toml::Table) -> BTreeSet<String> {
-    table
-        .iter()
-        .flat_map(|(section, keys)| {
-            keys.as_table()
-                .unwrap()
-                .keys()
-                .map(move |key| format!("{section}.{key}"))
-        })
-        .collect()
-}
-
-/// Field names of a section, from serde's own refusal of a field that is none.
-fn fields<T: serde::de::DeserializeOwned>(section: &str) -> Vec<String> {
-    let error = serde_json::from_value::<T>(json!({"?": 0}))
-        .err()
-        .unwrap()
-        .to_string();
-    let (_, names) = error.split_once("expected").unwrap();
-    let names = names
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|name| *name != "access_key_secret");
-    names.map(|name| format!("{section}.{name}")).collect()
-}
-
-#[test]
-fn the_reference_holds_the_defaults() {
-    let (plain, reference) = (load("", &[]).unwrap(), load(REFERENCE, &[]).unwrap());
-    assert_eq!(plain.show(), reference.show());
-    assert!(plain.warnings.is_empty());
-}
-
-#[test]
-fn the_reference_names_every_key() {
-    use document::{
-        Auth, Destinations, Log, Presets, Queue, Retention, Secrets, Server, Sources, Storage, Store, Verify,
-        Worker,
-    };
-    let full: toml::Table = reference_in_full().parse().unwrap();
-    serde_json::from_value::<Document>(serde_json::to_value(&full).unwrap()).unwrap();
-    let known = [
-        fields::<Server>("server"),
-        fields::<Auth>("auth"),
-        fields::<Store>("store"),
-        fields::<Storage>("storage"),
-        fields::<Secrets>("secrets"),
-        fields::<Sources>("sources"),
-        fields::<Destinations>("destinations"),
-        fields::<Queue>("queue"),
-        fields::<Worker>("worker"),
-        fields::<Verify>("verify"),
-        fields::<Presets>("presets"),
-        fields::<Retention>("retention"),
-        fields::<Log>("log"),
-    ];
-    let known: BTreeSet<String> = known.into_iter().flatten().collect();
-    assert_eq!(keys_of(&full), known);
-    let sections: BTreeSet<String> = fields::<Document>("").into_iter().collect();
-    assert_eq!(
-        sections,
-        full.keys().map(|section| format!(".{section}")).collect()
-    );
-    for list in document::LISTS {
-        assert!(known.contains(*list), "{list}");
-    }
-    for (later, _) in document::LATER {
-        assert!(!known.contains(*later), "{later}");
-    }
-}
-
-#[test]
-fn the_reference_explains_every_key() {
-    let full = reference_in_full();
-    let lines: Vec<&str> = full.lines().collect();
-    let mut explained = 0;
-    for pair in lines.windows(2) {
-        if !pair[1].starts_with('#') && pair[1].contains(" = ") {
-            assert!(pair[0].starts_with("# "), "no comment above: {}", pair[1]);
-            explained += 1;
-        }
-    }
-    assert_eq!(explained, keys_of(&full.parse().unwrap()).len());
-}
-
 #[test]
 fn what_is_shown_reads_back() {
     let config = load(
@@ -164,10 +60,10 @@ fn what_is_shown_reads_back() {
 fn derived_defaults() {
     let config = load("[server]\ndata_dir = \"/d\"", &[]).unwrap();
     assert_eq!(config.worker.work_dir, PathBuf::from("/d/work"));
-    assert!(matches!(config.storage, Storage::Local { root } if root == PathBuf::from("/d/storage")));
+    assert!(matches!(config.storage, Storage::Local { root } if root.as_path() == Path::new("/d/storage")));
     assert_eq!(config.worker.id.as_str(), "box.example");
     assert_eq!(config.worker.slots.get(), 4);
-    assert_eq!(config.retention, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(config.retention, Duration::from_hours(168));
 }
 
 #[test]
@@ -191,7 +87,7 @@ fn later_sources_win() {
         log_level: Some("debug".to_owned()),
         ..Overrides::default()
     };
-    let mut around = around(std::path::Path::new("/nowhere"));
+    let mut around = around(Path::new("/nowhere"));
     around
         .env
         .insert("FLUX__LOG__LEVEL".to_owned(), "info".to_owned());
@@ -399,112 +295,6 @@ fn two_keys_do_not_share_a_name_or_a_hash() {
         keys,
         ["auth.keys[1].name", "auth.keys[1].sha256", "auth.keys[2].sha256"]
     );
-}
-
-#[test]
-fn the_seeds_variables() {
-    let config = load(
-        "[server]\nlisten = \"127.0.0.1:1\"",
-        &[
-            ("PORT", "9000"),
-            ("WORKER_ID", "w7"),
-            ("WORK_DIR", "/tmp/w"),
-            ("RETENTION_HOURS", "24"),
-            ("LOG_LEVEL", "debug"),
-            ("ENV", "production"),
-            ("API_KEY", "abc"),
-            ("LOCAL_STORAGE_DIR", "/media/out"),
-            ("S3_REGION", "eu-west-1"),
-            ("AWS_ACCESS_KEY_ID", "AK"),
-            ("WORKER_NODES", "a:1"),
-            ("GRPC_PORT", "50051"),
-            ("REDIS_ADDR", "r:1"),
-            ("MYSQL_HOST", ""),
-            ("DATABASE_URL", "postgres://h/d"),
-            ("DISABLE_AUTO_SHUTDOWN", "true"),
-        ],
-    )
-    .unwrap();
-    assert_eq!(config.server.listen, "127.0.0.1:9000".parse().unwrap());
-    assert_eq!(config.worker.id.as_str(), "w7");
-    assert_eq!(config.worker.work_dir, PathBuf::from("/tmp/w"));
-    assert_eq!(config.retention, Duration::from_secs(24 * 3600));
-    assert_eq!(
-        (config.log.format, config.log.filter.as_str()),
-        (LogFormat::Json, "debug")
-    );
-    assert!(matches!(&config.storage, Storage::Local { root } if root == &PathBuf::from("/media/out")));
-    // SHA-256 of "abc", FIPS 180-2 appendix B.1.
-    assert_eq!(config.keys[0].hash.0[..4], [0xba, 0x78, 0x16, 0xbf]);
-    assert_eq!(config.keys[0].tenant, Tenant::local());
-    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
-    assert!(
-        config.warnings[0].starts_with("WORKER_NODES, GRPC_PORT ignored"),
-        "{:?}",
-        config.warnings
-    );
-    assert!(load("", &[("API_PORT", "9000")]).is_ok_and(|config| config.server.listen.port() == 9000));
-    assert_eq!(faults("", &[("PORT", "tcp://x")])[0].key, "server.listen");
-}
-
-fn s3(file: &str, env: &[(&str, &str)]) -> S3 {
-    match load(file, env).unwrap().storage {
-        Storage::S3(s3) => s3,
-        Storage::Local { root } => panic!("expected a bucket, got {}", root.display()),
-    }
-}
-
-#[test]
-fn a_bucket_from_the_seeds_variables() {
-    let env = [
-        ("STORAGE_TYPE", "s3"),
-        ("S3_BUCKET", "media"),
-        ("S3_REGION", "eu-west-1"),
-        ("S3_ENDPOINT", "http://minio:9000"),
-        ("S3_ACCESS_KEY", "AK"),
-        ("S3_SECRET_KEY", "s3cr3t"),
-    ];
-    let bucket = s3("[storage]\nregion = \"other\"", &env);
-    assert_eq!(
-        (bucket.bucket.as_str(), bucket.region.as_str(), bucket.path_style),
-        ("media", "eu-west-1", true)
-    );
-    assert_eq!(bucket.credentials.unwrap().access_key_id, "AK");
-    assert_eq!(faults("", &[("STORAGE_TYPE", "s3")])[0].key, "storage.url");
-    assert_eq!(
-        faults("", &[("STORAGE_TYPE", "gcs")])[0].problem,
-        "expected \"local\" or \"s3\""
-    );
-    assert!(load("", &[("STORAGE_TYPE", "local"), ("S3_BUCKET", "media")]).is_ok());
-}
-
-#[test]
-fn the_vendors_variables_fill_gaps_and_never_mix_pairs() {
-    let ambient = [
-        ("AWS_REGION", "eu-north-1"),
-        ("AWS_ACCESS_KEY_ID", "ambient"),
-        ("AWS_SECRET_ACCESS_KEY", "x"),
-        ("AWS_SESSION_TOKEN", "t"),
-    ];
-    let bucket = s3("[storage]\nurl = \"s3://media/a\"", &ambient);
-    assert_eq!((bucket.region.as_str(), bucket.path_style), ("eu-north-1", false));
-    assert_eq!(bucket.prefix.unwrap().as_str(), "a");
-    assert!(bucket.credentials.unwrap().session_token.is_some());
-
-    let own = "[storage]\nurl = \"s3://media\"\naccess_key_id = \"own\"\naccess_key_secret = \"y\"";
-    let credentials = s3(own, &ambient).credentials.unwrap();
-    assert_eq!(credentials.access_key_id, "own");
-    assert!(credentials.session_token.is_none());
-    assert_eq!(
-        faults(
-            "[storage]\nurl = \"s3://media\"\naccess_key_id = \"own\"",
-            &ambient
-        )[0]
-        .problem,
-        "needs storage.secret_access_key as well"
-    );
-    assert_eq!(faults("[storage]\nregion = \"x\"", &[])[0].key, "storage.region");
-    assert!(s3("[storage]\nurl = \"s3://media\"", &[]).credentials.is_none());
 }
 
 #[test]

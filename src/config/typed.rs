@@ -1,37 +1,31 @@
 //! What the keys mean: a document becomes a [`Config`], or the list of everything that is wrong with it.
 
-use std::collections::BTreeSet;
+mod files;
+mod keys;
+
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use super::document::{Document, Hidden, Key, Size, Span};
+use super::document::{Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
 use super::{
-    ApiKey, Config, KeyHash, Log, PresetDocument, Queue, S3, S3Credentials, Scope, SealingKey, Server,
-    Sources, Storage, Store, Surroundings, Worker,
+    ApiKey, Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker,
 };
+use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
-use crate::domain::{Tenant, WorkerId};
-
-/// Most bytes of one preset document: they are written by hand.
-const MAX_PRESET_BYTES: u64 = 1024 * 1024;
 
 pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, Error> {
     let Merged {
-        mut document,
+        document,
         origins,
         faults,
         warnings,
@@ -43,82 +37,16 @@ pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, E
         faults,
         warnings,
     };
-    check.fill_in(&mut document);
-
-    let mut keys = check.keys(&document);
-    keys.extend(api_key.as_deref().map(seed_key));
-    let server = check.server(&document, &keys);
-    let storage = check.storage(&document);
-    let sealing_keys = check.sealing_keys(&document);
-    let sources = check.sources(&document);
-    let destination_roots = check.roots("destinations.file_roots", &document.destinations.file_roots);
-    let queue = check.queue(&document);
-    let worker = check.worker(&document);
-    let verify = check.variant("verify.level", &document.verify.level);
-    let presets = check.presets(&document);
-    let hours = check.number("retention.hours", document.retention.hours, 1..=24 * 365 * 10);
-    let format = check.variant("log.format", &document.log.format);
-    let filter = check.filter(&document);
-    let store = check.store(&document);
-
-    let Check { faults, warnings, .. } = check;
-    let (
-        Some(server),
-        Some(storage),
-        Some(store),
-        Some(worker),
-        Some(verify),
-        Some(format),
-        Some(filter),
-        true,
-    ) = (
-        server,
-        storage,
-        store,
-        worker,
-        verify,
-        format,
-        filter,
-        faults.is_empty(),
-    )
-    else {
-        return Err(invalid(faults));
-    };
-    Ok(Config {
-        server,
-        keys,
-        store,
-        storage,
-        sealing_keys,
-        sources,
-        destination_roots,
-        queue,
-        worker,
-        verify,
-        presets,
-        retention: Duration::from_secs(u64::from(hours) * 3600),
-        log: Log { format, filter },
-        warnings,
-        effective: document,
-    })
+    match check.config(document, api_key.as_deref()) {
+        Some(config) if check.faults.is_empty() => Ok(config),
+        _ => Err(invalid(check.faults)),
+    }
 }
 
 fn invalid(mut faults: Vec<Fault>) -> Error {
     faults.sort();
     faults.dedup();
     Error::Invalid(Faults(faults))
-}
-
-/// The seeds' single key: all rights, and the tenant of a server without keys, so that turning it on hides no job.
-fn seed_key(text: &str) -> ApiKey {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
-    ApiKey {
-        name: "API_KEY".to_owned(),
-        tenant: Tenant::local(),
-        hash: KeyHash(hash),
-        scopes: vec![Scope::Admin],
-    }
 }
 
 struct Check<'a> {
@@ -172,6 +100,42 @@ impl Check<'_> {
         self.ok(key, T::deserialize(deserializer))
     }
 
+    /// Every part is looked at before the first one that is missing ends it, so that all faults are found.
+    fn config(&mut self, mut document: Document, api_key: Option<&str>) -> Option<Config> {
+        self.fill_in(&mut document);
+        let mut keys = self.keys(&document);
+        keys.extend(api_key.map(keys::seed_key));
+        let server = self.server(&document, &keys);
+        let store = self.store(&document);
+        let storage = self.storage(&document);
+        let sealing_keys = self.sealing_keys(&document);
+        let sources = self.sources(&document);
+        let destination_roots = self.roots("destinations.file_roots", &document.destinations.file_roots);
+        let queue = self.queue(&document);
+        let worker = self.worker(&document);
+        let verify = self.variant("verify.level", &document.verify.level);
+        let presets = self.presets(&document);
+        let hours = self.number("retention.hours", document.retention.hours, 1..=24 * 365 * 10);
+        let log = self.log(&document);
+        Some(Config {
+            server: server?,
+            keys,
+            store: store?,
+            storage: storage?,
+            sealing_keys,
+            sources,
+            destination_roots,
+            queue,
+            worker: worker?,
+            verify: verify?,
+            presets,
+            retention: Duration::from_hours(u64::from(hours)),
+            log: log?,
+            warnings: std::mem::take(&mut self.warnings),
+            effective: document,
+        })
+    }
+
     /// Absolute, without `.` segments; `..` stays, because it means something else behind a link.
     fn path(&self, text: &str) -> PathBuf {
         self.around.cwd.join(text).components().collect()
@@ -210,55 +174,6 @@ impl Check<'_> {
                 .path_style
                 .get_or_insert(document.storage.endpoint.is_some());
         }
-    }
-
-    fn keys(&mut self, document: &Document) -> Vec<ApiKey> {
-        let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
-        let mut keys = Vec::new();
-        for (n, key) in document.auth.keys.iter().enumerate() {
-            let Some(key) = self.key(n, key) else { continue };
-            if !names.insert(key.name.clone()) {
-                self.fault(&format!("auth.keys[{n}].name"), "another key has the same name");
-            }
-            if !hashes.insert(key.hash) {
-                self.fault(&format!("auth.keys[{n}].sha256"), "another key has the same hash");
-            }
-            keys.push(key);
-        }
-        keys
-    }
-
-    fn key(&mut self, n: usize, key: &Key) -> Option<ApiKey> {
-        let at = |field: &str| format!("auth.keys[{n}].{field}");
-        if key.name.is_empty() {
-            self.fault(&at("name"), "is empty");
-        }
-        let (field, tenant) = match &key.tenant {
-            Some(tenant) => ("tenant", tenant),
-            None => ("name", &key.name),
-        };
-        let tenant = self.ok(&at(field), tenant.parse::<Tenant>());
-        let hash = hex_32(key.sha256.expose());
-        if hash.is_none() {
-            self.fault(
-                &at("sha256"),
-                "expected 64 hexadecimal digits: `flux key new` prints a key and its hash",
-            );
-        }
-        let mut scopes = BTreeSet::new();
-        for (m, scope) in key.scopes.iter().enumerate() {
-            scopes.extend(self.variant::<Scope>(&format!("auth.keys[{n}].scopes[{m}]"), scope));
-        }
-        if key.scopes.is_empty() {
-            self.fault(&at("scopes"), "is empty: such a key could do nothing");
-        }
-        let scopes = scopes.into_iter().collect();
-        Some(ApiKey {
-            name: key.name.clone(),
-            tenant: tenant?,
-            hash: KeyHash(hash?),
-            scopes,
-        })
     }
 
     /// Without keys everybody who can connect is an administrator, so nobody else may be able to connect.
@@ -352,24 +267,6 @@ impl Check<'_> {
         }))
     }
 
-    fn sealing_keys(&mut self, document: &Document) -> Vec<SealingKey> {
-        let mut keys = Vec::new();
-        for (n, key) in document.secrets.keys.iter().enumerate() {
-            match STANDARD
-                .decode(key.expose())
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-            {
-                Some(bytes) => keys.push(SealingKey(Arc::new(secrecy::SecretBox::new(Box::new(bytes))))),
-                None => self.fault(
-                    &format!("secrets.keys[{n}]"),
-                    "expected 32 bytes as base64, such as `openssl rand -base64 32` prints",
-                ),
-            }
-        }
-        keys
-    }
-
     fn sources(&mut self, document: &Document) -> Sources {
         let sources = &document.sources;
         let mut allow = Vec::new();
@@ -387,22 +284,6 @@ impl Check<'_> {
                 ..SourceLimits::default()
             },
         }
-    }
-
-    /// A root may be a mount that comes later, so a missing one is a warning; `/` would open the machine.
-    fn roots(&mut self, key: &str, texts: &[String]) -> Vec<PathBuf> {
-        let mut roots = Vec::new();
-        for (n, text) in texts.iter().enumerate() {
-            let (key, root) = (format!("{key}[{n}]"), self.path(text));
-            if text.is_empty() || root.parent().is_none() {
-                self.fault(&key, "expected a folder below /");
-            } else if !root.is_dir() {
-                self.warnings
-                    .push(format!("{key}: there is no folder {}", root.display()));
-            }
-            roots.push(root);
-        }
-        roots
     }
 
     fn queue(&mut self, document: &Document) -> Queue {
@@ -437,78 +318,18 @@ impl Check<'_> {
         })
     }
 
-    /// A bare name is looked up now, because children are started without an environment. A program that is missing
-    /// is no fault of the configuration: the worker says `tool_missing`, with how to install it.
-    fn program(&mut self, key: &str, name: &str) -> PathBuf {
-        if name.is_empty() {
-            self.fault(key, "is empty");
-        }
-        if name.contains('/') {
-            return self.path(name);
-        }
-        let path = self
-            .around
-            .env
-            .get("PATH")
-            .map(String::as_str)
-            .unwrap_or_default();
-        let found = path
-            .split(':')
-            .filter(|folder| !folder.is_empty())
-            .map(|folder| self.around.cwd.join(folder).join(name))
-            .find(|program| is_executable(program));
-        found.unwrap_or_else(|| PathBuf::from(name))
-    }
-
-    fn presets(&mut self, document: &Document) -> Vec<PresetDocument> {
-        let Some(dir) = &document.presets.dir else {
-            return Vec::new();
-        };
-        let read = read_presets(&self.path(dir));
-        self.ok("presets.dir", read).unwrap_or_default()
-    }
-
-    fn filter(&mut self, document: &Document) -> Option<String> {
+    fn log(&mut self, document: &Document) -> Option<Log> {
         let filter = document.log.level.clone();
         let parsed = tracing_subscriber::EnvFilter::try_new(&filter);
-        self.ok(
-            "log.level",
-            parsed.map_err(|_| "expected error, warn, info, debug, trace or directives"),
-        )?;
-        Some(filter)
+        let known = parsed.map_err(|_| "expected error, warn, info, debug, trace or directives");
+        let known = self.ok("log.level", known);
+        let format = self.variant("log.format", &document.log.format);
+        known?;
+        Some(Log {
+            format: format?,
+            filter,
+        })
     }
-}
-
-fn read_presets(dir: &Path) -> Result<Vec<PresetDocument>, String> {
-    let unreadable = |path: &Path| {
-        let path = path.display().to_string();
-        move |error: std::io::Error| format!("cannot read {path}: {error}")
-    };
-    let mut documents = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
-        let path = entry.map_err(unreadable(dir))?.path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        let size = std::fs::metadata(&path).map_err(unreadable(&path))?.len();
-        if size > MAX_PRESET_BYTES {
-            return Err(format!("{} is larger than 1 MiB", path.display()));
-        }
-        let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-        let file = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        documents.push(PresetDocument { file, text });
-    }
-    documents.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(documents)
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// The host's name in the alphabet of [`WorkerId`].
@@ -526,17 +347,4 @@ fn worker_name(hostname: &str) -> String {
     } else {
         name
     }
-}
-
-fn hex_32(text: &str) -> Option<[u8; 32]> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
-    let digits: [u8; 64] = digits?.try_into().ok()?;
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair.iter().fold(0, |value, digit| value << 4 | digit);
-    }
-    Some(bytes)
 }

@@ -5,7 +5,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_tasks_and_ends_clean() {
@@ -171,4 +171,19 @@ async fn hard_implies_soft() {
     lifecycle.hard().cancel();
     assert!(lifecycle.is_stopping());
     assert_eq!(lifecycle.reason(), Some(ShutdownReason::Requested));
+}
+
+#[tokio::test]
+async fn real_signals_are_heard() {
+    use rustix::process::{Signal as Unix, getpid, kill_process};
+    let lifecycle = Lifecycle::new();
+    lifecycle.obey_signals().unwrap();
+    kill_process(getpid(), Unix::TERM).unwrap();
+    lifecycle.stopping().await;
+    kill_process(getpid(), Unix::INT).unwrap();
+    lifecycle.hard().cancelled().await;
+    assert_eq!(
+        lifecycle.reason(),
+        Some(ShutdownReason::Signal(Signal::Terminate))
+    );
 }

@@ -303,7 +303,8 @@ impl Lexer {
         if !matches!(word.as_str(), "r" | "b" | "br" | "c" | "cr") {
             return Some(Token::Word(word));
         }
-        let hashes = (0..).take_while(|&n| self.peek(n) == Some('#')).count();
+        // The language allows 255 of them.
+        let hashes = (0..=255).take_while(|&n| self.peek(n) == Some('#')).count();
         match self.peek(hashes) {
             Some('"') if word.ends_with('r') => {
                 self.raw_string(hashes);

@@ -1,0 +1,37 @@
+# What one does with a clone of flux. `make` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: ffmpeg ## Encode a clip through a server of its own (CLIP=file PRESET=name)
+	@scripts/demo.sh
+
+.PHONY: run
+run: ffmpeg ## Serve on http://127.0.0.1:8080, data in ./flux-data
+	$(CARGO) run -- serve --role all
+
+.PHONY: test
+test: ffmpeg ## Run all tests
+	$(CARGO) test --doc --quiet
+	@# Last, so that its summary is the last thing to read.
+	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --all-targets; fi
+
+.PHONY: lint
+lint: ## Check formatting, clippy and documentation; any warning fails
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+.PHONY: bench
+bench: ffmpeg ## Measure
+	$(CARGO) bench
+
+.PHONY: ffmpeg
+ffmpeg:
+	@scripts/ensure-ffmpeg.sh
