@@ -3,7 +3,7 @@
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
 pub mod api;
-// pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod domain;
