@@ -148,11 +148,13 @@ pub fn loudness(audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
 
 fn picture(argv: &mut Argv, container: Container, video: &VideoPlan, threads: Option<NonZeroU16>) {
     codec::video(argv, video, threads);
-    argv.pair("-pix_fmt", video.pix_fmt);
+    argv.pair("-pix_fmt:v", video.pix_fmt);
     // Also for even rates: the fps filter has already put every frame on its tick, and ffmpeg's own cfr mode would
     // fill a late start with copies of the first frame.
-    argv.pair("-fps_mode", "passthrough");
-    argv.pair("-enc_time_base", video.time_base);
+    argv.pair("-fps_mode:v", "passthrough");
+    // The specifier matters: without it the sound's encoder gets these ticks too, and `-t` then cuts it (measured
+    // with 5.1.9: one AAC frame left of a second).
+    argv.pair("-enc_time_base:v", video.time_base);
     if matches!(container, Container::Mp4 | Container::Mov) {
         argv.pair("-video_track_timescale", timescale(video.time_base.den()));
         if video.codec == VideoCodec::Hevc {

@@ -48,12 +48,13 @@ fn whole(fps: u32) -> Rational {
     Rational::new(fps, 1).unwrap_or(Rational::ONE)
 }
 
+/// Half the rate until it fits; a rate only a little above the limit (30.3 of a jittery phone clip) loses those few
+/// frames instead of every second one.
 fn halved_below(mut rate: Rational, max: u32) -> Rational {
-    // The small surplus lets 60000/1001-like measurements of a nominal 60 (60.003) pass unhalved.
-    while rate.as_f64() > f64::from(max) * 1.001 {
+    while rate.as_f64() > f64::from(max) * 1.05 {
         rate = rate.halved();
     }
-    rate
+    if rate.as_f64() > f64::from(max) { whole(max) } else { rate }
 }
 
 /// Ticks that hold every tick of the source exactly and are not too coarse for B-frame delays.
