@@ -31,7 +31,11 @@ impl Limits {
     /// Those of the source limits.
     #[must_use]
     pub const fn new(source: &SourceLimits, threads: Option<NonZeroU16>) -> Self {
-        Self { threads, max_pixels: source.max_pixels, max_streams: source.max_streams }
+        Self {
+            threads,
+            max_pixels: source.max_pixels,
+            max_streams: source.max_streams,
+        }
     }
 }
 
@@ -205,7 +209,10 @@ impl Argv {
         self.0.push(flag.into());
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "callers pass texts and numbers, owned and borrowed, alike")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass texts and numbers, owned and borrowed, alike"
+    )]
     fn pair(&mut self, option: &str, value: impl ToString) {
         self.0.extend([option.to_owned(), value.to_string()]);
     }

@@ -23,8 +23,15 @@ pub struct BitRate(u32);
 impl BitRate {
     /// From bit/s.
     pub const fn new(bits: u64) -> Result<Self, InvalidUnit> {
-        #[expect(clippy::cast_possible_truncation, reason = "checked against a bound far below u32::MAX")]
-        if bits >= 1_000 && bits <= 1_000_000_000 { Ok(Self(bits as u32)) } else { Err(InvalidUnit::BitRate) }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "checked against a bound far below u32::MAX"
+        )]
+        if bits >= 1_000 && bits <= 1_000_000_000 {
+            Ok(Self(bits as u32))
+        } else {
+            Err(InvalidUnit::BitRate)
+        }
     }
 
     /// Bit/s.
@@ -58,7 +65,11 @@ impl FromStr for BitRate {
             return Err(InvalidUnit::BitRate);
         }
         let number: f64 = digits.parse().map_err(|_| InvalidUnit::BitRate)?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no sign, saturating, then range-checked")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "no sign, saturating, then range-checked"
+        )]
         Self::new((number * scale).round() as u64)
     }
 }
@@ -98,7 +109,11 @@ impl BoxSize {
     /// Checks the sides.
     pub fn new(width: u32, height: u32) -> Result<Self, InvalidUnit> {
         let fits = |side| (16..=16_384).contains(&side);
-        if fits(width) && fits(height) { Ok(Self { width, height }) } else { Err(InvalidUnit::Box) }
+        if fits(width) && fits(height) {
+            Ok(Self { width, height })
+        } else {
+            Err(InvalidUnit::Box)
+        }
     }
 
     /// Width, pixels.
@@ -116,7 +131,10 @@ impl BoxSize {
     /// Width and height exchanged.
     #[must_use]
     pub const fn turned(self) -> Self {
-        Self { width: self.height, height: self.width }
+        Self {
+            width: self.height,
+            height: self.width,
+        }
     }
 }
 
@@ -154,13 +172,21 @@ mod tests {
 
     #[test]
     fn bit_rates_in_every_spelling() {
-        for (text, bits) in [("2500k", 2_500_000), ("2.5M", 2_500_000), ("2500000", 2_500_000), ("96k", 96_000)] {
+        for (text, bits) in [
+            ("2500k", 2_500_000),
+            ("2.5M", 2_500_000),
+            ("2500000", 2_500_000),
+            ("96k", 96_000),
+        ] {
             assert_eq!(text.parse::<BitRate>().unwrap().bits(), bits);
         }
         for bad in ["", "k", "-1k", "1e6", "2.5", ".5M", "5.M", "9999M", "nan", "1 M"] {
             assert!(bad.parse::<BitRate>().is_err(), "{bad:?}");
         }
-        assert_eq!(serde_json::from_str::<BitRate>("\"128k\"").unwrap(), serde_json::from_str("128000").unwrap());
+        assert_eq!(
+            serde_json::from_str::<BitRate>("\"128k\"").unwrap(),
+            serde_json::from_str("128000").unwrap()
+        );
         assert!(serde_json::from_str::<BitRate>("-5").is_err());
     }
 

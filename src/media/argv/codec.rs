@@ -38,7 +38,16 @@ fn x264(argv: &mut Argv, video: &VideoPlan) {
     }
     // Caption bytes of the source would be garbled by any change of rate (MEDIA-RULES §1.13).
     argv.pair("-a53cc:v", 0);
-    argv.pair("-x264-params", params(&[("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".into())], video));
+    argv.pair(
+        "-x264-params",
+        params(
+            &[
+                ("keyint", video.keyframe_interval.to_string()),
+                ("open-gop", "0".into()),
+            ],
+            video,
+        ),
+    );
 }
 
 fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
@@ -47,7 +56,10 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
     if let Some(profile) = video.profile {
         argv.pair("-profile:v", profile);
     }
-    let mut list = vec![("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".to_owned())];
+    let mut list = vec![
+        ("keyint", video.keyframe_interval.to_string()),
+        ("open-gop", "0".to_owned()),
+    ];
     if let Some(level) = video.level {
         list.push(("level-idc", level.to_owned()));
     }
@@ -55,7 +67,11 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         list.push(("bframes", bframes.to_string()));
     }
     let side = video.width.min(video.height);
-    if let Some(ctu) = CTU.into_iter().find(|ctu| *ctu <= side).filter(|ctu| *ctu < CTU[0]) {
+    if let Some(ctu) = CTU
+        .into_iter()
+        .find(|ctu| *ctu <= side)
+        .filter(|ctu| *ctu < CTU[0])
+    {
         list.push(("ctu", ctu.to_string()));
     }
     match threads.map(NonZeroU16::get) {
@@ -94,7 +110,11 @@ fn svt(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         Rate::Crf { .. } | Rate::CappedCrf { .. } => capped_rate(argv, video.rate),
     }
     argv.pair("-g:v", video.keyframe_interval);
-    let mut list = vec!["tune=0".to_owned(), "irefresh-type=2".to_owned(), "scd=0".to_owned()];
+    let mut list = vec![
+        "tune=0".to_owned(),
+        "irefresh-type=2".to_owned(),
+        "scd=0".to_owned(),
+    ];
     if let Some(threads) = threads {
         list.push(format!("lp={threads}"));
     }
