@@ -12,7 +12,8 @@ mod sound;
 mod timing;
 
 use crate::domain::preset::{
-    AV1_MIN_SIDE, AudioCodec, BitDepth, Container, Deinterlace, EncodeSpec, Profile, Rate, Speed, VideoCodec, VideoSpec,
+    AV1_MIN_SIDE, AudioCodec, BitDepth, Container, Deinterlace, EncodeSpec, Profile, Rate, Speed, VideoCodec,
+    VideoSpec,
 };
 use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational, VideoStream};
 
@@ -32,7 +33,10 @@ pub struct Policy {
 impl Default for Policy {
     /// 12 hours (the default of [`crate::domain::limits::SourceLimits`]) and 60 fps.
     fn default() -> Self {
-        Self { max_seconds: 12.0 * 3600.0, max_frame_rate: 60 }
+        Self {
+            max_seconds: 12.0 * 3600.0,
+            max_frame_rate: 60,
+        }
     }
 }
 
@@ -55,7 +59,9 @@ impl EncodePlan {
     pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<OutputIndex>)> {
         let mut passes: Vec<(&AudioPlan, Vec<OutputIndex>)> = Vec::new();
         for output in &self.outputs {
-            let Some(audio) = output.audio.as_ref().filter(|a| a.loudness.is_some()) else { continue };
+            let Some(audio) = output.audio.as_ref().filter(|a| a.loudness.is_some()) else {
+                continue;
+            };
             match passes.iter_mut().find(|(known, _)| known.sounds_like(audio)) {
                 Some((_, users)) => users.push(output.index),
                 None => passes.push((audio, vec![output.index])),
@@ -189,22 +195,36 @@ pub fn plan(
     outputs: &[(OutputIndex, EncodeSpec)],
     policy: &Policy,
 ) -> Result<EncodePlan, (OutputIndex, Failure)> {
-    let planned: Result<Vec<OutputPlan>, _> =
-        outputs.iter().map(|(index, spec)| output(info, *index, spec, policy).map_err(|f| (*index, f))).collect();
+    let planned: Result<Vec<OutputPlan>, _> = outputs
+        .iter()
+        .map(|(index, spec)| output(info, *index, spec, policy).map_err(|f| (*index, f)))
+        .collect();
     let outputs = planned?;
     let expected_seconds = timing::expected_seconds(info, &outputs);
     let max_seconds = timing::cap(expected_seconds, policy);
-    Ok(EncodePlan { outputs, expected_seconds, max_seconds })
+    Ok(EncodePlan {
+        outputs,
+        expected_seconds,
+        max_seconds,
+    })
 }
 
-fn output(info: &MediaInfo, index: OutputIndex, spec: &EncodeSpec, policy: &Policy) -> Result<OutputPlan, Failure> {
+fn output(
+    info: &MediaInfo,
+    index: OutputIndex,
+    spec: &EncodeSpec,
+    policy: &Policy,
+) -> Result<OutputPlan, Failure> {
     let mut warnings = Vec::new();
     let video = match &spec.video {
         None => None,
         Some(wanted) => {
-            let stream = info
-                .main_video()
-                .ok_or_else(|| Failure::new(Code::NoVideoStream, "the output needs a picture and the source has none"))?;
+            let stream = info.main_video().ok_or_else(|| {
+                Failure::new(
+                    Code::NoVideoStream,
+                    "the output needs a picture and the source has none",
+                )
+            })?;
             Some(picture(stream, wanted, policy, &mut warnings)?)
         }
     };
@@ -213,12 +233,22 @@ fn output(info: &MediaInfo, index: OutputIndex, spec: &EncodeSpec, policy: &Poli
         (Some(wanted), Some(stream)) => Some(sound::plan(stream, wanted)),
         // Without a picture there would be nothing left to write.
         (Some(wanted), None) if wanted.required || video.is_none() => {
-            return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
+            return Err(Failure::new(
+                Code::NoAudioStream,
+                "the output needs sound and the source has none",
+            ));
         }
         (Some(_), None) => None,
     };
     let file_name = format!("out-{index}.{}", spec.container.extension());
-    Ok(OutputPlan { index, container: spec.container, file_name, video, audio, warnings })
+    Ok(OutputPlan {
+        index,
+        container: spec.container,
+        file_name,
+        video,
+        audio,
+        warnings,
+    })
 }
 
 fn picture(
@@ -228,12 +258,17 @@ fn picture(
     warnings: &mut Vec<String>,
 ) -> Result<VideoPlan, Failure> {
     if stream.width == 0 || stream.height == 0 {
-        return Err(Failure::new(Code::MediaUnsupported, "the source does not say how large its picture is"));
+        return Err(Failure::new(
+            Code::MediaUnsupported,
+            "the source does not say how large its picture is",
+        ));
     }
     let geometry = size::fit(stream, spec);
     let (width, height) = (geometry.width, geometry.height);
     if spec.codec == VideoCodec::Av1 && (width < AV1_MIN_SIDE || height < AV1_MIN_SIDE) {
-        let message = format!("av1 needs at least {AV1_MIN_SIDE}x{AV1_MIN_SIDE} pixels; this picture is {width}x{height}");
+        let message = format!(
+            "av1 needs at least {AV1_MIN_SIDE}x{AV1_MIN_SIDE} pixels; this picture is {width}x{height}"
+        );
         return Err(Failure::new(Code::MediaUnsupported, message));
     }
     if geometry.not_upscaled {

@@ -78,7 +78,10 @@ pub enum InvalidPreset {
 
 impl InvalidPreset {
     fn field(path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Field { path: path.into(), reason: reason.into() }
+        Self::Field {
+            path: path.into(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -105,8 +108,8 @@ impl Presets {
     /// # Errors
     /// Every fault of the document; nothing of it is used then.
     pub fn with_document(mut self, toml_text: &str) -> Result<Self, Vec<InvalidPreset>> {
-        let document: Document =
-            toml::from_str(toml_text).map_err(|err| vec![InvalidPreset::Syntax(err.to_string().trim().to_owned())])?;
+        let document: Document = toml::from_str(toml_text)
+            .map_err(|err| vec![InvalidPreset::Syntax(err.to_string().trim().to_owned())])?;
         let mut faults = Vec::new();
         let mut waiting = BTreeMap::new();
         for (text, body) in document.presets {
@@ -136,7 +139,9 @@ impl Presets {
                 break;
             }
             for name in ready {
-                let Some(raw) = waiting.remove(&name) else { continue };
+                let Some(raw) = waiting.remove(&name) else {
+                    continue;
+                };
                 match self.finish(&name, raw) {
                     Ok(entry) => {
                         self.entries.insert(name, entry);
@@ -146,7 +151,10 @@ impl Presets {
             }
         }
         for name in waiting.keys() {
-            faults.push(InvalidPreset::field(format!("presets.{name}.extends"), "the presets extend each other in a circle"));
+            faults.push(InvalidPreset::field(
+                format!("presets.{name}.extends"),
+                "the presets extend each other in a circle",
+            ));
         }
         if faults.is_empty() { Ok(self) } else { Err(faults) }
     }
@@ -156,19 +164,26 @@ impl Presets {
         if let Some(parent) = &raw.extends {
             let Some((_, spec)) = self.entries.get(parent) else {
                 let reason = format!("no preset is named \"{parent}\"");
-                return Err(vec![InvalidPreset::field(format!("presets.{name}.extends"), reason)]);
+                return Err(vec![InvalidPreset::field(
+                    format!("presets.{name}.extends"),
+                    reason,
+                )]);
             };
             document = as_document(spec);
         }
         let mut body = raw.body;
         let mut faults = merge::spell_out(&mut body);
         merge::over(&mut document, body);
-        let spec = read::encode_spec(document).map_err(|more| faults.extend(more)).ok();
+        let spec = read::encode_spec(document)
+            .map_err(|more| faults.extend(more))
+            .ok();
         match spec {
             Some(spec) if faults.is_empty() => Ok((raw.description, spec)),
             _ => Err(faults
                 .into_iter()
-                .map(|f| InvalidPreset::field(format!("presets.{name}{}", f.pointer.replace('/', ".")), f.detail))
+                .map(|f| {
+                    InvalidPreset::field(format!("presets.{name}{}", f.pointer.replace('/', ".")), f.detail)
+                })
                 .collect()),
         }
     }
@@ -191,7 +206,9 @@ impl Presets {
 
     /// All presets by name.
     pub fn iter(&self) -> impl Iterator<Item = (&PresetName, &str, &EncodeSpec)> {
-        self.entries.iter().map(|(name, (description, spec))| (name, description.as_str(), spec))
+        self.entries
+            .iter()
+            .map(|(name, (description, spec))| (name, description.as_str(), spec))
     }
 
     /// Up to three names that a misspelt one may have meant, likeliest first.
@@ -200,8 +217,11 @@ impl Presets {
         /// Jaro-Winkler similarity below which a suggestion would only puzzle.
         const ALIKE: f64 = 0.75;
         let name = name.to_ascii_lowercase();
-        let mut ranked: Vec<_> =
-            self.entries.keys().map(|known| (strsim::jaro_winkler(&name, known.as_str()), known)).collect();
+        let mut ranked: Vec<_> = self
+            .entries
+            .keys()
+            .map(|known| (strsim::jaro_winkler(&name, known.as_str()), known))
+            .collect();
         ranked.retain(|(likeness, _)| *likeness >= ALIKE);
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.into_iter().take(3).map(|(_, known)| known).collect()
@@ -214,7 +234,11 @@ impl Presets {
     ///
     /// # Errors
     /// Every fault, with pointers relative to the output object.
-    pub fn resolve(&self, name: Option<&str>, mut overrides: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
+    pub fn resolve(
+        &self,
+        name: Option<&str>,
+        mut overrides: Map<String, Value>,
+    ) -> Result<EncodeSpec, Vec<Fault>> {
         let mut faults = merge::spell_out(&mut overrides);
         let mut document = Map::new();
         if let Some(name) = name {
@@ -226,7 +250,10 @@ impl Presets {
                 && container.as_str() != Some(preset.container.extension())
             {
                 let kept = preset.container.extension();
-                faults.push(Fault::new("/container", format!("the preset's container ({kept}) cannot be changed")));
+                faults.push(Fault::new(
+                    "/container",
+                    format!("the preset's container ({kept}) cannot be changed"),
+                ));
             }
             document = as_document(preset);
         }
@@ -267,10 +294,14 @@ struct Raw {
 fn read_entry(text: &str, body: Value) -> Result<(PresetName, Raw), Vec<InvalidPreset>> {
     let name = PresetName::from_str(text).map_err(|err| vec![err])?;
     let Value::Object(mut body) = body else {
-        return Err(vec![InvalidPreset::field(format!("presets.{name}"), "is not a table")]);
+        return Err(vec![InvalidPreset::field(
+            format!("presets.{name}"),
+            "is not a table",
+        )]);
     };
     let mut faults = Vec::new();
-    let mut field = |key: &str, reason: &str| faults.push(InvalidPreset::field(format!("presets.{name}.{key}"), reason));
+    let mut field =
+        |key: &str, reason: &str| faults.push(InvalidPreset::field(format!("presets.{name}.{key}"), reason));
     let description = match body.remove("description") {
         None => String::new(),
         Some(Value::String(text)) => text,
@@ -297,7 +328,19 @@ fn read_entry(text: &str, body: Value) -> Result<(PresetName, Raw), Vec<InvalidP
             false
         }
     };
-    if faults.is_empty() { Ok((name, Raw { description, extends, replace, body })) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok((
+            name,
+            Raw {
+                description,
+                extends,
+                replace,
+                body,
+            },
+        ))
+    } else {
+        Err(faults)
+    }
 }
 
 fn as_document(spec: &EncodeSpec) -> Map<String, Value> {

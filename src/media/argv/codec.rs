@@ -25,7 +25,7 @@ pub(super) fn video(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU
 }
 
 fn x264(argv: &mut Argv, video: &VideoPlan) {
-    argv.pair("-preset", x26x_preset(video.speed));
+    argv.pair("-preset:v", x26x_preset(video.speed));
     capped_rate(argv, video.rate);
     if let Some(profile) = video.profile {
         argv.pair("-profile:v", profile);
@@ -34,20 +34,32 @@ fn x264(argv: &mut Argv, video: &VideoPlan) {
         argv.pair("-level:v", level);
     }
     if let Some(bframes) = video.bframes {
-        argv.pair("-bf", bframes);
+        argv.pair("-bf:v", bframes);
     }
     // Caption bytes of the source would be garbled by any change of rate (MEDIA-RULES §1.13).
-    argv.pair("-a53cc", 0);
-    argv.pair("-x264-params", params(&[("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".into())], video));
+    argv.pair("-a53cc:v", 0);
+    argv.pair(
+        "-x264-params",
+        params(
+            &[
+                ("keyint", video.keyframe_interval.to_string()),
+                ("open-gop", "0".into()),
+            ],
+            video,
+        ),
+    );
 }
 
 fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
-    argv.pair("-preset", x26x_preset(video.speed));
+    argv.pair("-preset:v", x26x_preset(video.speed));
     capped_rate(argv, video.rate);
     if let Some(profile) = video.profile {
         argv.pair("-profile:v", profile);
     }
-    let mut list = vec![("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".to_owned())];
+    let mut list = vec![
+        ("keyint", video.keyframe_interval.to_string()),
+        ("open-gop", "0".to_owned()),
+    ];
     if let Some(level) = video.level {
         list.push(("level-idc", level.to_owned()));
     }
@@ -55,7 +67,11 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         list.push(("bframes", bframes.to_string()));
     }
     let side = video.width.min(video.height);
-    if let Some(ctu) = CTU.into_iter().find(|ctu| *ctu <= side).filter(|ctu| *ctu < CTU[0]) {
+    if let Some(ctu) = CTU
+        .into_iter()
+        .find(|ctu| *ctu <= side)
+        .filter(|ctu| *ctu < CTU[0])
+    {
         list.push(("ctu", ctu.to_string()));
     }
     match threads.map(NonZeroU16::get) {
@@ -87,14 +103,18 @@ fn svt(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         Speed::Slow => 6,
         Speed::Slower => 4,
     };
-    argv.pair("-preset", preset);
+    argv.pair("-preset:v", preset);
     match video.rate {
         // SVT-AV1 takes a ceiling with constant quality only.
         Rate::Bitrate { target, .. } => argv.pair("-b:v", target),
         Rate::Crf { .. } | Rate::CappedCrf { .. } => capped_rate(argv, video.rate),
     }
-    argv.pair("-g", video.keyframe_interval);
-    let mut list = vec!["tune=0".to_owned(), "irefresh-type=2".to_owned(), "scd=0".to_owned()];
+    argv.pair("-g:v", video.keyframe_interval);
+    let mut list = vec![
+        "tune=0".to_owned(),
+        "irefresh-type=2".to_owned(),
+        "scd=0".to_owned(),
+    ];
     if let Some(threads) = threads {
         list.push(format!("lp={threads}"));
     }
@@ -114,17 +134,17 @@ fn vpx(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
     argv.pair("-cpu-used", cpu_used);
     match video.rate {
         Rate::Crf { crf } => {
-            argv.pair("-crf", crf);
+            argv.pair("-crf:v", crf);
             argv.pair("-b:v", 0);
         }
         // Constrained quality: with a quality, libvpx reads the bit rate as the ceiling.
         Rate::CappedCrf { crf, max, .. } => {
-            argv.pair("-crf", crf);
+            argv.pair("-crf:v", crf);
             argv.pair("-b:v", max);
         }
         Rate::Bitrate { .. } => capped_rate(argv, video.rate),
     }
-    argv.pair("-g", video.keyframe_interval);
+    argv.pair("-g:v", video.keyframe_interval);
     // Tiles are at least 256 pixels wide; more of them only cost bits.
     let tile_columns = match video.width {
         0..=639 => 0,
@@ -141,14 +161,14 @@ fn vpx(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
 /// `-crf`, `-b:v` and the ceiling, with the documented defaults (1.5 × target, 2 × ceiling).
 fn capped_rate(argv: &mut Argv, rate: Rate) {
     let mut ceiling = |max: BitRate, buffer: Option<BitRate>| {
-        argv.pair("-maxrate", max);
-        argv.pair("-bufsize", buffer.unwrap_or(max.percent(200)));
+        argv.pair("-maxrate:v", max);
+        argv.pair("-bufsize:v", buffer.unwrap_or(max.percent(200)));
     };
     match rate {
-        Rate::Crf { crf } => argv.pair("-crf", crf),
+        Rate::Crf { crf } => argv.pair("-crf:v", crf),
         Rate::CappedCrf { crf, max, buffer } => {
             ceiling(max, buffer);
-            argv.pair("-crf", crf);
+            argv.pair("-crf:v", crf);
         }
         Rate::Bitrate { target, max, buffer } => {
             ceiling(max.unwrap_or(target.percent(150)), buffer);

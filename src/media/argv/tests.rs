@@ -1,1 +1,265 @@
+use std::path::PathBuf;
 
+use serde_json::json;
+
+use super::*;
+use crate::domain::preset::{EncodeSpec, Presets};
+use crate::domain::{ColorRange, ColorSpace, FieldOrder, MediaInfo, Rational, Rotation, VideoStream};
+use crate::media::plan::tests::{audio, media, spec, tags, video};
+use crate::media::plan::{Policy, plan};
+
+fn file() -> Input {
+    Input::File(PathBuf::from("/work/in"))
+}
+
+/// One option and its value per line.
+fn lines(argv: &[String]) -> String {
+    let mut text = String::new();
+    for word in argv {
+        let option =
+            word.starts_with('-') && !word[1..].starts_with(|c: char| c.is_ascii_digit()) && word.len() > 1;
+        let place = word.starts_with("file:out");
+        text.push_str(if text.is_empty() {
+            ""
+        } else if option || place {
+            "\n"
+        } else {
+            " "
+        });
+        text.push_str(word);
+    }
+    text
+}
+
+fn encoded(info: &MediaInfo, specs: &[EncodeSpec], limits: &Limits) -> Vec<String> {
+    let outputs: Vec<_> = (0..).map(OutputIndex).zip(specs.iter().cloned()).collect();
+    let plan = plan(info, &outputs, &Policy::default()).unwrap();
+    let gains = plan
+        .loudness_passes()
+        .into_iter()
+        .flat_map(|(_, users)| users)
+        .map(|i| (i, -3.25))
+        .collect();
+    let input = file();
+    encode(
+        &plan,
+        &Reading {
+            input: &input,
+            demuxer: info.container,
+            limits,
+        },
+        &gains,
+    )
+}
+
+/// What follows the input: the part that presets and sources decide.
+fn tail(argv: &[String]) -> &[String] {
+    let input = argv.iter().position(|word| word == "-i").unwrap();
+    &argv[input + 2..]
+}
+
+/// A 1080p landscape film, a phone's portrait clip in P3 full range, HLG, and interlaced standard definition in TS.
+fn sources() -> Vec<(&'static str, MediaInfo)> {
+    let film = VideoStream {
+        frame_rate: Rational::new(24_000, 1001).ok(),
+        ..video(1920, 1080)
+    };
+    let phone = VideoStream {
+        rotation: Rotation::Cw90,
+        pix_fmt: "yuvj420p".into(),
+        color: ColorSpace {
+            range: Some(ColorRange::Full),
+            ..tags("smpte432", "bt709", "smpte170m")
+        },
+        frame_rate: Rational::new(60, 1).ok(),
+        variable_rate: true,
+        time_base: Rational::new(1, 600).unwrap(),
+        ..video(1280, 720)
+    };
+    let hlg = VideoStream {
+        codec: "hevc".into(),
+        pix_fmt: "yuv420p10le".into(),
+        bit_depth: 10,
+        color: tags("bt2020", "arib-std-b67", "bt2020nc"),
+        time_base: Rational::new(1, 90_000).unwrap(),
+        ..video(3840, 2160)
+    };
+    let broadcast = VideoStream {
+        codec: "mpeg2video".into(),
+        sar: Rational::new(64, 45).unwrap(),
+        field_order: FieldOrder::TopFirst,
+        color: ColorSpace::default(),
+        frame_rate: Rational::new(25, 1).ok(),
+        time_base: Rational::new(1, 90_000).unwrap(),
+        start_seconds: Some(1.4),
+        ..video(720, 576)
+    };
+    vec![
+        ("film", media(vec![film], vec![audio(6)])),
+        ("phone", media(vec![phone], vec![audio(1)])),
+        ("hlg", media(vec![hlg], vec![])),
+        (
+            "broadcast",
+            MediaInfo {
+                container: Demuxer::Mpegts,
+                ..media(vec![broadcast], vec![audio(2)])
+            },
+        ),
+    ]
+}
+
+#[test]
+fn every_preset_over_typical_sources() {
+    for (name, _, preset) in Presets::builtin().iter() {
+        let text: Vec<_> = sources()
+            .iter()
+            .map(|(source, info)| {
+                let argv = encoded(info, std::slice::from_ref(preset), &Limits::default());
+                format!("# {source}\n{}\n", lines(tail(&argv)))
+            })
+            .collect();
+        insta::assert_snapshot!(name.as_str(), text.join("\n"));
+    }
+}
+
+#[test]
+fn the_whole_line_with_one_thread() {
+    let (_, info) = sources().remove(3);
+    let limits = Limits {
+        threads: NonZeroU16::new(1),
+        ..Limits::default()
+    };
+    let preset = |name: &str| spec(Some(name), json!({}));
+    insta::assert_snapshot!(
+        "whole_line",
+        lines(&encoded(
+            &info,
+            &[preset("1080p_hevc"), preset("1080p_av1"), preset("1080p_vp9")],
+            &limits
+        ))
+    );
+}
+
+#[test]
+fn outputs_share_one_decode_and_what_begins_alike() {
+    let (_, info) = sources().remove(3);
+    let specs = [
+        spec(Some("720p_h264"), json!({})),
+        spec(Some("proxy_360p"), json!({})),
+        spec(None, json!({"container": "mp4", "audio": {"codec": "aac"}})),
+    ];
+    let argv = encoded(&info, &specs, &Limits::default());
+    let graph = argv
+        .iter()
+        .position(|word| word == "-filter_complex")
+        .map(|at| argv[at + 1].clone())
+        .unwrap();
+    assert!(
+        graph.starts_with(
+            "[0:0]bwdif=mode=send_frame:parity=auto:deint=interlaced,split=2[s0][s1];[s0]scale="
+        ),
+        "{graph}"
+    );
+    assert!(graph.ends_with("[v1]"), "{graph}");
+    let maps: Vec<_> = argv
+        .windows(2)
+        .filter(|w| w[0] == "-map")
+        .map(|w| w[1].as_str())
+        .collect();
+    assert_eq!(maps, ["[v0]", "0:1", "[v1]", "0:1", "0:1"]);
+    assert_eq!(argv.iter().filter(|word| *word == "-i").count(), 1);
+}
+
+#[test]
+fn equal_pictures_are_made_once() {
+    let (_, info) = sources().remove(0);
+    let same = |container: &str| {
+        spec(
+            None,
+            json!({"container": container, "video": {"codec": "h264", "box": "640x360"}}),
+        )
+    };
+    let argv = encoded(&info, &[same("mp4"), same("mkv")], &Limits::default());
+    let graph = argv
+        .iter()
+        .position(|word| word == "-filter_complex")
+        .map(|at| argv[at + 1].clone())
+        .unwrap();
+    assert!(graph.ends_with("setsar=1,split=2[v0][v1]"), "{graph}");
+}
+
+#[test]
+fn rate_modes() {
+    let (_, info) = sources().remove(0);
+    let rates = |container: &str, codec: &str, rate: serde_json::Value| {
+        let argv = encoded(
+            &info,
+            &[spec(
+                None,
+                json!({"container": container, "video": {"codec": codec, "rate": rate}}),
+            )],
+            &Limits::default(),
+        );
+        let picked = argv
+            .windows(2)
+            .filter(|w| ["-crf:v", "-b:v", "-maxrate:v", "-bufsize:v"].contains(&w[0].as_str()));
+        picked.map(|w| w.join(" ")).collect::<Vec<_>>().join(" ")
+    };
+    let bitrate = json!({"mode": "bitrate", "target": "1M"});
+    let capped = json!({"mode": "capped_crf", "crf": 30, "max": "1M"});
+    assert_eq!(
+        rates("mp4", "h264", bitrate.clone()),
+        "-maxrate:v 1500000 -bufsize:v 3000000 -b:v 1000000"
+    );
+    assert_eq!(
+        rates("mp4", "hevc", capped.clone()),
+        "-maxrate:v 1000000 -bufsize:v 2000000 -crf:v 30"
+    );
+    assert_eq!(rates("mp4", "av1", bitrate), "-b:v 1000000");
+    assert_eq!(rates("webm", "vp9", capped), "-crf:v 30 -b:v 1000000");
+    assert_eq!(
+        rates("webm", "vp9", json!({"mode": "crf", "crf": 30})),
+        "-crf:v 30 -b:v 0"
+    );
+}
+
+#[test]
+fn sources_are_opened_by_force_and_nothing_else() {
+    let limits = Limits::default();
+    let url = "http://127.0.0.1:40000/0123456789abcdef/in";
+    let input = Input::Loopback { url: url.to_owned() };
+    let reading = Reading {
+        input: &input,
+        demuxer: Demuxer::Mpegts,
+        limits: &limits,
+    };
+    insta::assert_snapshot!("loopback_input", lines(&input_options(&reading, LookAhead::Far)));
+    let input = file();
+    let reading = Reading {
+        input: &input,
+        demuxer: Demuxer::Mov,
+        limits: &limits,
+    };
+    insta::assert_snapshot!("file_input", lines(&input_options(&reading, LookAhead::Near)));
+}
+
+#[test]
+fn the_measuring_pass_hears_what_the_encoder_will() {
+    let (_, info) = sources().remove(0);
+    let outputs = [(OutputIndex(0), spec(Some("web_1080p"), json!({})))];
+    let plan = plan(&info, &outputs, &Policy::default()).unwrap();
+    let (input, limits) = (file(), Limits::default());
+    let reading = Reading {
+        input: &input,
+        demuxer: info.container,
+        limits: &limits,
+    };
+    let (sound, _) = plan.loudness_passes().remove(0);
+    let argv = loudness(sound, &reading);
+    insta::assert_snapshot!("loudness", lines(tail(&argv)));
+    let ungained = encode(&plan, &reading, &Gains::new());
+    assert!(
+        !ungained.iter().any(|word| word.contains("volume=")),
+        "{ungained:?}"
+    );
+}
