@@ -229,7 +229,7 @@ impl Destinations {
     /// destination itself.
     pub async fn commit(&self, handle: &Handle) -> Result<Committed, Failure> {
         let Handle::V1(staged) = handle;
-        let committed = self.committed(staged);
+        let committed = Self::committed(staged);
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
             Resolved::Object {
@@ -253,7 +253,7 @@ impl Destinations {
             }
         };
         Ok(if was_committed {
-            HandleFate::Committed(self.committed(staged))
+            HandleFate::Committed(Self::committed(staged))
         } else {
             HandleFate::Dead
         })
@@ -383,6 +383,7 @@ impl Destinations {
                         key,
                         id: upload,
                         publication: staged.publication,
+                        size: staged.size,
                     };
                     Ok(Resolved::Object {
                         bucket: known,
@@ -395,7 +396,7 @@ impl Destinations {
         }
     }
 
-    fn committed(&self, staged: &Staged) -> Committed {
+    fn committed(staged: &Staged) -> Committed {
         let url = match &staged.place {
             Place::Local { root, path, .. } => {
                 Url::from_file_path(root.join(path.as_str())).map_or_else(|()| String::new(), String::from)
