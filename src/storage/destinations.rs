@@ -76,6 +76,20 @@ pub enum Fencing {
     Broken,
 }
 
+/// The configured storage as the source side reads it (`storage` sources).
+#[derive(Debug, Clone)]
+pub enum Reading {
+    /// Files below a folder.
+    Folder(PathBuf),
+    /// Objects of a bucket.
+    Objects {
+        /// The bucket, with its clients shared.
+        store: Arc<dyn object_store::ObjectStore>,
+        /// Put before every key.
+        prefix: Option<ObjectPath>,
+    },
+}
+
 /// All configured destinations. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Destinations {
@@ -296,6 +310,18 @@ impl Destinations {
             }
         };
         Ok(if works { Fencing::Works } else { Fencing::Broken })
+    }
+
+    /// The storage for reading sources from.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        match &self.inner.storage {
+            Configured::Folder(root) => Reading::Folder(root.path().to_owned()),
+            Configured::Bucket(bucket) => Reading::Objects {
+                store: bucket.reader(),
+                prefix: bucket.prefix().cloned(),
+            },
+        }
     }
 
     /// Finds the place a destination names.

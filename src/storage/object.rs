@@ -13,6 +13,7 @@ mod parts;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
@@ -206,6 +207,15 @@ impl Bucket {
 
     pub(super) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
+    }
+
+    pub(super) const fn prefix(&self) -> Option<&ObjectPath> {
+        self.prefix.as_ref()
+    }
+
+    /// The client without special headers.
+    pub(super) fn reader(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.reading.clone())
     }
 
     /// The whole key of a client's path.

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 
 use super::{Error, hash_file, hex, inline_folder, local, make_folder, upload_folder};
-use crate::domain::{Code, Failure, ObjectPath, UploadId};
+use crate::domain::{Code, Failure, ObjectPath, Source, UploadId};
 
 /// A client that sends nothing for so long has gone.
 const IDLE: Duration = Duration::from_mins(1);
@@ -245,6 +245,16 @@ impl Uploads {
     /// Removes an inline source; one that is not there is fine.
     pub async fn remove_inline(&self, key: &ObjectPath) -> Result<(), UploadError> {
         remove(self.inline_path(key)).await
+    }
+
+    /// Removes what this server keeps for a source that no job needs any more, which is nothing for the kinds whose
+    /// bytes belong to somebody else.
+    pub async fn remove_source(&self, source: &Source) -> Result<(), UploadError> {
+        match source {
+            Source::Upload { id } => self.remove(*id).await,
+            Source::Inline { key, .. } => self.remove_inline(key).await,
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Ok(()),
+        }
     }
 
     /// Removes parts that a crash left behind, below both folders; returns how many. Parts that are being written are

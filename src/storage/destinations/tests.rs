@@ -292,6 +292,20 @@ on_both! {
         assert!(matches!(open(ByteRange::Whole).await, Err(ReadError::Gone)));
     }
 
+    async fn the_source_side_reads_the_same_storage(desk) {
+        let handle = desk.stage(&storage("in/a", Overwrite::Replace), 1, &desk.file("x", b"abc")).await;
+        desk.destinations.commit(&handle).await.unwrap();
+        let read = match desk.destinations.reading() {
+            Reading::Folder(root) => std::fs::read(root.join("in/a")).unwrap(),
+            Reading::Objects { store, prefix } => {
+                let key = object_store::path::Path::parse(format!("{}/in/a", prefix.unwrap())).unwrap();
+                let object = store.get_opts(&key, object_store::GetOptions::default()).await.unwrap();
+                object.bytes().await.unwrap().to_vec()
+            }
+        };
+        assert_eq!(read, b"abc");
+    }
+
     async fn doctor_finds_a_working_fence(desk) {
         assert_eq!(desk.destinations.reachable(publication(9)).await.unwrap(), Fencing::Works);
         assert_eq!(desk.leftovers(), Vec::<String>::new());
