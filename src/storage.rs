@@ -26,11 +26,9 @@ pub mod uploads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, StagedFile};
+pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, Reading, StagedFile};
 pub use handle::Handle;
-pub use object::{Acl, S3Settings};
-pub use gateway::{FetchLimits, Traffic};
-pub use policy::{AddressPolicy, AllowRule, InvalidRule};
+pub use object::{Acl, Addressing, S3Settings};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
 pub use uploads::{Received, UploadError, Uploads};
@@ -160,5 +158,32 @@ fn hash_file(file: &mut std::fs::File) -> std::io::Result<String> {
             0 => return Ok(hex(context.finish().as_ref())),
             n => context.update(&buffer[..n]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_makes_what_is_ours_and_refuses_what_is_missing_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings {
+            storage: StorageSettings::Local {
+                root: folder.path().join("data/storage"),
+            },
+            destination_roots: Vec::new(),
+            data_dir: folder.path().join("data"),
+        };
+        let storage = Storage::open(&settings).unwrap();
+        assert!(upload_folder(&settings.data_dir).is_dir() && inline_folder(&settings.data_dir).is_dir());
+        assert!(matches!(storage.destinations().reading(), Reading::Folder(root) if root.is_dir()));
+        settings.destination_roots.push(folder.path().join("unmounted"));
+        let error = Storage::open(&settings).unwrap_err();
+        assert!(
+            matches!(&error, Error::Folder { path, .. } if path.ends_with("unmounted")),
+            "{error}"
+        );
+        assert!(!folder.path().join("unmounted").exists());
     }
 }

@@ -76,6 +76,20 @@ pub enum Fencing {
     Broken,
 }
 
+/// The configured storage as the source side reads it (`storage` sources).
+#[derive(Debug, Clone)]
+pub enum Reading {
+    /// Files below a folder.
+    Folder(PathBuf),
+    /// Objects of a bucket.
+    Objects {
+        /// The bucket, with its clients shared.
+        store: Arc<dyn object_store::ObjectStore>,
+        /// Put before every key.
+        prefix: Option<ObjectPath>,
+    },
+}
+
 /// All configured destinations. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Destinations {
@@ -229,7 +243,7 @@ impl Destinations {
     /// destination itself.
     pub async fn commit(&self, handle: &Handle) -> Result<Committed, Failure> {
         let Handle::V1(staged) = handle;
-        let committed = self.committed(staged);
+        let committed = Self::committed(staged);
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
             Resolved::Object {
@@ -253,7 +267,7 @@ impl Destinations {
             }
         };
         Ok(if was_committed {
-            HandleFate::Committed(self.committed(staged))
+            HandleFate::Committed(Self::committed(staged))
         } else {
             HandleFate::Dead
         })
@@ -296,6 +310,18 @@ impl Destinations {
             }
         };
         Ok(if works { Fencing::Works } else { Fencing::Broken })
+    }
+
+    /// The storage for reading sources from.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        match &self.inner.storage {
+            Configured::Folder(root) => Reading::Folder(root.path().to_owned()),
+            Configured::Bucket(bucket) => Reading::Objects {
+                store: bucket.reader(),
+                prefix: bucket.prefix().cloned(),
+            },
+        }
     }
 
     /// Finds the place a destination names.
@@ -383,6 +409,7 @@ impl Destinations {
                         key,
                         id: upload,
                         publication: staged.publication,
+                        size: staged.size,
                     };
                     Ok(Resolved::Object {
                         bucket: known,
@@ -395,7 +422,7 @@ impl Destinations {
         }
     }
 
-    fn committed(&self, staged: &Staged) -> Committed {
+    fn committed(staged: &Staged) -> Committed {
         let url = match &staged.place {
             Place::Local { root, path, .. } => {
                 Url::from_file_path(root.join(path.as_str())).map_or_else(|()| String::new(), String::from)

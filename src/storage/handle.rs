@@ -57,7 +57,7 @@ pub enum Place {
         key: String,
         /// The upload's id.
         upload: String,
-        /// ETags of the parts in order; empty until everything was sent.
+        /// Entity tags of the parts in order; empty until everything was sent.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         parts: Vec<String>,
     },

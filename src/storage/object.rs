@@ -13,6 +13,7 @@ mod parts;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
@@ -118,7 +119,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             retries: 6,
-            within: Duration::from_secs(60),
+            within: Duration::from_mins(1),
             backoff: Duration::from_millis(100),
         }
     }
@@ -129,7 +130,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// The same for requests that carry a part. reqwest's read timeout starts when the request is *sent*, not when its body
 /// has left, so it bounds the upload of a whole part: 20 s would fail on every line below 13 Mbit/s (4 parts of 8 MiB
 /// at a time), 300 s works from 0.9 Mbit/s. S3 may also take minutes to answer Complete.
-const SEND_TIMEOUT: Duration = Duration::from_secs(300);
+const SEND_TIMEOUT: Duration = Duration::from_mins(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One configured bucket.
@@ -153,6 +154,16 @@ pub(super) struct Upload<'a> {
     pub(super) key: &'a str,
     pub(super) id: &'a str,
     pub(super) publication: PublicationId,
+    /// Bytes of the whole file.
+    pub(super) size: u64,
+}
+
+impl Upload<'_> {
+    /// Whether an object is what this upload became. The size is looked at too, because not every store sets metadata
+    /// and content in one step (s3s-fs writes the metadata first, and stops there when its disk is full).
+    fn became(&self, found: &Found) -> bool {
+        found.publication == Some(self.publication) && found.size == self.size
+    }
 }
 
 /// An object that is there.
@@ -198,6 +209,15 @@ impl Bucket {
         self.endpoint.as_deref()
     }
 
+    pub(super) const fn prefix(&self) -> Option<&ObjectPath> {
+        self.prefix.as_ref()
+    }
+
+    /// The client without special headers.
+    pub(super) fn reader(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.reading.clone())
+    }
+
     /// The whole key of a client's path.
     pub(super) fn key(&self, path: &ObjectPath) -> String {
         match &self.prefix {
@@ -232,14 +252,14 @@ impl Bucket {
             .map_err(|error| failure(&error))
     }
 
-    /// Sends the file's parts and returns their ETags. Nothing is cleaned up on failure or drop: the caller destroys
+    /// Sends the file's parts and returns their entity tags. Nothing is cleaned up on failure or drop: the caller destroys
     /// the handle.
     pub(super) async fn send(&self, upload: Upload<'_>, file: &StagedFile) -> Result<Vec<String>, Failure> {
         parts::send(&self.sending, &path(upload.key)?, upload.id, file).await
     }
 
     /// Completes an upload, or finds that it was completed before. `overwrite: fail` is checked first and, where the
-    /// store knows `If-None-Match` on Complete (AWS, MinIO, Ceph), enforced by it; elsewhere two publishers that commit
+    /// store knows `If-None-Match` on Complete (AWS, `MinIO`, Ceph), enforced by it; elsewhere two publishers that commit
     /// within the same moment can both pass the check, and the later one stays.
     pub(super) async fn commit(
         &self,
@@ -257,7 +277,7 @@ impl Bucket {
         let completed = match overwrite {
             Overwrite::Replace => self.complete(&self.sending, upload, parts).await,
             Overwrite::Fail => match self.find(upload.key).await? {
-                Some(found) if found.publication == Some(upload.publication) => return Ok(()),
+                Some(found) if upload.became(&found) => return Ok(()),
                 Some(_) => return Err(already_there()),
                 None => self.complete_new(upload, parts).await,
             },
@@ -265,7 +285,7 @@ impl Bucket {
         let Err(error) = completed else { return Ok(()) };
         // A lost answer and a repeated commit both look like a refused one until the object itself is asked.
         let found = self.find(upload.key).await;
-        if matches!(&found, Ok(Some(found)) if found.publication == Some(upload.publication)) {
+        if matches!(&found, Ok(Some(found)) if upload.became(found)) {
             return Ok(());
         }
         Err(match answer(&error) {
@@ -310,27 +330,25 @@ impl Bucket {
 
     /// Aborts an upload, for ever, and looks whether it had been completed.
     pub(super) async fn destroy(&self, upload: Upload<'_>) -> Result<Destroyed, Failure> {
-        let aborted = self
+        let gone = match self
             .reading
             .abort_multipart(&path(upload.key)?, &upload.id.to_owned())
-            .await;
-        let gone = match &aborted {
+            .await
+        {
             Ok(()) => Gone::Now,
-            Err(error) => match answer(error) {
+            Err(error) => match answer(&error) {
                 // Without its bucket an upload cannot be completed either.
                 Answer::NoSuchUpload | Answer::NoSuchBucket => Gone::Before,
-                _ => Gone::Unknown,
+                _ => Gone::Unknown(error),
             },
         };
-        match (self.find(upload.key).await, gone, aborted) {
-            (Ok(Some(found)), _, _) if found.publication == Some(upload.publication) => {
-                Ok(Destroyed::WasCommitted)
-            }
-            // Not being allowed to look does not matter when the abort itself found it alive.
-            (_, Gone::Now, _) | (Ok(_), Gone::Before, _) => Ok(Destroyed::Dead),
-            (Err(failure), Gone::Before, _) => Err(failure),
-            (_, Gone::Unknown, Err(error)) => Err(failure(&error)),
-            (_, Gone::Unknown, Ok(())) => Ok(Destroyed::Dead),
+        match (self.find(upload.key).await, gone) {
+            (Ok(Some(found)), _) if upload.became(&found) => Ok(Destroyed::WasCommitted),
+            (Ok(_), Gone::Now | Gone::Before) => Ok(Destroyed::Dead),
+            // Not being allowed to look does not matter when the abort itself found the upload alive.
+            (Err(refused), Gone::Now) if refused.code == Code::DestinationForbidden => Ok(Destroyed::Dead),
+            (Err(failure), Gone::Now | Gone::Before) => Err(failure),
+            (_, Gone::Unknown(error)) => Err(failure(&error)),
         }
     }
 
@@ -409,6 +427,7 @@ impl Bucket {
             key,
             id: &id,
             publication,
+            size: 4,
         };
         let part = self
             .sending
@@ -445,10 +464,11 @@ pub(super) enum Destroyed {
     WasCommitted,
 }
 
+/// What an Abort said.
 enum Gone {
     Now,
     Before,
-    Unknown,
+    Unknown(object_store::Error),
 }
 
 fn found(result: &GetResult) -> Found {

@@ -18,10 +18,10 @@ use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 
 use super::{Error, hash_file, hex, inline_folder, local, make_folder, upload_folder};
-use crate::domain::{Code, Failure, ObjectPath, UploadId};
+use crate::domain::{Code, Failure, ObjectPath, Source, UploadId};
 
 /// A client that sends nothing for so long has gone.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 const PART: &str = ".part";
 
 /// The folders of uploads and inline sources.
@@ -247,6 +247,16 @@ impl Uploads {
         remove(self.inline_path(key)).await
     }
 
+    /// Removes what this server keeps for a source that no job needs any more, which is nothing for the kinds whose
+    /// bytes belong to somebody else.
+    pub async fn remove_source(&self, source: &Source) -> Result<(), UploadError> {
+        match source {
+            Source::Upload { id } => self.remove(*id).await,
+            Source::Inline { key, .. } => self.remove_inline(key).await,
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Ok(()),
+        }
+    }
+
     /// Removes parts that a crash left behind, below both folders; returns how many. Parts that are being written are
     /// locked and stay.
     pub async fn sweep(&self) -> Result<u64, UploadError> {
@@ -275,7 +285,7 @@ impl Uploads {
 /// A file that is being written, locked; removed when dropped before it is finished.
 struct Part {
     file: File,
-    part: PathBuf,
+    path: PathBuf,
     target: PathBuf,
     state: State,
 }
@@ -292,32 +302,28 @@ impl Part {
         if target.try_exists().map_err(disk("look for the upload"))? {
             return Err(UploadError::AlreadyThere);
         }
-        let part = part_path(&target);
+        let path = part_path(&target);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opening = |errno: Errno| disk("open the upload")(errno.into());
         // The name may go to another inode between opening and locking: a holder that finishes renames it away.
         for _ in 0..8 {
-            let file = File::from(sys::open(&part, flags, Mode::from_raw_mode(0o600)).map_err(opening)?);
+            let file = File::from(sys::open(&path, flags, Mode::from_raw_mode(0o600)).map_err(opening)?);
             match sys::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(UploadError::Busy),
                 Err(errno) => return Err(opening(errno)),
             }
-            if !is_named(&file, &part) {
+            if !is_named(&file, &path) {
                 continue;
             }
             let part = Self {
                 file,
-                part,
+                path,
                 target,
                 state: State::Open,
             };
             part.file.set_len(0).map_err(disk("open the upload"))?;
-            // A full disk is better said before the client has sent 50 GiB. Not every file system can reserve.
-            if size > 0 && sys::fallocate(&part.file, FallocateFlags::KEEP_SIZE, 0, size) == Err(Errno::NOSPC)
-            {
-                return Err(UploadError::NoSpace);
-            }
+            reserve(&part.file, size)?;
             // The previous holder may have finished since the first look.
             if part.target.try_exists().map_err(disk("look for the upload"))? {
                 return Err(UploadError::AlreadyThere);
@@ -335,12 +341,12 @@ impl Part {
     fn finish(mut self) -> Result<(), UploadError> {
         let doing = |errno: Errno| disk("finish the upload")(errno.into());
         self.file.sync_all().map_err(disk("finish the upload"))?;
-        match sys::renameat_with(CWD, &self.part, CWD, &self.target, RenameFlags::NOREPLACE) {
+        match sys::renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(UploadError::AlreadyThere),
             // File systems without NOREPLACE: the lock on the part keeps other writers away already.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                sys::renameat(CWD, &self.part, CWD, &self.target).map_err(doing)?;
+                sys::renameat(CWD, &self.path, CWD, &self.target).map_err(doing)?;
             }
             Err(errno) => return Err(doing(errno)),
         }
@@ -356,7 +362,7 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if self.state == State::Open {
-            let _ = sys::unlink(&self.part);
+            let _ = sys::unlink(&self.path);
         }
     }
 }
@@ -364,8 +370,25 @@ impl Drop for Part {
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Part")
-            .field("part", &self.part)
+            .field("path", &self.path)
             .finish_non_exhaustive()
+    }
+}
+
+/// A full disk is better said before the client has sent 50 GiB. The free space is asked first, because a `fallocate`
+/// that is going to fail takes all that is left, for a moment, from everybody else on the disk.
+fn reserve(file: &File, size: u64) -> Result<(), UploadError> {
+    let disk = sys::fstatvfs(file).map_err(|errno| disk("look at the disk")(errno.into()))?;
+    if size > disk.f_bavail.saturating_mul(disk.f_frsize) {
+        return Err(UploadError::NoSpace);
+    }
+    if size == 0 {
+        return Ok(());
+    }
+    match sys::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(Errno::NOSPC | Errno::DQUOT) => Err(UploadError::NoSpace),
+        // Not every file system can reserve; the write itself will tell.
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

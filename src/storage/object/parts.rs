@@ -54,7 +54,7 @@ impl Layout {
     }
 }
 
-/// Sends all parts and returns their ETags in order. The file's SHA-256 is computed on the way: what is published is
+/// Sends all parts and returns their entity tags in order. The file's SHA-256 is computed on the way: what is published is
 /// what was verified, or nothing.
 pub(super) async fn send(
     client: &AmazonS3,

@@ -105,14 +105,8 @@ async fn two_senders_of_one_upload_do_not_mix() {
             break;
         }
     }
-    let second = loop {
-        match uploads.receive(ID, 3, chunks(&["xyz"])).await {
-            Err(UploadError::Busy) => break UploadError::Busy,
-            Err(other) => panic!("{other}"),
-            Ok(_) => panic!("two senders"),
-        }
-    };
-    assert!(matches!(second, UploadError::Busy));
+    let second = uploads.receive(ID, 3, chunks(&["xyz"])).await.unwrap_err();
+    assert!(matches!(second, UploadError::Busy), "{second}");
     assert_eq!(uploads.sweep().await.unwrap(), 0);
     drop(first);
     assert_eq!(names(&folder), Vec::<String>::new());
@@ -174,6 +168,26 @@ async fn inline_sources_are_stored_once() {
         std::fs::read(inline_folder(folder.path()).join("job/0")).unwrap(),
         b"abc"
     );
-    uploads.remove_inline(&key).await.unwrap();
+    let source = Source::Inline {
+        key: key.clone(),
+        size: 3,
+    };
+    uploads.remove_source(&source).await.unwrap();
+    uploads.remove_source(&source).await.unwrap();
     assert!(!uploads.inline_path(&key).exists());
+}
+
+#[tokio::test]
+async fn the_sweeper_removes_uploads_and_nothing_of_other_people() {
+    let (folder, uploads) = uploads();
+    uploads.receive(ID, 3, chunks(&["abc"])).await.unwrap();
+    let theirs = folder.path().join("theirs");
+    std::fs::write(&theirs, "x").unwrap();
+    let file = Source::File {
+        path: theirs.display().to_string(),
+    };
+    uploads.remove_source(&file).await.unwrap();
+    assert!(theirs.exists());
+    uploads.remove_source(&Source::Upload { id: ID }).await.unwrap();
+    assert_eq!(names(&folder), Vec::<String>::new());
 }
