@@ -3,4 +3,4 @@
 //! The map of rooms and the direction between them is in `ARCHITECTURE.md`; each room's own page is its module doc.
 
 pub mod domain;
-// pub mod store;
+pub mod store;
