@@ -9,6 +9,7 @@ mod failure;
 mod fault;
 mod ids;
 pub mod limits;
+pub mod machine;
 mod media;
 mod path;
 pub mod preset;
@@ -16,6 +17,7 @@ mod progress;
 mod rational;
 mod record;
 mod spec;
+pub mod testing;
 mod time;
 
 pub use failure::{Class, Code, Failure};

@@ -7,15 +7,27 @@
 //! an answer and not an error (PROTOCOL F1).
 //! To add a verb: the trait, both implementations, a case in `conformance`.
 
+#[cfg(test)]
+mod conformance;
+mod row;
+mod seal;
+mod sqlite;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex,
-    OutputResult, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind, Tenant,
-    Timestamp, UploadId, WorkerId,
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo,
+    OutputIndex, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind,
+    Tenant, Timestamp, UploadId, WorkerId,
 };
+
+pub use crate::domain::machine::{
+    Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
+};
+pub use seal::{SealKeys, SealKeysError};
+pub use sqlite::{Keys, Options, SqliteStore};
 
 /// A store that any room can hold.
 pub type DynStore = Arc<dyn JobStore>;
@@ -84,28 +96,6 @@ pub enum Error {
 
 /// A store's answer.
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// The answer to a fenced write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fenced<T> {
-    /// It is done (or was done before by the same run: verbs are idempotent).
-    Done(T),
-    /// The run no longer holds the task. Forget it, write nothing, stop the worker's run.
-    Lost,
-}
-
-/// Names the run that a fenced verb speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RunKey {
-    /// The job.
-    pub job: JobId,
-    /// The task.
-    pub task: TaskId,
-    /// The fencing token.
-    pub run: RunId,
-    /// The control session that holds it.
-    pub session: SessionId,
-}
 
 /// A job to accept.
 #[derive(Debug, Clone)]
@@ -190,70 +180,6 @@ pub struct Claimed {
     pub resolve_only: bool,
     /// Earlier claims of this task that ended badly: verification is `full` when above 0.
     pub earlier_failures: u32,
-}
-
-/// A permit as granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    /// Open publications of lower epochs of the same output: destroy or adopt these first.
-    pub lower: Vec<Publication>,
-}
-
-/// What happened to a publication after its permit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutputDone {
-    /// The output.
-    pub output: OutputIndex,
-    /// The publication that is visible: own, or an adopted lower one.
-    pub publication: PublicationId,
-    /// What was published.
-    pub result: OutputResult,
-}
-
-/// What a requeue is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequeueReason {
-    /// The worker died or fell silent: counts towards the bound on losses.
-    Lost,
-    /// The worker gave it back (drain, refusal): counts nothing.
-    Released,
-}
-
-/// How far a cancel came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cancelled {
-    /// The job is cancelled; runs to stop.
-    Now(Vec<RunId>),
-    /// A publication is open: the job ends when it is resolved.
-    Requested,
-    /// It was terminal already.
-    Already(JobStatus),
-    /// No such job.
-    NotFound,
-}
-
-/// What became of a retry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Retried {
-    /// The next run is queued.
-    Queued,
-    /// Only failed jobs are retried; this is its status.
-    NotFailed(JobStatus),
-    /// The sealed secrets were wiped; submit again.
-    SecretsGone,
-    /// No such job.
-    NotFound,
-}
-
-/// What became of a delete.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deleted {
-    /// Gone from every answer; rows are swept when its runs have ended.
-    Done(Vec<RunId>),
-    /// A publication is open: cancelled first, ask again when it is resolved.
-    Cancelling,
-    /// No such job.
-    NotFound,
 }
 
 /// A job as stored, with its history of runs.
@@ -351,27 +277,50 @@ pub trait JobStore: Send + Sync + 'static {
     /// Stores what the source is and the states of outputs as they change; state events, not ticks.
     async fn media(&self, key: RunKey, media: &MediaInfo, now: Timestamp) -> Result<Fenced<()>>;
     /// Moves outputs to a working status (encoding, verifying, uploading); never backwards within a run.
-    async fn output_status(&self, key: RunKey, output: OutputIndex, status: OutputStatus, now: Timestamp) -> Result<Fenced<()>>;
+    async fn output_status(
+        &self,
+        key: RunKey,
+        output: OutputIndex,
+        status: OutputStatus,
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Upserts the high-water marks of progress of running jobs. Not fenced, never trusted for decisions.
     async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()>;
     /// Permits a publication and records its handle, if and only if the job is not being cancelled.
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>>;
     /// Records lower publications found dead while resolving.
-    async fn publications_dead(&self, key: RunKey, dead: &[PublicationId], now: Timestamp) -> Result<Fenced<()>>;
+    async fn publications_dead(
+        &self,
+        key: RunKey,
+        dead: &[PublicationId],
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Records that an output is visible. The last one completes nothing by itself: `complete` does.
     async fn output_done(&self, key: RunKey, done: OutputDone, now: Timestamp) -> Result<Fenced<()>>;
     /// Ends the task well; the last task completes the job (or, after a cancel request, cancels it).
     async fn complete(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>>;
     /// Ends the run badly: backoff and another try, or the job's end. `outputs` says which outputs failed and why
     /// (empty = all that are not completed).
-    async fn fail(&self, key: RunKey, failure: Failure, outputs: Vec<(OutputIndex, Failure)>, now: Timestamp) -> Result<Fenced<()>>;
+    async fn fail(
+        &self,
+        key: RunKey,
+        failure: Failure,
+        outputs: Vec<(OutputIndex, Failure)>,
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Gives the task back to the queue.
     async fn requeue(&self, key: RunKey, reason: RequeueReason, now: Timestamp) -> Result<Fenced<()>>;
 
     /// Cancels, or asks to cancel (PROTOCOL §1.4).
     async fn cancel(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled>;
     /// Starts the next run of a failed job; completed outputs stay.
-    async fn retry(&self, tenant: Option<&Tenant>, job: JobId, task: TaskId, now: Timestamp) -> Result<Retried>;
+    async fn retry(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Retried>;
     /// Deletes, cancelling first.
     async fn delete(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted>;
 
