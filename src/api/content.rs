@@ -176,7 +176,7 @@ mod tests {
     fn names_cannot_break_out_of_the_header() {
         assert_eq!(
             disposition("a/b/ä \"x\".mp4"),
-            "inline; filename=\"____x_.mp4\"; filename*=UTF-8''%C3%A4%20%22x%22%2Emp4"
+            "inline; filename=\"___x_.mp4\"; filename*=UTF-8''%C3%A4%20%22x%22%2Emp4"
         );
     }
 }

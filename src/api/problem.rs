@@ -222,10 +222,10 @@ mod tests {
             Fault { pointer: "/x".into(), detail: "unknown field".into() },
         ];
         let body: serde_json::Value = serde_json::from_slice(&Problem::invalid(faults).body("req-1")).unwrap();
-        insta::assert_json_snapshot!(body, @"");
+        insta::assert_json_snapshot!(body);
         let body: serde_json::Value =
             serde_json::from_slice(&Problem::new(Kind::QueueFull, "1000 jobs wait").body("req-2")).unwrap();
-        insta::assert_json_snapshot!(body, @"");
+        insta::assert_json_snapshot!(body);
     }
 
     #[test]

@@ -292,3 +292,34 @@ pub(super) fn destination(destination: &Destination) -> Value {
         Destination::File { path, overwrite } => json!({"kind": "file", "path": path, "overwrite": overwrite}),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testkit::{report, stored};
+    use crate::domain::Code;
+
+    #[test]
+    fn the_job_resource_while_it_runs() {
+        let job = stored(JobStatus::Running);
+        insta::assert_json_snapshot!(JobView::of(&job, Some(&report(417)), Dialect::Canonical).accepted());
+    }
+
+    #[test]
+    fn the_job_resource_when_completed() {
+        let job = stored(JobStatus::Completed);
+        let json = serde_json::to_value(JobView::of(&job, Some(&report(10)), Dialect::Legacy)).unwrap();
+        assert!(!json.to_string().contains("/srv/secret"), "host paths stay here");
+        insta::assert_json_snapshot!(json);
+    }
+
+    #[test]
+    fn errors_are_shown_without_the_operators_detail() {
+        let mut job = stored(JobStatus::Failed);
+        job.aggregate.job.failure =
+            Some(Failure::new(Code::EncodeFailed, "the encoder failed").with_detail("/host").with_log(["x".into()]));
+        let json = serde_json::to_value(JobView::of(&job, None, Dialect::Canonical)).unwrap();
+        assert!(!json.to_string().contains("/host"));
+        insta::assert_json_snapshot!(json["error"]);
+    }
+}

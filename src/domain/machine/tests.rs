@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::{
-    BootId, Destination, Hold, JobOptions, JobRecord, JobSpec, ObjectPath, OutputRecord, OutputSpec, OutputStatus,
-    Overwrite, Progress, RunNumber, Source, TaskKind, TaskRecord, TaskState, Tenant, WorkerId,
+    BootId, Destination, Hold, JobOptions, JobRecord, JobSpec, ObjectPath, OutputRecord, OutputSpec,
+    OutputStatus, Overwrite, Progress, RunNumber, Source, TaskKind, TaskRecord, TaskState, Tenant, WorkerId,
 };
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
@@ -22,7 +22,11 @@ fn id(n: u128) -> Uuid {
 fn spec(outputs: u16) -> JobSpec {
     let output = |n| OutputSpec {
         preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
+        encode: EncodeSpec {
+            container: Container::Mp4,
+            video: None,
+            audio: None,
+        },
         destination: Destination::Storage {
             path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
             overwrite: Overwrite::Replace,
@@ -31,7 +35,9 @@ fn spec(outputs: u16) -> JobSpec {
         warnings: Vec::new(),
     };
     JobSpec {
-        source: Source::File { path: "in.mp4".into() },
+        source: Source::File {
+            path: "in.mp4".into(),
+        },
         outputs: (0..outputs).map(output).collect(),
         priority: 0,
         labels: BTreeMap::new(),
@@ -178,7 +184,15 @@ struct World {
 
 impl World {
     fn new(outputs: u16) -> Self {
-        Self { job: job(outputs), runs: vec![], next: 1000, random: 1, highest_epoch: 0, seq: 1, deleted: false }
+        Self {
+            job: job(outputs),
+            runs: vec![],
+            next: 1000,
+            random: 1,
+            highest_epoch: 0,
+            seq: 1,
+            deleted: false,
+        }
     }
 
     fn fresh(&mut self) -> Uuid {
@@ -189,10 +203,21 @@ impl World {
     /// Runs one transition and checks everything that must hold between before and after.
     fn step<T>(&mut self, speaker: Option<RunKey>, verb: impl FnOnce(&mut Machine) -> T) -> T {
         let before = self.job.clone();
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let past = speaker.and_then(|key| self.runs.iter().find(|(k, _)| k.run == key.run).and_then(|(_, past)| *past));
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let past = speaker.and_then(|key| {
+            self.runs
+                .iter()
+                .find(|(k, _)| k.run == key.run)
+                .and_then(|(_, past)| *past)
+        });
         let context = Context {
-            policy: Policy { max_attempts: 3, max_losses: 2 },
+            policy: Policy {
+                max_attempts: 3,
+                max_losses: 2,
+            },
             now: NOW,
             random: self.random,
             past,
@@ -209,7 +234,11 @@ impl World {
         }
         assert_eq!(self.job.job.seq, self.seq);
         for end in &effects.ended {
-            let run = self.runs.iter_mut().find(|(key, _)| key.run == end.run).expect("only known runs end");
+            let run = self
+                .runs
+                .iter_mut()
+                .find(|(key, _)| key.run == end.run)
+                .expect("only known runs end");
             assert_eq!(run.1.replace(end.outcome), None, "a run ends once");
         }
         self.deleted |= effects.deleted;
@@ -231,7 +260,10 @@ impl World {
             assert_eq!(before, job, "a terminal job changed within its run");
         }
         assert!(job.job.run >= was.run);
-        assert!(job.job.run > was.run || job.job.progress >= was.progress, "progress went back");
+        assert!(
+            job.job.run > was.run || job.job.progress >= was.progress,
+            "progress went back"
+        );
         // I2, F4.
         let open = job.publications.iter().any(|p| p.state == PublicationState::Open);
         if matches!(job.job.status, JobStatus::Failed | JobStatus::Cancelled) {
@@ -246,10 +278,22 @@ impl World {
                 .map(|p| p.id)
                 .collect();
             assert_eq!(committed, output.publication.into_iter().collect::<Vec<_>>());
-            assert_eq!(output.status == OutputStatus::Completed, output.publication.is_some());
+            assert_eq!(
+                output.status == OutputStatus::Completed,
+                output.publication.is_some()
+            );
             assert_eq!(output.result.is_some(), output.publication.is_some());
+            let rival = |p: &&Publication| p.output == output.index && p.state == PublicationState::Open;
+            assert!(
+                output.publication.is_none() || !job.publications.iter().any(|p| rival(&p)),
+                "a rival is open"
+            );
         }
-        for old in before.outputs.iter().filter(|o| o.status == OutputStatus::Completed) {
+        for old in before
+            .outputs
+            .iter()
+            .filter(|o| o.status == OutputStatus::Completed)
+        {
             assert!(job.outputs.contains(old), "a completed output changed");
         }
         let all = job.outputs.iter().all(|o| o.status == OutputStatus::Completed);
@@ -262,8 +306,17 @@ impl World {
         assert_eq!(task.not_before.is_some(), task.state == TaskState::Delayed);
         assert_eq!(task.state.is_over(), job.job.status.is_terminal());
         assert!(task.epoch.0 <= self.highest_epoch);
-        let live: Vec<_> = self.runs.iter().filter(|(_, past)| past.is_none()).map(|(k, _)| k.run).collect();
-        assert_eq!(live, task.hold.iter().map(|h| h.run).collect::<Vec<_>>(), "one run lives while one holds");
+        let live: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, past)| past.is_none())
+            .map(|(k, _)| k.run)
+            .collect();
+        assert_eq!(
+            live,
+            task.hold.iter().map(|h| h.run).collect::<Vec<_>>(),
+            "one run lives while one holds"
+        );
     }
 
     fn speak(&self, speaker: Speaker) -> Option<RunKey> {
@@ -271,7 +324,10 @@ impl World {
         Some(match speaker {
             Speaker::Newest => newest,
             Speaker::Older(n) => self.runs[n % self.runs.len()].0,
-            Speaker::Foreign => RunKey { session: SessionId::from_uuid(id(99)), ..newest },
+            Speaker::Foreign => RunKey {
+                session: SessionId::from_uuid(id(99)),
+                ..newest
+            },
         })
     }
 
@@ -287,11 +343,19 @@ impl World {
             self.step(None, |m| m.claim(task, hold).expect_err("only ready tasks"));
             return;
         }
-        let key = RunKey { job: self.job.job.id, task, run: hold.run, session: hold.session };
+        let key = RunKey {
+            job: self.job.job.id,
+            task,
+            run: hold.run,
+            session: hold.session,
+        };
         self.runs.push((key, None));
         self.highest_epoch += 1;
         let epoch = self.step(None, |m| m.claim(task, hold)).unwrap();
-        assert_eq!(epoch.0, self.highest_epoch, "each claim is the next epoch, over retries too");
+        assert_eq!(
+            epoch.0, self.highest_epoch,
+            "each claim is the next epoch, over retries too"
+        );
     }
 
     fn publication(&mut self, key: RunKey, output: OutputIndex) -> Publication {
@@ -320,7 +384,10 @@ impl World {
             Op::Cancel => {
                 let before = self.job.clone();
                 let answer = self.step(None, Machine::cancel);
-                let open = before.publications.iter().any(|p| p.state == PublicationState::Open);
+                let open = before
+                    .publications
+                    .iter()
+                    .any(|p| p.state == PublicationState::Open);
                 match answer {
                     Cancelled::Now(_) => assert!(!open && self.job.job.status == JobStatus::Cancelled),
                     Cancelled::Requested => assert!(self.job.job.cancel_at.is_some()),
@@ -356,13 +423,19 @@ impl World {
     }
 
     fn say(&mut self, op: &Op, key: RunKey) {
-        let held = self.job.tasks[0].hold.as_ref().is_some_and(|h| h.run == key.run && h.session == key.session);
+        let held = self.job.tasks[0]
+            .hold
+            .as_ref()
+            .is_some_and(|h| h.run == key.run && h.session == key.session);
         let some = |job: &Aggregate, n: usize| {
             let all = &job.publications;
             (!all.is_empty()).then(|| all[n % all.len()].clone())
         };
         match op {
-            Op::Started => assert_eq!(self.step(Some(key), |m| m.started(&key)) == Fenced::Done(()), held),
+            Op::Started => assert_eq!(
+                self.step(Some(key), |m| m.started(&key)) == Fenced::Done(()),
+                held
+            ),
             Op::OutputStatus(output, status) => {
                 let output = OutputIndex(*output);
                 let answer = self.step(Some(key), |m| m.output_status(&key, output, *status));
@@ -378,16 +451,29 @@ impl World {
                         let open = |p: &&Publication| {
                             p.output == publication.output && p.state == PublicationState::Open
                         };
-                        assert_eq!(permit.lower.len(), lower.iter().filter(open).count(), "every lower one is listed");
+                        assert_eq!(
+                            permit.lower.len(),
+                            lower.iter().filter(open).count(),
+                            "every lower one is listed"
+                        );
                     }
                     Ok(Fenced::Lost) | Err(_) => {}
                 }
             }
             Op::PermitAgain => {
-                let own = self.job.publications.iter().rev().find(|p| p.run == key.run).cloned();
+                let own = self
+                    .job
+                    .publications
+                    .iter()
+                    .rev()
+                    .find(|p| p.run == key.run)
+                    .cloned();
                 if let Some(own) = own.filter(|own| held && own.state == PublicationState::Open) {
                     let answer = self.step(Some(key), |m| m.permit(&key, &own));
-                    assert!(matches!(answer, Ok(Fenced::Done(_))), "a permit is repeated as it was");
+                    assert!(
+                        matches!(answer, Ok(Fenced::Done(_))),
+                        "a permit is repeated as it was"
+                    );
                 }
             }
             Op::Dead(n) => {
@@ -397,34 +483,54 @@ impl World {
             }
             Op::OutputDone(n) => {
                 if let Some(p) = some(&self.job, *n) {
-                    let done = OutputDone { output: p.output, publication: p.id, result: result() };
+                    let done = OutputDone {
+                        output: p.output,
+                        publication: p.id,
+                        result: result(),
+                    };
                     let _ = self.step(Some(key), |m| m.output_done(&key, &done));
                 }
             }
             Op::Complete => {
                 let first = self.step(Some(key), |m| m.complete(&key));
                 if first == Fenced::Done(()) && self.past(key) == Some(RunOutcome::Done) {
-                    assert_eq!(self.step(Some(key), |m| m.complete(&key)), first, "complete is repeatable");
+                    assert_eq!(
+                        self.step(Some(key), |m| m.complete(&key)),
+                        first,
+                        "complete is repeatable"
+                    );
                 }
             }
             Op::Fail(code, output) => {
                 let failure = code.failure();
-                let outputs: Vec<_> = output.iter().map(|o| (OutputIndex(*o), failure.clone())).collect();
+                let outputs: Vec<_> = output
+                    .iter()
+                    .map(|o| (OutputIndex(*o), failure.clone()))
+                    .collect();
                 let first = self.step(Some(key), |m| m.fail(&key, &failure, &outputs));
                 let again = self.step(Some(key), |m| m.fail(&key, &failure, &outputs));
-                assert!(!held || first == Fenced::Done(()) && again == first, "fail is repeatable");
+                assert!(
+                    !held || first == Fenced::Done(()) && again == first,
+                    "fail is repeatable"
+                );
             }
             Op::Requeue(reason) => {
                 let first = self.step(Some(key), |m| m.requeue(&key, *reason));
                 let again = self.step(Some(key), |m| m.requeue(&key, *reason));
-                assert!(!held || first == Fenced::Done(()) && again == first, "requeue is repeatable");
+                assert!(
+                    !held || first == Fenced::Done(()) && again == first,
+                    "requeue is repeatable"
+                );
             }
             Op::Claim | Op::Wake | Op::Recover | Op::Cancel | Op::Retry | Op::Delete => {}
         }
     }
 
     fn past(&self, key: RunKey) -> Option<RunOutcome> {
-        self.runs.iter().find(|(k, _)| k.run == key.run).and_then(|(_, past)| *past)
+        self.runs
+            .iter()
+            .find(|(k, _)| k.run == key.run)
+            .and_then(|(_, past)| *past)
     }
 
     /// I7: from any state a worker that does its work ends the job in a bounded number of runs.
@@ -441,9 +547,16 @@ impl World {
             self.claim();
             let key = self.runs.last().unwrap().0;
             self.step(Some(key), |m| m.started(&key));
-            let open: Vec<_> = self.job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
+            let open: Vec<_> = self
+                .job
+                .publications
+                .iter()
+                .filter(|p| p.state == PublicationState::Open)
+                .cloned()
+                .collect();
             for p in open {
-                self.step(Some(key), |m| m.publications_dead(&key, &[p.id])).unwrap();
+                self.step(Some(key), |m| m.publications_dead(&key, &[p.id]))
+                    .unwrap();
             }
             for output in 0..self.job.outputs.len() {
                 if self.job.outputs[output].status == OutputStatus::Completed || is_ending(&self.job) {
@@ -452,12 +565,23 @@ impl World {
                 let p = self.publication(key, self.job.outputs[output].index);
                 let permit = self.step(Some(key), |m| m.permit(&key, &p)).unwrap();
                 assert_eq!(permit, Fenced::Done(Permit { lower: vec![] }));
-                let done = OutputDone { output: p.output, publication: p.id, result: result() };
-                assert_eq!(self.step(Some(key), |m| m.output_done(&key, &done)), Ok(Fenced::Done(())));
+                let done = OutputDone {
+                    output: p.output,
+                    publication: p.id,
+                    result: result(),
+                };
+                assert_eq!(
+                    self.step(Some(key), |m| m.output_done(&key, &done)),
+                    Ok(Fenced::Done(()))
+                );
             }
             self.step(Some(key), |m| m.complete(&key));
         }
-        assert!(self.job.job.status.is_terminal(), "the job does not end: {:?}", self.job);
+        assert!(
+            self.job.job.status.is_terminal(),
+            "the job does not end: {:?}",
+            self.job
+        );
     }
 }
 
@@ -489,12 +613,19 @@ fn running(outputs: u16) -> (World, RunKey) {
 
 fn permitted(world: &mut World, key: RunKey, output: u16) -> Publication {
     let publication = world.publication(key, OutputIndex(output));
-    assert!(matches!(world.step(Some(key), |m| m.permit(&key, &publication)), Ok(Fenced::Done(_))));
+    assert!(matches!(
+        world.step(Some(key), |m| m.permit(&key, &publication)),
+        Ok(Fenced::Done(_))
+    ));
     publication
 }
 
 fn done(publication: &Publication) -> OutputDone {
-    OutputDone { output: publication.output, publication: publication.id, result: result() }
+    OutputDone {
+        output: publication.output,
+        publication: publication.id,
+        result: result(),
+    }
 }
 
 #[test]
@@ -520,7 +651,10 @@ fn a_retryable_failure_waits_in_the_queue_and_the_third_is_final() {
 fn losses_cost_no_attempts_up_to_their_bound() {
     let (mut world, mut key) = running(1);
     for lost in 1..=3 {
-        assert_eq!(world.step(Some(key), |m| m.requeue(&key, RequeueReason::Lost)), Fenced::Done(()));
+        assert_eq!(
+            world.step(Some(key), |m| m.requeue(&key, RequeueReason::Lost)),
+            Fenced::Done(())
+        );
         assert_eq!(world.job.tasks[0].charged, 0);
         assert_eq!(world.job.job.status == JobStatus::Failed, lost == 3);
         if lost < 3 {
@@ -528,7 +662,10 @@ fn losses_cost_no_attempts_up_to_their_bound() {
             key = world.runs.last().unwrap().0;
         }
     }
-    assert_eq!(world.job.job.failure.as_ref().unwrap().code, super::super::Code::WorkerLost);
+    assert_eq!(
+        world.job.job.failure.as_ref().unwrap().code,
+        super::super::Code::WorkerLost
+    );
 }
 
 #[test]
@@ -537,9 +674,41 @@ fn a_permit_before_the_cancel_makes_the_cancel_wait() {
     let publication = permitted(&mut world, key, 0);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Requested);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Requested);
-    assert_eq!(world.step(Some(key), |m| m.output_done(&key, &done(&publication))), Ok(Fenced::Done(())));
+    assert_eq!(
+        world.step(Some(key), |m| m.output_done(&key, &done(&publication))),
+        Ok(Fenced::Done(()))
+    );
     assert_eq!(world.job.job.status, JobStatus::Completed);
-    assert_eq!(world.step(Some(key), |m| m.complete(&key)), Fenced::Done(()), "it was completed by the last output");
+    assert_eq!(
+        world.step(Some(key), |m| m.complete(&key)),
+        Fenced::Done(()),
+        "it was completed by the last output"
+    );
+}
+
+#[test]
+fn a_committed_publication_leaves_no_open_rival() {
+    for adopted in [true, false] {
+        let (mut world, key) = running(1);
+        let first = permitted(&mut world, key, 0);
+        world.step(Some(key), |m| m.requeue(&key, RequeueReason::Lost));
+        world.claim();
+        let key = world.runs.last().unwrap().0;
+        let second = world.publication(key, OutputIndex(0));
+        let permit = world.step(Some(key), |m| m.permit(&key, &second));
+        assert_eq!(
+            permit,
+            Ok(Fenced::Done(Permit {
+                lower: vec![first.clone()]
+            }))
+        );
+        let visible = if adopted { first } else { second };
+        world
+            .step(Some(key), |m| m.output_done(&key, &done(&visible)))
+            .unwrap();
+        world.step(Some(key), |m| m.complete(&key));
+        assert_eq!(world.job.job.status, JobStatus::Completed);
+    }
 }
 
 #[test]
@@ -547,7 +716,10 @@ fn a_cancel_before_the_permit_refuses_the_permit() {
     let (mut world, key) = running(1);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Now(vec![key.run]));
     let publication = world.publication(key, OutputIndex(0));
-    assert_eq!(world.step(Some(key), |m| m.permit(&key, &publication)), Ok(Fenced::Lost));
+    assert_eq!(
+        world.step(Some(key), |m| m.permit(&key, &publication)),
+        Ok(Fenced::Lost)
+    );
 }
 
 #[test]
@@ -561,13 +733,24 @@ fn a_cancelled_job_with_a_lost_publisher_ends_through_a_resolving_run() {
         world.claim();
         let key = world.runs.last().unwrap().0;
         if adopted {
-            world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
+            world
+                .step(Some(key), |m| m.output_done(&key, &done(&publication)))
+                .unwrap();
         } else {
-            world.step(Some(key), |m| m.publications_dead(&key, &[publication.id])).unwrap();
+            world
+                .step(Some(key), |m| m.publications_dead(&key, &[publication.id]))
+                .unwrap();
         }
         assert_eq!(world.job.job.status, JobStatus::Cancelled);
         let first = world.job.outputs[0].status;
-        assert_eq!(first, if adopted { OutputStatus::Completed } else { OutputStatus::Cancelled });
+        assert_eq!(
+            first,
+            if adopted {
+                OutputStatus::Completed
+            } else {
+                OutputStatus::Cancelled
+            }
+        );
     }
 }
 
@@ -577,10 +760,16 @@ fn a_final_failure_waits_for_its_publication_and_adoption_of_all_completes() {
     let publication = permitted(&mut world, key, 0);
     world.step(Some(key), |m| m.fail(&key, &Code2::Final.failure(), &[]));
     assert_eq!(world.job.job.status, JobStatus::Running);
-    assert_eq!(world.job.tasks[0].state, TaskState::Ready, "a resolving run is due at once");
+    assert_eq!(
+        world.job.tasks[0].state,
+        TaskState::Ready,
+        "a resolving run is due at once"
+    );
     world.claim();
     let key = world.runs.last().unwrap().0;
-    world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
+    world
+        .step(Some(key), |m| m.output_done(&key, &done(&publication)))
+        .unwrap();
     assert_eq!(world.job.job.status, JobStatus::Completed);
 }
 
@@ -606,14 +795,23 @@ fn a_silent_destination_ends_the_job_after_a_day_and_says_so() {
     assert_eq!(failed(23).tasks[0].state, TaskState::Delayed);
     let late = failed(24);
     assert_eq!(late.job.status, JobStatus::Cancelled);
-    assert!(late.outputs[0].failure.as_ref().unwrap().message.contains("publication_unknown"));
+    assert!(
+        late.outputs[0]
+            .failure
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("publication_unknown")
+    );
 }
 
 #[test]
 fn a_retry_keeps_what_is_done_and_goes_on_counting() {
     let (mut world, key) = running(2);
     let publication = permitted(&mut world, key, 0);
-    world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
+    world
+        .step(Some(key), |m| m.output_done(&key, &done(&publication)))
+        .unwrap();
     world.step(Some(key), |m| m.fail(&key, &Code2::Final.failure(), &[]));
     assert_eq!(world.job.job.status, JobStatus::Failed);
     world.apply(&Op::Retry, Speaker::Newest);
@@ -636,7 +834,10 @@ fn retry_needs_its_secrets_and_is_repeatable() {
         oldest_permit: None,
         secrets,
     };
-    assert_eq!(Machine::new(world.job.clone(), context(SecretsState::Wiped)).retry(task), Retried::SecretsGone);
+    assert_eq!(
+        Machine::new(world.job.clone(), context(SecretsState::Wiped)).retry(task),
+        Retried::SecretsGone
+    );
     let mut machine = Machine::new(world.job, context(SecretsState::Usable));
     assert_eq!(machine.retry(task), Retried::Queued);
     assert_eq!(machine.retry(task), Retried::Queued);
@@ -647,6 +848,9 @@ fn retry_needs_its_secrets_and_is_repeatable() {
 fn ending_without_every_output_is_a_failure_and_not_a_success() {
     let (mut world, key) = running(2);
     world.step(Some(key), |m| m.complete(&key));
-    assert_eq!(world.job.job.failure.as_ref().unwrap().code, super::super::Code::Internal);
+    assert_eq!(
+        world.job.job.failure.as_ref().unwrap().code,
+        super::super::Code::Internal
+    );
     assert_eq!(world.job.job.status, JobStatus::Queued);
 }
