@@ -78,6 +78,10 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// How long running tasks may finish after the first signal.
     pub drain_timeout: Duration,
+    /// How long a connection may take to send a request's head, and stay idle between two.
+    pub header_timeout: Duration,
+    /// Open event streams at most.
+    pub max_streams: usize,
 }
 
 /// What a key may be used for.
@@ -199,6 +203,10 @@ pub struct Sources {
     pub allow: Vec<AllowRule>,
     /// Bounds on one source.
     pub limits: SourceLimits,
+    /// Silence of an origin after which a request to it is given up and said again.
+    pub stall_timeout: Duration,
+    /// Tries after the first before an origin counts as unreachable; each new block of bytes starts over.
+    pub retries: u32,
 }
 
 /// `[queue]`.

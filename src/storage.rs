@@ -26,9 +26,13 @@ pub mod uploads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::domain::limits::SourceLimits;
+
 pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, Reading, StagedFile};
+pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
 pub use object::{Acl, Addressing, S3Settings};
+pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
 pub use uploads::{Received, UploadError, Uploads};
@@ -50,7 +54,7 @@ pub fn inline_folder(data_dir: &Path) -> PathBuf {
     data_dir.join(INLINE_FOLDER)
 }
 
-/// What the operator configured about places to write to.
+/// What the operator configured about places to read from and write to.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What `storage` sources and destinations mean.
@@ -59,6 +63,14 @@ pub struct Settings {
     pub destination_roots: Vec<PathBuf>,
     /// This server's own folder: uploads and inline sources live below it.
     pub data_dir: PathBuf,
+    /// Folders that `file` sources may be below; none = `file` sources are refused.
+    pub file_roots: Vec<PathBuf>,
+    /// What may be fetched besides the public internet.
+    pub allow: Vec<AllowRule>,
+    /// What a source may be at most.
+    pub limits: SourceLimits,
+    /// How origins are talked to.
+    pub fetch: FetchLimits,
 }
 
 /// The configured storage.
@@ -94,6 +106,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The source side cannot be set up.
+    #[error("cannot set up sources")]
+    Sources(#[from] SourcesError),
     /// The process has no TLS implementation: `main` installs rustls' ring provider before anything else.
     #[error("no TLS provider was installed in this process")]
     NoTlsProvider,
@@ -103,6 +118,7 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Storage {
     destinations: Destinations,
+    sources: Sources,
     uploads: Arc<Uploads>,
 }
 
@@ -110,10 +126,31 @@ impl Storage {
     /// Opens the configured places. Makes the storage and data folders; `file` roots must exist already, so that a
     /// missing mount is noticed instead of being written beside. Does no network.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        Ok(Self {
-            destinations: Destinations::open(&settings.storage, &settings.destination_roots)?,
-            uploads: Arc::new(Uploads::open(&settings.data_dir)?),
-        })
+        let destinations = Destinations::open(&settings.storage, &settings.destination_roots)?;
+        let uploads = Arc::new(Uploads::open(&settings.data_dir)?);
+        let storage = match destinations.reading() {
+            Reading::Folder(root) => SourceStorage::Local { root },
+            Reading::Objects { store, prefix } => SourceStorage::Objects {
+                store,
+                prefix: prefix.map(String::from).unwrap_or_default(),
+            },
+        };
+        let sources = Sources::open_with(SourceSettings {
+            file_roots: settings.file_roots.clone(),
+            allow: settings.allow.clone(),
+            limits: settings.limits,
+            fetch: settings.fetch.clone(),
+            inline_dir: inline_folder(&settings.data_dir),
+            upload_dir: upload_folder(&settings.data_dir),
+            storage,
+        })?;
+        Ok(Self { destinations, sources, uploads })
+    }
+
+    /// Opening sources.
+    #[must_use]
+    pub const fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Publishing, and reading back what was published.

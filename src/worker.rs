@@ -17,4 +17,5 @@ mod transcode;
 mod workspace;
 
 pub use service::{Deps, Worker, WorkerSettings};
+pub use transcode::Limits;
 pub use workspace::{WorkRoot, WorkspaceError};

@@ -60,6 +60,8 @@ pub(super) struct Server {
     pub(super) listen: String,
     pub(super) data_dir: String,
     pub(super) drain_timeout: Span,
+    pub(super) header_timeout: Span,
+    pub(super) max_streams: u32,
 }
 
 impl Default for Server {
@@ -68,6 +70,8 @@ impl Default for Server {
             listen: "127.0.0.1:8080".to_owned(),
             data_dir: "./flux-data".to_owned(),
             drain_timeout: Span(Duration::from_secs(30)),
+            header_timeout: Span(Duration::from_secs(15)),
+            max_streams: 8000,
         }
     }
 }
@@ -142,6 +146,8 @@ pub(super) struct Sources {
     pub(super) max_bytes: Size,
     pub(super) max_duration: Span,
     pub(super) max_pixels: u64,
+    pub(super) stall_timeout: Span,
+    pub(super) retries: u32,
 }
 
 impl Default for Sources {
@@ -153,6 +159,8 @@ impl Default for Sources {
             max_bytes: Size(limits.max_bytes),
             max_duration: Span(limits.max_duration),
             max_pixels: limits.max_pixels,
+            stall_timeout: Span(Duration::from_secs(15)),
+            retries: 5,
         }
     }
 }

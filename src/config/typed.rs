@@ -283,6 +283,8 @@ impl Check<'_> {
                 max_pixels: self.number("sources.max_pixels", sources.max_pixels, 1..=1 << 32),
                 ..SourceLimits::default()
             },
+            stall_timeout: self.span("sources.stall_timeout", sources.stall_timeout, 1..=3600),
+            retries: self.number("sources.retries", sources.retries, 0..=100),
         }
     }
 
