@@ -227,30 +227,26 @@ async fn a_handle_is_no_right_to_write_elsewhere() {
     );
 }
 
+/// The sender's future was dropped and its handle destroyed while the blocking pool had not begun yet.
 #[tokio::test]
 async fn a_sender_that_is_given_up_leaves_nothing() {
     let desk = Desk::local();
-    let (to, file) = (
-        storage("a", Overwrite::Replace),
-        desk.file("x", &bytes(1_000_000, 1)),
-    );
+    let to = storage("new/a", Overwrite::Replace);
+    let file = desk.file("x", &bytes(1_000_000, 1));
     let handle = desk.destinations.begin(&to, publication(1), &file).await.unwrap();
-    // Polled once: the work is on the blocking pool when its future is dropped.
-    let mut sending = Box::pin(desk.destinations.send(handle.clone(), &file));
-    assert!(futures_util::poll!(sending.as_mut()).is_pending());
-    drop(sending);
+    let waiting = Waiting::default();
+    let abandoned = Arc::clone(&waiting.abandoned);
+    drop(waiting);
     assert_eq!(
         desk.destinations.destroy(&handle).await.unwrap(),
         HandleFate::Dead
     );
-    let gone = || desk.leftovers().is_empty();
-    for _ in 0..1_000 {
-        if gone() {
-            break;
-        }
-        tokio::task::yield_now().await;
-        blocking(|| Ok::<_, Failure>(())).await.unwrap();
-    }
-    assert!(gone());
+    let Handle::V1(staged) = &handle;
+    let Resolved::File(target) = desk.destinations.resolve(staged).unwrap() else {
+        panic!("a folder");
+    };
+    let sent = super::super::local::send(&target, &file.path, &abandoned);
+    assert!(matches!(sent, Err(LocalError::Abandoned)));
+    assert!(!desk.folder.path().join("storage/new").exists());
     assert!(desk.destinations.commit(&handle).await.is_err());
 }
