@@ -1,7 +1,6 @@
 //! `flux encode`: the whole machinery for one file, with a record in memory and no server.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::json;
@@ -12,7 +11,7 @@ use super::bar::ProgressLine;
 use super::output::{data, field, note};
 use super::{Exit, Failed, Outcome};
 use crate::config::{self, Config, Overrides};
-use crate::domain::preset::{EncodeSpec, PresetName};
+use crate::domain::preset::EncodeSpec;
 use crate::domain::{
     Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, OnDamage, OutputSpec, Overwrite, Source,
     SystemIds, TaskId, Tenant, VerifyLevel,

@@ -183,6 +183,8 @@ impl Check<'_> {
             document.server.drain_timeout,
             0..=24 * 3600,
         );
+        let header_timeout = self.span("server.header_timeout", document.server.header_timeout, 1..=300);
+        let max_streams = self.number("server.max_streams", document.server.max_streams, 1..=1_000_000);
         let listen = self.ok("server.listen", place::listen(&document.server.listen))?;
         if !listen.ip().is_loopback() && keys.is_empty() && document.auth.keys.is_empty() {
             self.fault(
@@ -197,6 +199,8 @@ impl Check<'_> {
             listen,
             data_dir: PathBuf::from(&document.server.data_dir),
             drain_timeout,
+            header_timeout,
+            max_streams: usize::try_from(max_streams).unwrap_or(usize::MAX),
         })
     }
 

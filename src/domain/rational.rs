@@ -55,7 +55,7 @@ impl Rational {
     /// Half of it.
     #[must_use]
     pub fn halved(self) -> Self {
-        let (num, den) = if self.num % 2 == 0 {
+        let (num, den) = if self.num.is_multiple_of(2) {
             (self.num / 2, self.den)
         } else {
             (self.num, self.den.saturating_mul(2))

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rustix::fs::Access;
 use tokio_util::sync::CancellationToken;
 
@@ -106,8 +107,12 @@ impl Tools {
             let said = self.ask(spawner, "ffmpeg", &["-hide_banner", "-filters"]).await?;
             Ok(listed(&said, FILTERS))
         };
-        let encoders = futures_util::stream::iter(ENCODERS.iter().copied())
-            .map(|encoder| async move { self.encodes(spawner, encoder).await.then_some(encoder) })
+        // Boxed: the compiler cannot prove the nested closures' futures `Send` for every lifetime.
+        let proofs: Vec<BoxFuture<'_, Option<&'static str>>> = ENCODERS
+            .iter()
+            .map(|encoder| async move { self.encodes(spawner, encoder).await.then_some(*encoder) }.boxed())
+            .collect();
+        let encoders = futures_util::stream::iter(proofs)
             .buffer_unordered(AT_ONCE)
             .filter_map(std::future::ready)
             .collect::<BTreeSet<_>>();
