@@ -279,13 +279,11 @@ async fn spool_first(shared: &Shared) -> Result<(), Failure> {
         shared.leave_rest();
         return shared.failure().map_or(Ok(()), Err);
     }
-    match tokio::time::timeout(within.saturating_sub(sample), shared.whole()).await {
-        Ok(end) => end,
-        Err(_) => {
-            shared.leave_rest();
-            Ok(())
-        }
+    if let Ok(end) = tokio::time::timeout(within.saturating_sub(sample), shared.whole()).await {
+        return end;
     }
+    shared.leave_rest();
+    Ok(())
 }
 
 /// Fetches a source that does not say how large it is, from the start, whole, before anything else happens.

@@ -133,13 +133,15 @@ impl TestOrigin {
 /// Bytes that differ everywhere, the same for the same length.
 pub(crate) fn noise(len: usize) -> Arc<[u8]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(len).collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
 }
 
 async fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) {

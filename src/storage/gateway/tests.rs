@@ -334,7 +334,7 @@ async fn a_seek_storm_fetches_every_byte_about_once() {
 
 #[tokio::test]
 async fn what_is_read_in_order_is_fetched_in_long_ranges() {
-    const LARGE: usize = 96 * 1024 * 1024;
+    const LARGE: usize = 64 * 1024 * 1024;
     let content = noise(LARGE);
     let origin = TestOrigin::start(Script {
         content: Arc::clone(&content),
