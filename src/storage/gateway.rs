@@ -153,13 +153,15 @@ impl Remote {
         let file = SpoolFile::create(place.work, place.ids)?;
         let spool = Spool::sparse(file, size, room)?;
         let shared = Arc::new(Shared::new(spool, origin, opened.pin, limits));
-        shared.want_all(Fill::Required);
         tasks.spawn(fetcher::drive(Arc::clone(&shared), opened.extent, opened.body));
         // From here on dropping it cleans up, also when this future is dropped.
-        let mut remote = Self { shared, url: None, tasks };
+        let mut remote = Self {
+            shared,
+            url: None,
+            tasks,
+        };
         spool_first(&remote.shared).await?;
         if !remote.shared.spool.is_whole() {
-            remote.shared.only_when_free();
             let server = server::Server::bind(Arc::clone(&remote.shared), place.ids).await?;
             remote.url = Some(server.url().to_owned());
             remote.tasks.spawn(server.run());
@@ -259,22 +261,29 @@ async fn contact(origin: &dyn Origin, limits: &FetchLimits) -> Result<Opened, Fa
 /// Waits for the whole source where that is cheap: it is small, or will be here in a moment.
 async fn spool_first(shared: &Shared) -> Result<(), Failure> {
     let limits = &shared.limits;
+    let within = limits.spool_first_within;
     if shared.spool.size() <= limits.spool_first {
+        shared.want_all(Fill::Required);
         return shared.whole().await;
     }
-    let within = limits.spool_first_within;
+    if within.is_zero() {
+        return Ok(());
+    }
+    shared.want_all(Fill::WhenFree);
     // An eighth of the time shows whether the rest would be enough.
     let sample = within / 8;
     if let Ok(end) = tokio::time::timeout(sample, shared.whole()).await {
         return end;
     }
     if shared.spool.present_bytes().saturating_mul(8) < shared.spool.size() {
+        shared.leave_rest();
         return shared.failure().map_or(Ok(()), Err);
     }
-    match tokio::time::timeout(within - sample, shared.whole()).await {
-        Ok(end) => end,
-        Err(_) => Ok(()),
+    if let Ok(end) = tokio::time::timeout(within.saturating_sub(sample), shared.whole()).await {
+        return end;
     }
+    shared.leave_rest();
+    Ok(())
 }
 
 /// Fetches a source that does not say how large it is, from the start, whole, before anything else happens.
@@ -316,15 +325,14 @@ async fn once_through(
     limits: &FetchLimits,
     place: &Place<'_>,
 ) -> Result<(u64, spool::Reservation), (OriginError, u64)> {
-    let body = match body {
-        Some(body) => body,
-        None => {
-            let again = origin.open(BLOCK).await.map_err(|e| (e, 0))?;
-            if again.extent != Extent::Whole || !pin.agrees(&again.pin) {
-                return Err((OriginError::changed("another answer after a restart"), 0));
-            }
-            again.body
+    let body = if let Some(body) = body {
+        body
+    } else {
+        let again = origin.open(BLOCK).await.map_err(|e| (e, 0))?;
+        if again.extent != Extent::Whole || !pin.agrees(&again.pin) {
+            return Err((OriginError::changed("another answer after a restart"), 0));
         }
+        again.body
     };
     let mut feed = Feed::new(body, limits);
     let refuse = |failure| OriginError::Refused(failure);

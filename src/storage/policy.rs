@@ -16,6 +16,10 @@ use crate::domain::{Code, Failure};
 const WEB_PORTS: [u16; 2] = [80, 443];
 
 /// IPv4 that is not the public internet.
+#[expect(
+    clippy::ip_constant,
+    reason = "a table of networks reads best in one spelling"
+)]
 const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
@@ -34,8 +38,9 @@ const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(224, 0, 0, 0), 3),      // multicast, reserved, broadcast
 ];
 
-/// Parts of 2000::/3 that are not the public internet. All outside 2000::/3 is refused as a whole, which covers
-/// `::`, `::1`, v4-mapped, v4-compatible, 64:ff9b::/96, fc00::/7 (with Fly's fdaa::/16), fe80::/10 and ff00::/8.
+/// Parts of `2000::/3` that are not the public internet. All outside `2000::/3` is refused as a whole, which covers
+/// `::`, `::1`, v4-mapped, v4-compatible, `64:ff9b::/96`, `fc00::/7` (with Fly's `fdaa::/16`),
+/// `fe80::/10` and `ff00::/8`.
 const SPECIAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation

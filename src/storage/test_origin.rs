@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     WholeFrom(u64),
     /// To this URL, with this status.
     Redirect(u16, String),
+    /// To these URLs in turn, the last for ever.
+    RedirectInTurn(Vec<String>),
     /// Content-Range begins one byte late.
     WrongRange,
 }
@@ -131,13 +133,15 @@ impl TestOrigin {
 /// Bytes that differ everywhere, the same for the same length.
 pub(crate) fn noise(len: usize) -> Arc<[u8]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(len).collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
 }
 
 async fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) {
@@ -169,7 +173,7 @@ async fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) {
 /// `None` ends the connection.
 async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u64, head: &str) -> Option<()> {
     let status = match script.fault {
-        Fault::BusyEveryThird if number % 3 == 0 => Some(503),
+        Fault::BusyEveryThird if number.is_multiple_of(3) => Some(503),
         Fault::StatusFrom(from, status) if number >= from => Some(status),
         _ => None,
     };
@@ -177,7 +181,15 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
         let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
         return stream.write_all(text.as_bytes()).await.ok();
     }
-    if let Fault::Redirect(status, to) = &script.fault {
+    let redirect = match &script.fault {
+        Fault::Redirect(status, to) => Some((*status, to)),
+        Fault::RedirectInTurn(urls) => {
+            let turn = usize::try_from(number - 1).unwrap().min(urls.len() - 1);
+            Some((302, &urls[turn]))
+        }
+        _ => None,
+    };
+    if let Some((status, to)) = redirect {
         let text = format!("HTTP/1.1 {status} X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
         return stream.write_all(text.as_bytes()).await.ok();
     }
@@ -223,13 +235,14 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
     };
     let range = range.unwrap_or(0..claimed);
     let chunked = matches!(script.length, Length::Chunked);
-    text += &if chunked {
+    let framing = if chunked {
         "transfer-encoding: chunked\r\n".to_owned()
     } else {
         format!("content-length: {}\r\n", range.end - range.start)
     };
+    text.push_str(&framing);
     if let Some(tag) = etag {
-        text += &format!("etag: {tag}\r\n");
+        text.extend(["etag: ", tag, "\r\n"]);
     }
     if matches!(script.fault, Fault::Gzip) {
         text += "content-encoding: gzip\r\n";
@@ -258,7 +271,7 @@ async fn body(
     let mut sent = 0;
     while sent < total {
         let trickle = matches!(script.fault, Fault::TrickleFrom(from) if number >= from);
-        let stop = match script.fault {
+        let most = match script.fault {
             Fault::DropEvery(bytes) if bytes <= sent => return None,
             Fault::StallTimes(times) if number <= times && sent * 2 >= total => std::future::pending().await,
             Fault::StallThenChange if number == 1 && sent * 2 >= total => std::future::pending().await,
@@ -267,7 +280,7 @@ async fn body(
             _ => 16 * 1024,
         };
         let from = range.start + sent;
-        let step = stop.min(16 * 1024).min(total - sent);
+        let step = most.min(16 * 1024).min(total - sent);
         let end = (from + step).min(script.content.len() as u64);
         if end <= from {
             // Fewer bytes than were claimed.
@@ -276,7 +289,9 @@ async fn body(
         let mut piece =
             script.content[usize::try_from(from).unwrap()..usize::try_from(end).unwrap()].to_vec();
         if changed {
-            piece.iter_mut().for_each(|byte| *byte ^= 0xff);
+            for byte in &mut piece {
+                *byte ^= 0xff;
+            }
         }
         if matches!(script.length, Length::Chunked) {
             stream

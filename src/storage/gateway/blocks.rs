@@ -78,6 +78,10 @@ mod tests {
 
     use super::*;
 
+    fn index(block: u64) -> usize {
+        usize::try_from(block).unwrap()
+    }
+
     proptest! {
         #[test]
         fn agrees_with_a_list_of_bools(
@@ -89,13 +93,13 @@ mod tests {
             let mut blocks = Blocks::missing(count);
             let mut model = vec![false; 310];
             for block in set {
-                let new = block < count && !model[block as usize];
+                let new = block < count && !model[index(block)];
                 prop_assert_eq!(blocks.set(block), new);
-                model[block as usize] |= new;
+                model[index(block)] |= new;
             }
             prop_assert_eq!(blocks.present(), model.iter().filter(|b| **b).count() as u64);
             prop_assert_eq!(blocks.is_whole(), model.iter().filter(|b| **b).count() as u64 == count);
-            let expected = (from..(from + len).min(count)).find(|b| !model[*b as usize]);
+            let expected = (from..(from + len).min(count)).find(|b| !model[index(*b)]);
             prop_assert_eq!(blocks.first_missing(from..from + len), expected);
         }
     }

@@ -195,12 +195,13 @@ impl Fetch {
     async fn once(&mut self) -> Result<(), Stop> {
         let shared = Arc::clone(&self.shared);
         let cancel = self.track.cancel.clone();
-        let body = match self.body.take() {
-            Some(body) => body,
-            None => tokio::select! {
+        let body = if let Some(body) = self.body.take() {
+            body
+        } else {
+            tokio::select! {
                 () = cancel.cancelled() => return Err(Stop::Cancelled),
                 body = self.ask() => body?,
-            },
+            }
         };
         let mut feed = Feed::new(body, &shared.limits);
         while !self.is_done() {

@@ -108,7 +108,7 @@ impl Shared {
     }
 
     /// Ends the wait for the whole source: from now on readers decide what is fetched.
-    pub(super) fn only_when_free(&self) {
+    pub(super) fn leave_rest(&self) {
         self.demand().fill = Fill::Nothing;
     }
 
@@ -293,7 +293,9 @@ impl Fetcher {
         };
         let rest = if self.paused.is_some() {
             wants.retain(|want| want.state == Reading::Waiting);
-            wants.iter_mut().for_each(|want| want.window = 1);
+            for want in &mut wants {
+                want.window = 1;
+            }
             Rest::Leave
         } else {
             rest

@@ -102,7 +102,10 @@ fn serve_waiting(here: &Blocks, want: &Want, wants: &[Want], flights: &[Flight])
     }
     let crowded = flights.len() >= 2 * SLOTS;
     let given_up = |flight: &Flight| crowded || flight.pace == Pace::Slow;
-    if let Some(index) = flights.iter().position(|f| given_up(f) && !wants.iter().any(|w| is_for(f, w))) {
+    if let Some(index) = flights
+        .iter()
+        .position(|f| given_up(f) && !wants.iter().any(|w| is_for(f, w)))
+    {
         return Some(Step::Cancel(index));
     }
     if let Some(index) = flights.iter().position(|flight| flight.covers(want.at)) {
@@ -110,8 +113,15 @@ fn serve_waiting(here: &Blocks, want: &Want, wants: &[Want], flights: &[Flight])
     }
     // A reader that waits need not wait for a slot that is free in a moment anyway.
     if crowded || flights.iter().filter(|flight| flight.pace == Pace::Slow).count() >= SLOTS {
-        let waited_for = |f: &Flight| wants.iter().any(|w| w.state == Reading::Waiting && f.covers(w.at));
-        return flights.iter().rposition(|flight| given_up(flight) && !waited_for(flight)).map(Step::Cancel);
+        let waited_for = |f: &Flight| {
+            wants
+                .iter()
+                .any(|w| w.state == Reading::Waiting && f.covers(w.at))
+        };
+        return flights
+            .iter()
+            .rposition(|flight| given_up(flight) && !waited_for(flight))
+            .map(Step::Cancel);
     }
     let end = free_run(here, flights, want.at, want.at + unit(want));
     Some(Step::Start(want.at..end))

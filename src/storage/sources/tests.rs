@@ -355,7 +355,10 @@ async fn objects_are_read_in_ranges_under_their_validator() {
 
     let origin = ObjectOrigin::new(Arc::clone(&store) as _, at.clone(), Duration::from_secs(1));
     let pin = origin.open(1000).await.unwrap().pin;
-    store.put(&at, PutPayload::from(vec![1; 3_000_000])).await.unwrap();
+    store
+        .put(&at, PutPayload::from(vec![1; 3_000_000]))
+        .await
+        .unwrap();
     let changed = origin.range(&pin, 1000..2000).await.map(|_| ()).unwrap_err();
     assert_eq!(changed.exhausted(1).code, Code::SourceChanged);
 
