@@ -36,11 +36,11 @@ pub struct EncodeSpec {
 pub enum Container {
     /// MPEG-4, index at the front.
     Mp4,
-    /// WebM: VP9 or AV1 with Opus.
+    /// `WebM`: VP9 or AV1 with Opus.
     Webm,
     /// Matroska.
     Mkv,
-    /// QuickTime.
+    /// `QuickTime`.
     Mov,
 }
 

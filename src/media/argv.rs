@@ -118,12 +118,11 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
     }
     for (position, output) in plan.outputs.iter().enumerate() {
         if let Some(video) = &output.video {
-            match graph.label(position) {
-                Some(label) => argv.pair("-map", format!("[{label}]")),
-                None => {
-                    argv.pair("-map", format!("0:{}", video.stream));
-                    argv.pair("-vf", filter::chain(&video.filters));
-                }
+            if let Some(label) = graph.label(position) {
+                argv.pair("-map", format!("[{label}]"));
+            } else {
+                argv.pair("-map", format!("0:{}", video.stream));
+                argv.pair("-vf", filter::chain(&video.filters));
             }
             picture(&mut argv, output.container, video, reading.limits.threads);
         }

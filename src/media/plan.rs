@@ -228,18 +228,18 @@ fn output(
             Some(picture(stream, wanted, policy, &mut warnings)?)
         }
     };
-    let audio = match (&spec.audio, info.main_audio()) {
-        (None, _) => None,
-        (Some(wanted), Some(stream)) => Some(sound::plan(stream, wanted)),
-        // Without a picture there would be nothing left to write.
-        (Some(wanted), None) if wanted.required || video.is_none() => {
-            return Err(Failure::new(
-                Code::NoAudioStream,
-                "the output needs sound and the source has none",
-            ));
-        }
-        (Some(_), None) => None,
-    };
+    let audio = spec
+        .audio
+        .as_ref()
+        .and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
+    // Sound that is only wished for may be missing, but something must be left to write.
+    let needed = spec.audio.as_ref().is_some_and(|wanted| wanted.required) || video.is_none();
+    if needed && audio.is_none() {
+        return Err(Failure::new(
+            Code::NoAudioStream,
+            "the output needs sound and the source has none",
+        ));
+    }
     let file_name = format!("out-{index}.{}", spec.container.extension());
     Ok(OutputPlan {
         index,
@@ -342,15 +342,19 @@ fn deinterlaces(stream: &VideoStream, spec: &VideoSpec) -> bool {
 }
 
 fn profile(spec: &VideoSpec) -> Option<&'static str> {
-    match (spec.codec, spec.bit_depth, spec.profile) {
-        (VideoCodec::H264, BitDepth::Ten, _) => Some("high10"),
-        (VideoCodec::H264, BitDepth::Eight, Some(Profile::Baseline)) => Some("baseline"),
-        (VideoCodec::H264, BitDepth::Eight, Some(Profile::Main)) => Some("main"),
-        (VideoCodec::H264, BitDepth::Eight, Some(Profile::High) | None) => Some("high"),
-        (VideoCodec::Hevc, BitDepth::Eight, _) => Some("main"),
-        (VideoCodec::Hevc, BitDepth::Ten, _) => Some("main10"),
+    match spec.codec {
+        VideoCodec::H264 => Some(match (spec.bit_depth, spec.profile) {
+            (BitDepth::Ten, _) => "high10",
+            (BitDepth::Eight, Some(Profile::Baseline)) => "baseline",
+            (BitDepth::Eight, Some(Profile::Main)) => "main",
+            (BitDepth::Eight, Some(Profile::High) | None) => "high",
+        }),
+        VideoCodec::Hevc => Some(match spec.bit_depth {
+            BitDepth::Eight => "main",
+            BitDepth::Ten => "main10",
+        }),
         // Both follow from the pixel format.
-        (VideoCodec::Av1 | VideoCodec::Vp9, _, _) => None,
+        VideoCodec::Av1 | VideoCodec::Vp9 => None,
     }
 }
 

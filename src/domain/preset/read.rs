@@ -245,13 +245,11 @@ impl<'f> Fields<'f> {
     }
 
     fn nested(&mut self, key: &'static str) -> Option<Fields<'_>> {
-        match self.take(key)? {
-            Value::Object(map) => Some(Fields::new(Fault::join(&self.at, key), map, self.faults)),
-            _ => {
-                self.fault(key, "is not an object");
-                None
-            }
-        }
+        let Value::Object(map) = self.take(key)? else {
+            self.fault(key, "is not an object");
+            return None;
+        };
+        Some(Fields::new(Fault::join(&self.at, key), map, self.faults))
     }
 
     /// Reports what nobody asked for; whether the object and everything below it was free of faults.

@@ -144,8 +144,7 @@ pub(super) fn decide(stream: &VideoStream, spec: &VideoSpec) -> Colored {
     let simple = !matches!(source.matrix, Matrix::Ycgco | Matrix::Bt2020c | Matrix::Ictcp);
     let target = if source.is_common() || keep {
         let matrix = match source.matrix {
-            Matrix::Rgb => matrix_for(source.primaries),
-            Matrix::Ycgco | Matrix::Bt2020c | Matrix::Ictcp => matrix_for(source.primaries),
+            Matrix::Rgb | Matrix::Ycgco | Matrix::Bt2020c | Matrix::Ictcp => matrix_for(source.primaries),
             kept @ (Matrix::Bt709
             | Matrix::Fcc
             | Matrix::Bt470bg

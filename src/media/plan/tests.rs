@@ -85,6 +85,7 @@ fn picture_of(stream: VideoStream, fields: &serde_json::Value) -> (VideoPlan, Ve
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn sizes() {
     let turned = |w, h| VideoStream {
         rotation: Rotation::Cw90,
@@ -399,6 +400,7 @@ fn ticks_hold_the_sources_own() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn colors() {
     let sd = |rate: &str| VideoStream {
         color: ColorSpace::default(),
@@ -410,94 +412,94 @@ fn colors() {
         pix_fmt: pix_fmt.into(),
         ..video(w, h)
     };
-    let tagged = |p, t, m| VideoStream {
+    let signal = |p, t, m| VideoStream {
         color: tags(p, t, m),
         ..video(1920, 1080)
     };
     let keep = json!({"codec": "hevc", "bit_depth": 10, "range": "keep"});
-    let plain = json!({});
+    let simple = json!({});
     for (what, stream, fields, expected, step) in [
         (
             "tagged",
-            tagged("bt709", "bt709", "bt709"),
-            &plain,
+            signal("bt709", "bt709", "bt709"),
+            &simple,
             "bt709 bt709 bt709",
             "format",
         ),
         (
             "untagged HD",
             bare(1280, 720, "yuv420p"),
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "format",
         ),
         (
             "untagged portrait",
             bare(720, 1280, "yuv420p"),
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "format",
         ),
         (
             "untagged 525",
             sd("30000/1001"),
-            &plain,
+            &simple,
             "smpte170m smpte170m smpte170m",
             "format",
         ),
         (
             "untagged 625",
             sd("25"),
-            &plain,
+            &simple,
             "bt470bg smpte170m bt470bg",
             "format",
         ),
         (
             "full range",
             bare(1280, 720, "yuvj420p"),
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "scale",
         ),
         (
             "4:4:4",
             bare(1280, 720, "yuv444p"),
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "scale",
         ),
         (
             "rgb",
             bare(320, 240, "bgra"),
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "scale",
         ),
         (
             "P3",
-            tagged("smpte432", "bt709", "smpte170m"),
-            &plain,
+            signal("smpte432", "bt709", "smpte170m"),
+            &simple,
             "bt709 bt709 bt709",
             "convert",
         ),
         (
             "wide SDR",
-            tagged("bt2020", "bt2020-10", "bt2020nc"),
-            &plain,
+            signal("bt2020", "bt2020-10", "bt2020nc"),
+            &simple,
             "bt709 bt709 bt709",
             "convert",
         ),
         (
             "unknown name",
-            tagged("bt709,movie=x", "reserved", "bt709"),
-            &plain,
+            signal("bt709,movie=x", "reserved", "bt709"),
+            &simple,
             "bt709 bt709 bt709",
             "format",
         ),
         (
             "PQ",
-            tagged("bt2020", "smpte2084", "bt2020nc"),
-            &plain,
+            signal("bt2020", "smpte2084", "bt2020nc"),
+            &simple,
             "bt709 bt709 bt709",
             "tone",
         ),
@@ -510,7 +512,7 @@ fn colors() {
                 },
                 ..video(1920, 1080)
             },
-            &plain,
+            &simple,
             "bt709 bt709 bt709",
             "tone",
         ),
@@ -518,7 +520,7 @@ fn colors() {
             "PQ kept",
             VideoStream {
                 pix_fmt: "yuv420p10le".into(),
-                ..tagged("bt2020", "smpte2084", "bt2020nc")
+                ..signal("bt2020", "smpte2084", "bt2020nc")
             },
             &keep,
             "bt2020 smpte2084 bt2020nc",
@@ -528,7 +530,7 @@ fn colors() {
             "HLG 4:2:2 kept",
             VideoStream {
                 pix_fmt: "yuv422p10le".into(),
-                ..tagged("bt2020", "arib-std-b67", "bt2020nc")
+                ..signal("bt2020", "arib-std-b67", "bt2020nc")
             },
             &keep,
             "bt2020 arib-std-b67 bt2020nc",
@@ -536,14 +538,14 @@ fn colors() {
         ),
         (
             "ICtCp kept",
-            tagged("bt2020", "smpte2084", "ictcp"),
+            signal("bt2020", "smpte2084", "ictcp"),
             &keep,
             "bt2020 smpte2084 bt2020nc",
             "convert",
         ),
         (
             "SDR kept",
-            tagged("bt709", "bt709", "bt709"),
+            signal("bt709", "bt709", "bt709"),
             &keep,
             "bt709 bt709 bt709",
             "scale",
@@ -571,13 +573,13 @@ fn colors() {
             step == "tone",
             "{what}"
         );
-        let tagged_after_scaling = plan
+        let last_but_square = plan
             .filters
             .iter()
             .rev()
             .nth(1)
             .is_some_and(|f| matches!(f, Filter::Tag(_)));
-        assert!(tagged_after_scaling, "{what}: {:?}", plan.filters);
+        assert!(last_but_square, "{what}: {:?}", plan.filters);
     }
 }
 
@@ -605,7 +607,7 @@ fn only_declared_fields_of_codecs_with_fields_are_joined() {
     }
 }
 
-fn sound_of(channels: u16, fields: serde_json::Value) -> AudioPlan {
+fn sound_of(channels: u16, fields: &serde_json::Value) -> AudioPlan {
     let spec = spec(None, json!({"container": "mkv", "audio": fields}));
     let plan = plan(
         &media(vec![], vec![audio(channels)]),
@@ -633,7 +635,7 @@ fn channels_and_bit_rates() {
         ),
         (2, json!({"codec": "aac", "channels": 1}), 1, 64_000),
     ] {
-        let plan = sound_of(source, fields);
+        let plan = sound_of(source, &fields);
         assert_eq!(
             (plan.channels, plan.bitrate),
             (channels, bitrate),

@@ -170,6 +170,7 @@ fn every_fault_is_reported_at_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn contradictions_are_refused() {
     for (body, at) in [
         (
