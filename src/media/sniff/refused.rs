@@ -4,7 +4,10 @@ use crate::domain::{Code, Failure};
 
 /// The refusal of something recognised but not taken.
 pub(super) fn unsupported(what: &str) -> Failure {
-    Failure::new(Code::MediaUnsupported, format!("The source is {what}, not a media file."))
+    Failure::new(
+        Code::MediaUnsupported,
+        format!("The source is {what}, not a media file."),
+    )
 }
 
 /// Recognises what is refused by name.
@@ -12,7 +15,9 @@ pub(super) fn recognise(head: &[u8]) -> Option<Failure> {
     let what = match head {
         [b'P', b'K', 3 | 5, 4 | 6, ..] => "a ZIP archive",
         [0x1F, 0x8B, ..] => "gzip data",
-        [b'B', b'Z', b'h', ..] | [0xFD, b'7', b'z', b'X', b'Z', ..] | [b'7', b'z', 0xBC, 0xAF, ..] => "an archive",
+        [b'B', b'Z', b'h', ..] | [0xFD, b'7', b'z', b'X', b'Z', ..] | [b'7', b'z', 0xBC, 0xAF, ..] => {
+            "an archive"
+        }
         [b'R', b'a', b'r', b'!', ..] => "an archive",
         [0x28, 0xB5, 0x2F, 0xFD, ..] => "compressed data",
         [b'%', b'P', b'D', b'F', ..] => "a PDF document",
@@ -31,8 +36,16 @@ fn text(head: &[u8]) -> Option<Failure> {
     let head = &head[..head.len().min(2048)];
     let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
     let start = head.trim_ascii_start();
-    let begins = |word: &[u8]| start.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word));
-    let holds = |word: &[u8]| start.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    let begins = |word: &[u8]| {
+        start
+            .get(..word.len())
+            .is_some_and(|part| part.eq_ignore_ascii_case(word))
+    };
+    let holds = |word: &[u8]| {
+        start
+            .windows(word.len())
+            .any(|part| part.eq_ignore_ascii_case(word))
+    };
     let what = if begins(b"#EXTM3U") || begins(b"[playlist]") {
         "a playlist"
     } else if begins(b"ffconcat") {
@@ -47,10 +60,19 @@ fn text(head: &[u8]) -> Option<Failure> {
         "an XML document"
     } else if begins(b"WEBVTT") || begins(b"[Script Info]") {
         "a subtitle file"
-    } else if start.is_empty() || head.iter().all(|b| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7E | 0x80..)) {
+    } else if start.is_empty()
+        || head
+            .iter()
+            .all(|b| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7E | 0x80..))
+    {
         // Real media of any length has control bytes; bytes from 0x80 may be UTF-8.
-        std::str::from_utf8(head).or_else(|e| if e.error_len().is_none() { Ok("") } else { Err(e) }).ok()?;
-        return Some(Failure::new(Code::MediaCorrupt, "The source is a text file, not media."));
+        std::str::from_utf8(head)
+            .or_else(|e| if e.error_len().is_none() { Ok("") } else { Err(e) })
+            .ok()?;
+        return Some(Failure::new(
+            Code::MediaCorrupt,
+            "The source is a text file, not media.",
+        ));
     } else {
         return None;
     };
