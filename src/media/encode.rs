@@ -63,8 +63,8 @@ impl Default for EncodeLimits {
     /// ENCODING §6: no new frame for 60 s is a stall; 24 h in all.
     fn default() -> Self {
         Self {
-            stall: Duration::from_secs(60),
-            total: Duration::from_secs(24 * 3600),
+            stall: Duration::from_mins(1),
+            total: Duration::from_hours(24),
             kernel: Limits::default(),
         }
     }
@@ -215,7 +215,7 @@ fn listen(child: &mut Child) -> (Arc<Mutex<LogState>>, watch::Receiver<Tick>, Jo
         let state = Arc::clone(&state);
         readers.spawn(async move {
             let _ = each_line(stderr, |line| {
-                state.lock().unwrap_or_else(PoisonError::into_inner).line(line)
+                state.lock().unwrap_or_else(PoisonError::into_inner).line(line);
             })
             .await;
         });

@@ -19,7 +19,7 @@ use crate::domain::{Code, Demuxer, Failure, MediaInfo};
 pub(super) use document::Document;
 
 /// Longest probe. ffprobe under the options below has never taken 2 s, but a slow origin may feed it slowly.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_mins(1);
 /// Most bytes of ffprobe's document; 64 streams with long tags and all sampled packets are below 1 MiB.
 const DOCUMENT: usize = 8 * 1024 * 1024;
 /// Packets of all streams that are looked at for the frame rate: two seconds of film with sound.

@@ -130,8 +130,8 @@ fn transport_stream(head: &[u8]) -> Option<Demuxer> {
     [188, 192, 204].into_iter().find_map(|packet| {
         let starts = 0..packet.min(head.len());
         let in_step = |start: usize| {
-            let mut syncs = head[start..].iter().step_by(packet).take(RUN).peekable();
-            let whole = head.len() >= start + packet * 2 + 1;
+            let mut syncs = head[start..].iter().step_by(packet).take(RUN);
+            let whole = head.len() > start + packet * 2;
             whole && syncs.all(|b| *b == 0x47)
         };
         starts.into_iter().any(in_step).then_some(Demuxer::Mpegts)
@@ -140,9 +140,8 @@ fn transport_stream(head: &[u8]) -> Option<Demuxer> {
 
 /// Raw video: the first unit after a start code tells the codec.
 fn elementary(head: &[u8]) -> Option<Demuxer> {
-    let unit = match head {
-        [0, 0, 0, 1, unit @ ..] | [0, 0, 1, unit @ ..] => unit,
-        _ => return None,
+    let ([0, 0, 0, 1, unit @ ..] | [0, 0, 1, unit @ ..]) = head else {
+        return None;
     };
     match unit {
         // HEVC: VPS, SPS or access unit delimiter, layer 0, temporal id 1. Checked first: 0x46 is no legal H.264 unit.
@@ -236,7 +235,7 @@ fn material_exchange(head: &[u8]) -> Option<Demuxer> {
         .then_some(Demuxer::Mxf)
 }
 
-/// Length of an ID3v2 tag with its header, where there is one.
+/// Length of an `ID3v2` tag with its header, where there is one.
 fn id3_length(head: &[u8]) -> Option<u64> {
     let [b'I', b'D', b'3', _, _, flags, a, b, c, d, ..] = *head else {
         return None;

@@ -184,7 +184,7 @@ impl Checker<'_> {
         ]);
         let mut table = PacketTable::default();
         let finished = run_lines(&self.toolbox.spawner, spec, self.time, self.cancel, |line| {
-            table.line(line)
+            table.line(line);
         })
         .await?;
         if !finished.status.success() || !finished.log.is_empty() {
@@ -209,9 +209,9 @@ impl Checker<'_> {
             "level+verbose",
             "-xerror",
         ];
-        let mut argv: Vec<String> = head.map(str::to_owned).into();
-        argv.extend(args);
-        let spec = Spec::new(&self.toolbox.tools.ffmpeg, argv, "/");
+        let mut words: Vec<String> = head.map(str::to_owned).into();
+        words.extend(args);
+        let spec = Spec::new(&self.toolbox.tools.ffmpeg, words, "/");
         let finished = run(&self.toolbox.spawner, spec, (self.time, 0), self.cancel).await;
         let finished = finished.map_err(|error| match error {
             RunError::TimedOut(_) => failed("decoding it takes too long"),

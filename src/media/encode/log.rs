@@ -1,5 +1,6 @@
 //! ffmpeg's log at `level+verbose`: what it counted, what it complained about, and what that means.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -55,6 +56,15 @@ pub struct GridStatistics {
     pub given: u64,
 }
 
+/// What a complaint says about the whole run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sign {
+    EndedEarly,
+    DiskFull,
+    UnknownEncoder,
+    InputRefused,
+}
+
 /// Everything kept of the log so far. Bounded, whatever ffmpeg writes.
 #[derive(Debug)]
 pub(super) struct LogState {
@@ -65,10 +75,7 @@ pub(super) struct LogState {
     grids: Vec<GridStatistics>,
     /// Streams whose first frame has reached its filters.
     begun: Vec<u32>,
-    ended_early: bool,
-    disk_full: bool,
-    unknown_encoder: bool,
-    input_refused: bool,
+    signs: BTreeSet<Sign>,
     last_out_seconds: Option<f64>,
 }
 
@@ -81,10 +88,7 @@ impl Default for LogState {
             encoded: Vec::new(),
             grids: Vec::new(),
             begun: Vec::new(),
-            ended_early: false,
-            disk_full: false,
-            unknown_encoder: false,
-            input_refused: false,
+            signs: BTreeSet::new(),
             last_out_seconds: None,
         }
     }
@@ -120,14 +124,19 @@ impl LogState {
     }
 
     fn complaint(&mut self, line: &str) {
-        self.ended_early |= line.contains("File ended prematurely");
-        self.disk_full |= line.contains("No space left on device");
-        self.unknown_encoder |= line.contains("Unknown encoder");
         // `[error] file:in: Invalid data…`, without a context in brackets: ffmpeg itself could not open its input.
-        self.input_refused |= line.starts_with("[error] ")
-            && ["file:", "http://", "Error opening input"]
-                .iter()
-                .any(|name| line["[error] ".len()..].starts_with(name));
+        let bare = line.strip_prefix("[error] ").unwrap_or("");
+        let names_input = ["file:", "http://", "Error opening input"]
+            .iter()
+            .any(|name| bare.starts_with(name));
+        let signs = [
+            (line.contains("File ended prematurely"), Sign::EndedEarly),
+            (line.contains("No space left on device"), Sign::DiskFull),
+            (line.contains("Unknown encoder"), Sign::UnknownEncoder),
+            (names_input, Sign::InputRefused),
+        ];
+        self.signs
+            .extend(signs.into_iter().filter_map(|(seen, sign)| seen.then_some(sign)));
         // 5.1: "Error while decoding stream #0:0: …"; 6 and 7: "[vist#0:0/h264 @ …] [error] Error submitting packet to decoder".
         let refused = line.contains("Error while decoding stream")
             || line.contains("Error submitting packet to decoder")
@@ -136,9 +145,9 @@ impl LogState {
             let begun = self.begun.contains(&index);
             if let Some(stream) = self.decoded_mut(index) {
                 if begun {
-                    stream.errors += 1
+                    stream.errors += 1;
                 } else {
-                    stream.early_errors += 1
+                    stream.early_errors += 1;
                 }
             }
         }
@@ -222,7 +231,7 @@ impl LogState {
             decoded: self.decoded,
             encoded: self.encoded,
             grids: self.grids,
-            ended_early: self.ended_early,
+            ended_early: self.signs.contains(&Sign::EndedEarly),
             last_out_seconds: self.last_out_seconds,
             took,
             log_tail: tidy.lines(self.tail.into_lines()),
@@ -233,7 +242,7 @@ impl LogState {
     pub(super) fn into_failure(self, status: ExitStatus, tidy: &Tidy) -> Failure {
         /// `SIGXFSZ`: the kernel's limit on the size of a file.
         const FILE_SIZE: i32 = 25;
-        let (code, message) = if self.disk_full {
+        let (code, message) = if self.signs.contains(&Sign::DiskFull) {
             (
                 Code::DiskFull,
                 "The worker has no room for the output.".to_owned(),
@@ -249,7 +258,7 @@ impl LogState {
                     format!("The encoder was killed by signal {signal}."),
                 ),
             }
-        } else if self.unknown_encoder {
+        } else if self.signs.contains(&Sign::UnknownEncoder) {
             (
                 Code::EncoderUnavailable,
                 "The worker's ffmpeg lacks the encoder.".to_owned(),
@@ -259,7 +268,7 @@ impl LogState {
                 Code::ToolMissing,
                 "ffmpeg could not be started on the worker.".to_owned(),
             )
-        } else if self.input_refused {
+        } else if self.signs.contains(&Sign::InputRefused) {
             (
                 Code::MediaCorrupt,
                 "The source could not be opened for decoding.".to_owned(),
@@ -291,7 +300,7 @@ fn source_stream(line: &str) -> Option<u32> {
 }
 
 /// A filter graph is set up by the first frame of its stream: "graph 0 input from stream 0:1" for pictures,
-/// "graph_0_in_0_1" for sound.
+/// `graph_0_in_0_1` for sound.
 fn first_frame<T: std::str::FromStr>(line: &str) -> Option<T> {
     if let Some(rest) = after(line, " input from stream 0:") {
         return number(rest);

@@ -228,6 +228,7 @@ impl Stream {
             .unwrap_or(0.0);
         #[expect(
             clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
             reason = "one of four quarters after rem_euclid"
         )]
         match (-angle / 90.0).round().rem_euclid(4.0) as u8 {

@@ -15,15 +15,19 @@ pub(super) fn recognise(head: &[u8]) -> Option<Failure> {
     let what = match head {
         [b'P', b'K', 3 | 5, 4 | 6, ..] => "a ZIP archive",
         [0x1F, 0x8B, ..] => "gzip data",
-        [b'B', b'Z', b'h', ..] | [0xFD, b'7', b'z', b'X', b'Z', ..] | [b'7', b'z', 0xBC, 0xAF, ..] => {
-            "an archive"
-        }
-        [b'R', b'a', b'r', b'!', ..] => "an archive",
         [0x28, 0xB5, 0x2F, 0xFD, ..] => "compressed data",
         [b'%', b'P', b'D', b'F', ..] => "a PDF document",
-        [0x89, b'P', b'N', b'G', ..] | [0xFF, 0xD8, 0xFF, ..] | [b'B', b'M', ..] => "a picture",
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] | [b'8', b'B', b'P', b'S', ..] => "a picture",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a picture",
+        [b'B', b'Z', b'h', ..]
+        | [0xFD, b'7', b'z', b'X', b'Z', ..]
+        | [b'7', b'z', 0xBC, 0xAF, ..]
+        | [b'R', b'a', b'r', b'!', ..] => "an archive",
+        [0x89, b'P', b'N', b'G', ..]
+        | [0xFF, 0xD8, 0xFF, ..]
+        | [b'B', b'M', ..]
+        | [b'I', b'I', b'*', 0, ..]
+        | [b'M', b'M', 0, b'*', ..]
+        | [b'8', b'B', b'P', b'S', ..]
+        | [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a picture",
         [0x7F, b'E', b'L', b'F', ..] | [b'M', b'Z', ..] => "a program",
         [b'S', b'Q', b'L', b'i', b't', b'e', ..] => "a database",
         _ => return text(head),

@@ -1,4 +1,4 @@
-//! ISO base media (ISO 14496-12) and QuickTime: every sample named by the index lies inside the file.
+//! ISO base media (ISO 14496-12) and `QuickTime`: every sample named by the index lies inside the file.
 
 use super::reader::Reader;
 use super::{Completeness, Facts, encrypted, fragments, truncated};
@@ -213,7 +213,7 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     let (Some(offsets), Some(stsc)) = (offsets, child(reader, stbl, *b"stsc").await?) else {
         return Ok(None);
     };
-    let Some(stsz) = child(reader, stbl, *b"stsz").await? else {
+    let Some(sizes) = child(reader, stbl, *b"stsz").await? else {
         return Ok(None);
     };
     let width = if wide { 8 } else { 4 };
@@ -223,10 +223,10 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     };
     let chunks = count(reader.u32(offsets.body + 4).await?, offsets, 8, width);
     let runs = count(reader.u32(stsc.body + 4).await?, stsc, 8, 12);
-    let same = reader.u32(stsz.body + 4).await?.unwrap_or(0);
-    let declared = reader.u32(stsz.body + 8).await?;
+    let same = reader.u32(sizes.body + 4).await?.unwrap_or(0);
+    let declared = reader.u32(sizes.body + 8).await?;
     let samples = if same == 0 {
-        count(declared, stsz, 12, 4)
+        count(declared, sizes, 12, 4)
     } else {
         u64::from(declared.unwrap_or(0))
     };
@@ -254,7 +254,7 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
             continue;
         }
         let bytes = if same == 0 {
-            sum(&mut size_reader, stsz.body + 12 + sample * 4, here).await?
+            sum(&mut size_reader, sizes.body + 12 + sample * 4, here).await?
         } else {
             u64::from(same).saturating_mul(here)
         };

@@ -1,4 +1,4 @@
-//! Matroska and WebM (RFC 9559): the segment is all there; encryption is refused.
+//! Matroska and `WebM` (RFC 9559): the segment is all there; encryption is refused.
 
 use super::reader::Reader;
 use super::{Completeness, Facts, corrupt, encrypted, truncated};

@@ -33,7 +33,7 @@ fn code(data: &[u8], demuxer: Demuxer) -> Code {
     checked(data, demuxer).unwrap_err().code
 }
 
-fn atom(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+fn atom(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
     [
         &u32::try_from(body.len() + 8).unwrap().to_be_bytes(),
         kind.as_slice(),
@@ -47,28 +47,28 @@ fn words(values: &[u32]) -> Vec<u8> {
 }
 
 /// A movie of one video track: two chunks of two samples each at `offset`, sizes 10, 20, 30, 40.
-fn movie(offset: u32, coding: &[u8; 4]) -> Vec<u8> {
-    let stsd = atom(b"stsd", &[words(&[0, 1]), atom(coding, &[0; 16])].concat());
+fn movie(offset: u32, coding: [u8; 4]) -> Vec<u8> {
+    let stsd = atom(*b"stsd", &[words(&[0, 1]), atom(coding, &[0; 16])].concat());
     let tables = [
         stsd,
-        atom(b"stsc", &words(&[0, 1, 1, 2, 1])),
-        atom(b"stsz", &words(&[0, 0, 4, 10, 20, 30, 40])),
-        atom(b"stco", &words(&[0, 2, offset, offset + 30])),
+        atom(*b"stsc", &words(&[0, 1, 1, 2, 1])),
+        atom(*b"stsz", &words(&[0, 0, 4, 10, 20, 30, 40])),
+        atom(*b"stco", &words(&[0, 2, offset, offset + 30])),
     ]
     .concat();
-    let hdlr = atom(b"hdlr", &[words(&[0, 0]).as_slice(), b"vide", &[0; 12]].concat());
-    let minf = atom(b"minf", &atom(b"stbl", &tables));
-    let mvhd = atom(b"mvhd", &words(&[0, 0, 0, 600, 1500]));
+    let hdlr = atom(*b"hdlr", &[words(&[0, 0]).as_slice(), b"vide", &[0; 12]].concat());
+    let minf = atom(*b"minf", &atom(*b"stbl", &tables));
+    let mvhd = atom(*b"mvhd", &words(&[0, 0, 0, 600, 1500]));
     atom(
-        b"moov",
-        &[mvhd, atom(b"trak", &atom(b"mdia", &[hdlr, minf].concat()))].concat(),
+        *b"moov",
+        &[mvhd, atom(*b"trak", &atom(*b"mdia", &[hdlr, minf].concat()))].concat(),
     )
 }
 
 fn mp4() -> Vec<u8> {
-    let ftyp = atom(b"ftyp", b"isom\0\0\0\0");
-    let length = u32::try_from(ftyp.len() + movie(0, b"avc1").len()).unwrap();
-    [ftyp, movie(length + 8, b"avc1"), atom(b"mdat", &[7; 100])].concat()
+    let ftyp = atom(*b"ftyp", b"isom\0\0\0\0");
+    let length = u32::try_from(ftyp.len() + movie(0, *b"avc1").len()).unwrap();
+    [ftyp, movie(length + 8, *b"avc1"), atom(*b"mdat", &[7; 100])].concat()
 }
 
 #[test]
@@ -91,8 +91,11 @@ fn every_sample_of_an_mp4_must_be_there() {
     }
     // The index cut, or not there yet.
     assert_eq!(code(&whole[..100], Demuxer::Mov), Code::MediaTruncated);
-    assert_eq!(code(&atom(b"mdat", &[0; 50]), Demuxer::Mov), Code::MediaTruncated);
-    assert_eq!(code(&atom(b"free", &[0; 50]), Demuxer::Mov), Code::MediaCorrupt);
+    assert_eq!(
+        code(&atom(*b"mdat", &[0; 50]), Demuxer::Mov),
+        Code::MediaTruncated
+    );
+    assert_eq!(code(&atom(*b"free", &[0; 50]), Demuxer::Mov), Code::MediaCorrupt);
     assert_eq!(
         code(b"\0\0\0\x08free\0\0\0\0mdat", Demuxer::Mov),
         Code::MediaCorrupt,
@@ -102,7 +105,7 @@ fn every_sample_of_an_mp4_must_be_there() {
 
 #[test]
 fn encrypted_media_is_refused() {
-    assert_eq!(code(&movie(0, b"encv"), Demuxer::Mov), Code::MediaUnsupported);
+    assert_eq!(code(&movie(0, *b"encv"), Demuxer::Mov), Code::MediaUnsupported);
 }
 
 #[test]
@@ -124,14 +127,14 @@ fn hostile_boxes_end_the_walk() {
 
 #[test]
 fn fragments_must_hold_their_runs() {
-    let header = atom(b"moov", &atom(b"mvex", &[]));
+    let header = atom(*b"moov", &atom(*b"mvex", &[]));
     let fragment = |offset: u32| {
-        let tfhd = atom(b"tfhd", &words(&[0x0002_0000, 1]));
-        let trun = atom(b"trun", &words(&[0x201, 2, offset, 30, 40]));
-        atom(b"moof", &atom(b"traf", &[tfhd, trun].concat()))
+        let tfhd = atom(*b"tfhd", &words(&[0x0002_0000, 1]));
+        let trun = atom(*b"trun", &words(&[0x201, 2, offset, 30, 40]));
+        atom(*b"moof", &atom(*b"traf", &[tfhd, trun].concat()))
     };
     let length = u32::try_from(fragment(0).len()).unwrap();
-    let file = |offset: u32| [header.clone(), fragment(offset), atom(b"mdat", &[1; 70])].concat();
+    let file = |offset: u32| [header.clone(), fragment(offset), atom(*b"mdat", &[1; 70])].concat();
     let whole = file(length + 8);
     assert!(checked(&whole, Demuxer::Mov).unwrap().fragmented);
     assert_eq!(
@@ -140,8 +143,8 @@ fn fragments_must_hold_their_runs() {
     );
     assert_eq!(code(&file(length + 9), Demuxer::Mov), Code::MediaTruncated);
     // Cut between fragments: only an index of segments can tell.
-    let sidx = atom(b"sidx", &words(&[0, 1, 1000, 0, 0, 1, length + 78, 0, 0]));
-    let indexed = [header, sidx, fragment(length + 8), atom(b"mdat", &[1; 70])].concat();
+    let sidx = atom(*b"sidx", &words(&[0, 1, 1000, 0, 0, 1, length + 78, 0, 0]));
+    let indexed = [header, sidx, fragment(length + 8), atom(*b"mdat", &[1; 70])].concat();
     assert!(checked(&indexed, Demuxer::Mov).is_ok());
     assert_eq!(
         code(&indexed[..indexed.len() - 78], Demuxer::Mov),

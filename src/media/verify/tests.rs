@@ -141,7 +141,7 @@ impl Trip {
             level: self.level,
             seed: 1,
             on_damage: self.on_damage,
-            time: Duration::from_secs(60),
+            time: Duration::from_mins(1),
         };
         verify(&self.toolbox, request, &CancellationToken::new()).await
     }
@@ -280,6 +280,9 @@ async fn a_live_recording_that_is_cut_is_truncated() {
     assert_eq!(trip.code().await, Code::MediaTruncated);
 }
 
+/// A name, and what is done to the output before it is verified.
+type Harm = (&'static str, fn(&Path));
+
 /// Overwrites bytes in the middle: several frames with their headers. (Inside one frame's CAVLC data 600 bytes of noise
 /// decode without a word; that is what the digest is for.)
 fn scratch(path: &Path) {
@@ -328,7 +331,7 @@ async fn a_recording_that_starts_between_keys_is_no_damage() {
 #[tokio::test]
 async fn harm_to_the_output_is_found() {
     let mut trip = Trip::new("in.mp4", CLIP);
-    let harms: [(&str, fn(&Path)); 5] = [
+    let harms: [Harm; 5] = [
         ("scratched", scratch),
         ("emptied", |path| std::fs::write(path, b"").unwrap()),
         ("removed", |path| std::fs::remove_file(path).unwrap()),
