@@ -140,8 +140,8 @@ impl Tools {
         let (version, _, filters) = answers?;
         Ok(Capabilities {
             version,
-            filters,
             encoders,
+            filters,
         })
     }
 
