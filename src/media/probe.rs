@@ -19,7 +19,7 @@ use crate::domain::{Code, Demuxer, Failure, MediaInfo};
 pub(super) use document::Document;
 
 /// Longest probe. ffprobe under the options below has never taken 2 s, but a slow origin may feed it slowly.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_mins(1);
 /// Most bytes of ffprobe's document; 64 streams with long tags and all sampled packets are below 1 MiB.
 const DOCUMENT: usize = 8 * 1024 * 1024;
 /// Packets of all streams that are looked at for the frame rate: two seconds of film with sound.
@@ -43,15 +43,35 @@ pub async fn probe(
 ) -> Result<MediaInfo, Failure> {
     let packets = if size <= SMALL { PACKETS_SMALL } else { PACKETS };
     let interval = format!("%+#{packets}");
-    let mut args: Vec<String> = ["-hide_banner", "-loglevel", "level+warning", "-of", "json"].map(String::from).into();
-    args.extend(["-show_streams", "-show_format", "-show_entries", SHOWN, "-read_intervals"].map(String::from));
+    let mut args: Vec<String> = ["-hide_banner", "-loglevel", "level+warning", "-of", "json"]
+        .map(String::from)
+        .into();
+    args.extend(
+        [
+            "-show_streams",
+            "-show_format",
+            "-show_entries",
+            SHOWN,
+            "-read_intervals",
+        ]
+        .map(String::from),
+    );
     args.push(interval);
     args.extend(input_options(input, demuxer, limits));
     let spec = Spec::new(&toolbox.tools.ffprobe, args, "/");
-    let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await?;
+    let finished = run(
+        &toolbox.spawner,
+        spec,
+        (TIME, DOCUMENT),
+        &CancellationToken::new(),
+    )
+    .await?;
 
     let log = Tidy::new(input, Path::new("")).lines(finished.log);
-    if log.iter().any(|line| line.contains("Picture size") && line.contains("is invalid")) {
+    if log
+        .iter()
+        .any(|line| line.contains("Picture size") && line.contains("is invalid"))
+    {
         return Err(Failure::new(Code::MediaLimit, "The source's picture is too large.").with_log(log));
     }
     let unreadable = |detail: String| {
@@ -60,8 +80,8 @@ pub async fn probe(
     if !finished.status.success() {
         return Err(unreadable(finished.status.to_string()).with_log(log));
     }
-    let document: Document =
-        serde_json::from_slice(&finished.stdout).map_err(|error| unreadable(error.to_string()).with_log(log))?;
+    let document: Document = serde_json::from_slice(&finished.stdout)
+        .map_err(|error| unreadable(error.to_string()).with_log(log))?;
     document.refuse_limits(limits)?;
     Ok(document.into_info(demuxer, size, packets as usize))
 }
@@ -78,7 +98,10 @@ pub(super) fn input_options(input: &Input, demuxer: Demuxer, limits: &SourceLimi
         Input::Loopback { url } => ("http,tcp", url.clone()),
     };
     // One more than allowed, so that too many can be told from just enough.
-    let (streams, pixels) = ((limits.max_streams + 1).to_string(), limits.max_pixels.to_string());
+    let (streams, pixels) = (
+        (limits.max_streams + 1).to_string(),
+        limits.max_pixels.to_string(),
+    );
     let options = [
         ["-protocol_whitelist", protocols],
         ["-format_whitelist", &formats.join(",")],

@@ -13,12 +13,26 @@ use super::process::{Finished, Spawner, Spec, run};
 use crate::domain::{Code, Failure};
 
 /// The encoders flux can ask for.
-pub const ENCODERS: &[&str] = &["libx264", "libx265", "libsvtav1", "libvpx-vp9", "aac", "libopus", "libmp3lame"];
+pub const ENCODERS: &[&str] = &[
+    "libx264",
+    "libx265",
+    "libsvtav1",
+    "libvpx-vp9",
+    "aac",
+    "libopus",
+    "libmp3lame",
+];
 /// The filters whose absence changes what flux can do.
 pub const FILTERS: &[&str] = &["zscale", "tonemap", "bwdif", "ebur128"];
 
 /// Where a bare program name is looked for. `PATH` is the configuration's to read; it may pass an absolute path.
-const FOLDERS: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin", "/opt/ffmpeg/bin", "/opt/homebrew/bin"];
+const FOLDERS: &[&str] = &[
+    "/usr/local/bin",
+    "/usr/bin",
+    "/bin",
+    "/opt/ffmpeg/bin",
+    "/opt/homebrew/bin",
+];
 /// Encoders proved at once: each takes about a core for 50 ms.
 const AT_ONCE: usize = 4;
 /// A tiny encode takes about 0.1 s; a loaded machine may take long, and a hung tool must not stop the start.
@@ -62,7 +76,8 @@ pub enum ToolError {
 
 impl From<ToolError> for Failure {
     fn from(error: ToolError) -> Self {
-        Self::new(Code::ToolMissing, "ffmpeg is missing or unusable on the worker.").with_detail(error.to_string())
+        Self::new(Code::ToolMissing, "ffmpeg is missing or unusable on the worker.")
+            .with_detail(error.to_string())
     }
 }
 
@@ -72,7 +87,10 @@ impl Tools {
     /// # Errors
     /// [`ToolError::Missing`], naming the program.
     pub fn locate(ffmpeg: &Path, ffprobe: &Path) -> Result<Self, ToolError> {
-        Ok(Self { ffmpeg: find(ffmpeg)?, ffprobe: find(ffprobe)? })
+        Ok(Self {
+            ffmpeg: find(ffmpeg)?,
+            ffprobe: find(ffprobe)?,
+        })
     }
 
     /// Finds both programs and proves what they can do: [`Tools::locate`], then [`Tools::prove`].
@@ -89,19 +107,25 @@ impl Tools {
         Ok((tools, capabilities))
     }
 
-    /// Asks the version and the filters and makes one tiny encode per encoder, some at a time. Takes 0.3 to 1 s, so
-    /// it belongs in the background of a start.
+    /// Asks the version and the filters and makes one tiny encode per encoder, some at a time. Ten processes,
+    /// about 1 s of CPU (2 s of wall time measured on two busy cores), so it belongs in the background of a start.
     ///
     /// # Errors
     /// [`ToolError::Strange`] when a program is not what its name says. A missing encoder is not an error.
     pub async fn prove(&self, spawner: &Spawner) -> Result<Capabilities, ToolError> {
         let version = async {
             let said = self.ask(spawner, "ffmpeg", &["-version"]).await?;
-            read_version(&said, "ffmpeg").ok_or(ToolError::Strange { name: "ffmpeg", said: first_line(&said) })
+            read_version(&said, "ffmpeg").ok_or(ToolError::Strange {
+                name: "ffmpeg",
+                said: first_line(&said),
+            })
         };
         let probe = async {
             let said = self.ask(spawner, "ffprobe", &["-version"]).await?;
-            read_version(&said, "ffprobe").ok_or(ToolError::Strange { name: "ffprobe", said: first_line(&said) })
+            read_version(&said, "ffprobe").ok_or(ToolError::Strange {
+                name: "ffprobe",
+                said: first_line(&said),
+            })
         };
         let filters = async {
             let said = self.ask(spawner, "ffmpeg", &["-hide_banner", "-filters"]).await?;
@@ -116,17 +140,33 @@ impl Tools {
             .buffer_unordered(AT_ONCE)
             .filter_map(std::future::ready)
             .collect::<BTreeSet<_>>();
-        let (version, _, filters) = tokio::try_join!(version, probe, filters)?;
-        Ok(Capabilities { version, filters, encoders: encoders.await })
+        let answers = async { tokio::try_join!(version, probe, filters) };
+        let (answers, encoders) = tokio::join!(answers, encoders);
+        let (version, _, filters) = answers?;
+        Ok(Capabilities {
+            version,
+            encoders,
+            filters,
+        })
     }
 
     async fn ask(&self, spawner: &Spawner, name: &'static str, args: &[&str]) -> Result<String, ToolError> {
-        let program = if name == "ffprobe" { &self.ffprobe } else { &self.ffmpeg };
+        let program = if name == "ffprobe" {
+            &self.ffprobe
+        } else {
+            &self.ffmpeg
+        };
         let finished = self.finish(spawner, Spec::new(program, args, "/")).await;
         let strange = |said: String| ToolError::Strange { name, said };
         let finished = finished.map_err(strange)?;
         if !finished.status.success() {
-            return Err(strange(finished.log.last().cloned().unwrap_or_else(|| finished.status.to_string())));
+            return Err(strange(
+                finished
+                    .log
+                    .last()
+                    .cloned()
+                    .unwrap_or_else(|| finished.status.to_string()),
+            ));
         }
         Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
     }
@@ -137,12 +177,18 @@ impl Tools {
             "aac" | "libopus" | "libmp3lame" => "anullsrc=r=48000:cl=stereo:d=0.1",
             _ => "color=s=64x64:r=25:d=0.04",
         };
-        let args = ["-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-c", encoder, "-f", "null", "-"];
-        self.finish(spawner, Spec::new(&self.ffmpeg, args, "/")).await.is_ok_and(|f| f.status.success())
+        let args = [
+            "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-c", encoder, "-f", "null", "-",
+        ];
+        self.finish(spawner, Spec::new(&self.ffmpeg, args, "/"))
+            .await
+            .is_ok_and(|f| f.status.success())
     }
 
     async fn finish(&self, spawner: &Spawner, spec: Spec) -> Result<Finished, String> {
-        run(spawner, spec, (PROOF_TIME, 256 * 1024), &CancellationToken::new()).await.map_err(|e| e.to_string())
+        run(spawner, spec, (PROOF_TIME, 256 * 1024), &CancellationToken::new())
+            .await
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -151,7 +197,10 @@ fn find(program: &Path) -> Result<PathBuf, ToolError> {
     let candidates: Vec<PathBuf> = if program.components().count() > 1 {
         std::path::absolute(program).into_iter().collect()
     } else {
-        FOLDERS.iter().map(|folder| Path::new(folder).join(program)).collect()
+        FOLDERS
+            .iter()
+            .map(|folder| Path::new(folder).join(program))
+            .collect()
     };
     candidates
         .into_iter()
@@ -166,13 +215,25 @@ fn read_version(said: &str, name: &str) -> Option<String> {
 }
 
 fn first_line(said: &str) -> String {
-    said.lines().next().unwrap_or("nothing").chars().take(200).collect()
+    said.lines()
+        .next()
+        .unwrap_or("nothing")
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// The wanted names in a `-filters` table (flags, name, shape, description).
 fn listed(said: &str, wanted: &[&'static str]) -> BTreeSet<&'static str> {
-    let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
-    wanted.iter().copied().filter(|name| names.contains(name)).collect()
+    let names: BTreeSet<&str> = said
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    wanted
+        .iter()
+        .copied()
+        .filter(|name| names.contains(name))
+        .collect()
 }
 
 #[cfg(test)]
@@ -182,7 +243,8 @@ mod tests {
 
     #[test]
     fn versions_and_tables_are_read() {
-        let said = "ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000-2026 the FFmpeg developers\nbuilt with gcc";
+        let said =
+            "ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000-2026 the FFmpeg developers\nbuilt with gcc";
         assert_eq!(read_version(said, "ffmpeg").as_deref(), Some("5.1.9-0+deb12u1"));
         assert_eq!(read_version("bash: ffmpeg: nope", "ffmpeg"), None);
         let table = "Filters:\n  T.. = Timeline support\n ... zscale            V->V       Apply resizing\n TSC tonemap  V->V  x\n";
@@ -192,18 +254,32 @@ mod tests {
     #[test]
     fn a_missing_tool_is_named() {
         let error = Tools::locate(Path::new("/nowhere/ffmpeg"), Path::new("ffprobe")).unwrap_err();
-        assert_eq!(error.to_string(), "/nowhere/ffmpeg is not installed or not executable");
+        assert_eq!(
+            error.to_string(),
+            "/nowhere/ffmpeg is not installed or not executable"
+        );
         assert_eq!(Failure::from(error).code, Code::ToolMissing);
     }
 
     #[tokio::test]
     async fn encoders_are_proved_by_encoding() {
         let spawner = Spawner::start(Launcher::Direct).unwrap();
-        let (tools, found) = Tools::detect(&spawner, Path::new("ffmpeg"), Path::new("ffprobe")).await.unwrap();
+        let (tools, found) = Tools::detect(&spawner, Path::new("ffmpeg"), Path::new("ffprobe"))
+            .await
+            .unwrap();
         assert!(tools.ffmpeg.is_absolute());
-        assert!(found.encoders.contains("libx264") && found.encoders.contains("aac"), "{found:?}");
+        assert!(
+            found.encoders.contains("libx264") && found.encoders.contains("aac"),
+            "{found:?}"
+        );
         assert!(!tools.encodes(&spawner, "libnosuch").await);
-        let wrong = Tools { ffmpeg: "/bin/true".into(), ffprobe: tools.ffprobe };
-        assert!(matches!(wrong.prove(&spawner).await, Err(ToolError::Strange { name: "ffmpeg", .. })));
+        let wrong = Tools {
+            ffmpeg: "/bin/true".into(),
+            ffprobe: tools.ffprobe,
+        };
+        assert!(matches!(
+            wrong.prove(&spawner).await,
+            Err(ToolError::Strange { name: "ffmpeg", .. })
+        ));
     }
 }

@@ -83,10 +83,19 @@ pub async fn verify(
     cancel: &CancellationToken,
 ) -> Result<Verified, Failure> {
     let Some(plan) = request.plan.outputs.get(request.place) else {
-        return Err(Failure::new(Code::Internal, "The output is not part of the plan."));
+        return Err(Failure::new(
+            Code::Internal,
+            "The output is not part of the plan.",
+        ));
     };
     let input = Input::File(request.work.join(&plan.file_name));
-    let checker = Checker { toolbox, input: &input, plan, time: request.time, cancel };
+    let checker = Checker {
+        toolbox,
+        input: &input,
+        plan,
+        time: request.time,
+        cancel,
+    };
 
     source::refuse_truncation(&request)?;
     let digest = digest::of(request.work.join(&plan.file_name));
@@ -98,6 +107,11 @@ pub async fn verify(
     let spans = output::check_counts(&request, plan, &document, &table)?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(source::judge_damage(&request, plan, &spans)?);
+    warnings.extend(
+        spans
+            .silence
+            .map(|gap| format!("sound_gaps: the source's timestamps leave {gap:.1} s without sound")),
+    );
     match request.level {
         VerifyLevel::Probe => {}
         VerifyLevel::Sampled => decode::sampled(&checker, &table, &spans, request.seed).await?,
@@ -116,7 +130,10 @@ pub async fn verify(
 
 /// An output that is not what was planned. `what` is for people and names no paths.
 fn failed(what: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::VerificationFailed, format!("The output did not pass verification: {what}."))
+    Failure::new(
+        Code::VerificationFailed,
+        format!("The output did not pass verification: {what}."),
+    )
 }
 
 /// Runs tools over one output.
@@ -131,24 +148,45 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// The output's own streams, read with the same care as a stranger's file: its bytes come from one.
     async fn document(&self) -> Result<Document, Failure> {
-        let shown = ["-hide_banner", "-loglevel", "level+error", "-of", "json", "-show_streams", "-show_format"];
+        let shown = [
+            "-hide_banner",
+            "-loglevel",
+            "level+error",
+            "-of",
+            "json",
+            "-show_streams",
+            "-show_format",
+        ];
         let spec = self.probe(&shown);
         let finished = run(&self.toolbox.spawner, spec, (self.time, 1024 * 1024), self.cancel).await?;
         let log = self.tidy(finished.log);
         if !finished.status.success() {
             return Err(failed("it cannot be opened").with_log(log));
         }
-        serde_json::from_slice(&finished.stdout)
-            .map_err(|error| failed("it cannot be read").with_detail(error.to_string()).with_log(log))
+        serde_json::from_slice(&finished.stdout).map_err(|error| {
+            failed("it cannot be read")
+                .with_detail(error.to_string())
+                .with_log(log)
+        })
     }
 
     /// Every packet's header.
     async fn packets(&self) -> Result<PacketTable, Failure> {
         let entries = "packet=stream_index,pts,dts,duration,size,flags";
-        let spec = self.probe(&["-hide_banner", "-loglevel", "level+error", "-of", "compact=p=0", "-show_entries", entries]);
+        let spec = self.probe(&[
+            "-hide_banner",
+            "-loglevel",
+            "level+error",
+            "-of",
+            "compact=p=0",
+            "-show_entries",
+            entries,
+        ]);
         let mut table = PacketTable::default();
-        let finished =
-            run_lines(&self.toolbox.spawner, spec, self.time, self.cancel, |line| table.line(line)).await?;
+        let finished = run_lines(&self.toolbox.spawner, spec, self.time, self.cancel, |line| {
+            table.line(line);
+        })
+        .await?;
         if !finished.status.success() || !finished.log.is_empty() {
             return Err(failed("its packets cannot be read").with_log(self.tidy(finished.log)));
         }
@@ -163,10 +201,17 @@ impl Checker<'_> {
 
     /// Decodes; any complaint is a failure. `args` come before the outputs.
     async fn decode(&self, args: Vec<String>) -> Result<decode::Decoded, Failure> {
-        let head = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-xerror"];
-        let mut argv: Vec<String> = head.map(str::to_owned).into();
-        argv.extend(args);
-        let spec = Spec::new(&self.toolbox.tools.ffmpeg, argv, "/");
+        let head = [
+            "-nostdin",
+            "-hide_banner",
+            "-nostats",
+            "-loglevel",
+            "level+verbose",
+            "-xerror",
+        ];
+        let mut words: Vec<String> = head.map(str::to_owned).into();
+        words.extend(args);
+        let spec = Spec::new(&self.toolbox.tools.ffmpeg, words, "/");
         let finished = run(&self.toolbox.spawner, spec, (self.time, 0), self.cancel).await;
         let finished = finished.map_err(|error| match error {
             RunError::TimedOut(_) => failed("decoding it takes too long"),
@@ -175,7 +220,10 @@ impl Checker<'_> {
         if finished.status.success() {
             return Ok(decode::Decoded::read(&finished.log));
         }
-        let complaints = finished.log.into_iter().filter(|line| line.contains("[error]") || line.contains("[fatal]"));
+        let complaints = finished
+            .log
+            .into_iter()
+            .filter(|line| line.contains("[error]") || line.contains("[fatal]"));
         Err(failed("it cannot be decoded without errors").with_log(self.tidy(complaints.collect())))
     }
 

@@ -12,7 +12,14 @@ pub(in crate::media) fn toolbox(ffmpeg: &Path) -> Toolbox {
     let tools = Tools::locate(Path::new("ffmpeg"), Path::new("ffprobe")).unwrap();
     Toolbox {
         spawner: Spawner::start(Launcher::Direct).unwrap(),
-        tools: Tools { ffmpeg: if ffmpeg == Path::new("") { tools.ffmpeg } else { ffmpeg.to_owned() }, ..tools },
+        tools: Tools {
+            ffmpeg: if ffmpeg == Path::new("") {
+                tools.ffmpeg
+            } else {
+                ffmpeg.to_owned()
+            },
+            ..tools
+        },
     }
 }
 
@@ -28,8 +35,16 @@ impl Fake {
         Self { folder, ffmpeg }
     }
 
-    async fn encode(&self, limits: EncodeLimits, cancel: &CancellationToken) -> (Result<EncodeReport, Failure>, Vec<Tick>) {
-        let plan = EncodePlan { outputs: vec![], expected_seconds: None, max_seconds: 100.0 };
+    async fn encode(
+        &self,
+        limits: EncodeLimits,
+        cancel: &CancellationToken,
+    ) -> (Result<EncodeReport, Failure>, Vec<Tick>) {
+        let plan = EncodePlan {
+            outputs: vec![],
+            expected_seconds: None,
+            max_seconds: 100.0,
+        };
         let request = EncodeRequest {
             plan: &plan,
             argv: vec!["-i".into(), "file:/srv/in".into()],
@@ -38,23 +53,37 @@ impl Fake {
             limits,
         };
         let mut ticks = Vec::new();
-        let result = encode(&toolbox(&self.ffmpeg), request, &mut |tick| ticks.push(tick), cancel).await;
+        let result = encode(
+            &toolbox(&self.ffmpeg),
+            request,
+            &mut |tick| ticks.push(tick),
+            cancel,
+        )
+        .await;
         let mark = self.ffmpeg.display().to_string();
         eventually("no process is left", || !lives(&mark)).await;
         (result, ticks)
     }
 
     async fn fails(&self) -> Failure {
-        self.encode(EncodeLimits::default(), &CancellationToken::new()).await.0.unwrap_err()
+        self.encode(EncodeLimits::default(), &CancellationToken::new())
+            .await
+            .0
+            .unwrap_err()
     }
 }
 
-const LOOP: &str = "while :; do read x </dev/zero; done";
+const LOOP: &str = "mkfifo block 2>/dev/null; read x <block";
 
 #[tokio::test]
 async fn a_hang_is_a_stall_even_with_a_deaf_tool() {
-    let fake = Fake::new(&format!("trap '' TERM INT\necho frame=5; echo progress=continue\n{LOOP}"));
-    let limits = EncodeLimits { stall: Duration::from_millis(300), ..EncodeLimits::default() };
+    let fake = Fake::new(&format!(
+        "trap '' TERM INT\necho frame=5; echo progress=continue\n{LOOP}"
+    ));
+    let limits = EncodeLimits {
+        stall: Duration::from_millis(300),
+        ..EncodeLimits::default()
+    };
     let (result, ticks) = fake.encode(limits, &CancellationToken::new()).await;
     let failure = result.unwrap_err();
     assert_eq!(failure.code, Code::EncodeTimeout, "{failure}");
@@ -64,12 +93,19 @@ async fn a_hang_is_a_stall_even_with_a_deaf_tool() {
 
 #[tokio::test]
 async fn time_growth_and_cancel_end_it_at_once() {
-    let busy = Fake::new("i=0; while :; do i=$((i+1)); echo frame=$i; echo out_time_us=1; echo progress=continue; done");
-    let limits = EncodeLimits { total: Duration::from_millis(200), ..EncodeLimits::default() };
+    let busy = Fake::new(
+        "i=0; while :; do i=$((i+1)); echo frame=$i; echo out_time_us=1; echo progress=continue; done",
+    );
+    let limits = EncodeLimits {
+        total: Duration::from_millis(200),
+        ..EncodeLimits::default()
+    };
     let (result, _) = busy.encode(limits, &CancellationToken::new()).await;
     assert_eq!(result.unwrap_err().code, Code::EncodeTimeout);
 
-    let runaway = Fake::new(&format!("echo out_time_us=101000000; echo progress=continue; {LOOP}"));
+    let runaway = Fake::new(&format!(
+        "echo out_time_us=101000000; echo progress=continue; {LOOP}"
+    ));
     assert_eq!(runaway.fails().await.code, Code::MediaLimit);
 
     let cancel = CancellationToken::new();
@@ -80,7 +116,9 @@ async fn time_growth_and_cancel_end_it_at_once() {
 
 #[tokio::test]
 async fn a_flood_of_log_is_survived_and_bounded() {
-    let fake = Fake::new("i=0; while [ $i -lt 5000 ]; do echo \"[error] line $i of /etc/secret\" >&2; i=$((i+1)); done; exit 1");
+    let fake = Fake::new(
+        "i=0; while [ $i -lt 5000 ]; do echo \"[error] line $i of /etc/secret\" >&2; i=$((i+1)); done; exit 1",
+    );
     let failure = fake.fails().await;
     assert_eq!(failure.code, Code::EncodeFailed);
     assert_eq!(failure.log.len(), 20);
@@ -89,11 +127,32 @@ async fn a_flood_of_log_is_survived_and_bounded() {
 
 #[tokio::test]
 async fn ends_are_classified() {
-    assert_eq!(Fake::new("kill -SEGV $$").fails().await.code, Code::EncoderCrashed);
-    assert_eq!(Fake::new("echo '[error] x: No space left on device' >&2; exit 1").fails().await.code, Code::DiskFull);
-    assert_eq!(Fake::new("echo \"[fatal] Unknown encoder 'libx265'\" >&2; exit 1").fails().await.code, Code::EncoderUnavailable);
-    let (result, _) = Fake::new("exit 0").encode(EncodeLimits::default(), &CancellationToken::new()).await;
-    assert_eq!(result.unwrap().encoded, [], "a silent success accounts for nothing, which verification refuses");
+    assert_eq!(
+        Fake::new("kill -SEGV $$").fails().await.code,
+        Code::EncoderCrashed
+    );
+    assert_eq!(
+        Fake::new("echo '[error] x: No space left on device' >&2; exit 1")
+            .fails()
+            .await
+            .code,
+        Code::DiskFull
+    );
+    assert_eq!(
+        Fake::new("echo \"[fatal] Unknown encoder 'libx265'\" >&2; exit 1")
+            .fails()
+            .await
+            .code,
+        Code::EncoderUnavailable
+    );
+    let (result, _) = Fake::new("exit 0")
+        .encode(EncodeLimits::default(), &CancellationToken::new())
+        .await;
+    assert_eq!(
+        result.unwrap().encoded,
+        [],
+        "a silent success accounts for nothing, which verification refuses"
+    );
 }
 
 #[tokio::test]
@@ -101,16 +160,30 @@ async fn a_slow_listener_never_holds_up_the_tool() {
     // Far more than a pipe holds, while the listener blocks on its first tick.
     let body = "i=0; while [ $i -lt 9000 ]; do echo frame=$i; echo progress=continue; i=$((i+1)); done; touch finished";
     let fake = Fake::new(body);
-    let plan = EncodePlan { outputs: vec![], expected_seconds: None, max_seconds: 100.0 };
+    let plan = EncodePlan {
+        outputs: vec![],
+        expected_seconds: None,
+        max_seconds: 100.0,
+    };
     let work = fake.folder.path().to_owned();
     let ffmpeg = fake.ffmpeg.clone();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     // On its own runtime with two threads, as in production: one blocks in the listener, the other reads.
     let ended = std::thread::spawn(move || {
         runtime.block_on(async {
             let input = Input::File("/srv/in".into());
             let finished = work.join("finished");
-            let request = EncodeRequest { plan: &plan, argv: vec![], input: &input, work: &work, limits: EncodeLimits::default() };
+            let request = EncodeRequest {
+                plan: &plan,
+                argv: vec![],
+                input: &input,
+                work: &work,
+                limits: EncodeLimits::default(),
+            };
             let mut waited = false;
             let mut listener = |_: Tick| {
                 let started = std::time::Instant::now();
@@ -119,7 +192,14 @@ async fn a_slow_listener_never_holds_up_the_tool() {
                 }
                 waited = finished.is_file();
             };
-            encode(&toolbox(&ffmpeg), request, &mut listener, &CancellationToken::new()).await.map(|_| waited)
+            encode(
+                &toolbox(&ffmpeg),
+                request,
+                &mut listener,
+                &CancellationToken::new(),
+            )
+            .await
+            .map(|_| waited)
         })
     });
     assert_eq!(ended.join().unwrap(), Ok(true));
@@ -127,10 +207,34 @@ async fn a_slow_listener_never_holds_up_the_tool() {
 
 #[tokio::test]
 async fn real_loudness_is_measured() {
-    let argv = ["-nostdin", "-hide_banner", "-loglevel", "level+info", "-nostats", "-f", "lavfi", "-i", "sine=d=4", "-af", "ebur128=peak=true", "-f", "null", "-"];
+    let argv = [
+        "-nostdin",
+        "-hide_banner",
+        "-loglevel",
+        "level+info",
+        "-nostats",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=4",
+        "-af",
+        "ebur128=peak=true",
+        "-f",
+        "null",
+        "-",
+    ];
     let input = Input::File("/srv/in".into());
     let argv = argv.map(str::to_owned).to_vec();
-    let found =
-        measure_loudness(&toolbox(Path::new("")), (argv, &input), Duration::from_secs(30), &CancellationToken::new()).await.unwrap();
-    assert!((found.integrated + 21.8).abs() < 0.3 && (found.true_peak + 18.1).abs() < 0.3, "{found:?}");
+    let found = measure_loudness(
+        &toolbox(Path::new("")),
+        (argv, &input),
+        Duration::from_secs(30),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    assert!(
+        (found.integrated + 21.8).abs() < 0.3 && (found.true_peak + 18.1).abs() < 0.3,
+        "{found:?}"
+    );
 }

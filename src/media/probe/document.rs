@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::rate;
 use crate::domain::limits::SourceLimits;
 use crate::domain::{
-    AudioStream, Code, ColorRange, ColorSpace, Demuxer, Failure, FieldOrder, MediaInfo, OtherStream, Rational, Rotation,
-    VideoStream,
+    AudioStream, Code, ColorRange, ColorSpace, Demuxer, Failure, FieldOrder, MediaInfo, OtherStream,
+    Rational, Rotation, VideoStream,
 };
 
 /// `-show_streams -show_format -show_entries packet=…`.
@@ -89,16 +89,24 @@ impl Document {
             return Err(Failure::new(Code::MediaCorrupt, "The source holds no streams."));
         }
         if self.streams.len() > limits.max_streams as usize {
-            return limit(format!("The source has more than {} streams.", limits.max_streams));
+            return limit(format!(
+                "The source has more than {} streams.",
+                limits.max_streams
+            ));
         }
         for stream in &self.streams {
-            if matches!(stream.codec_tag_string.as_deref(), Some("encv" | "enca" | "drmi" | "drms")) {
+            if matches!(
+                stream.codec_tag_string.as_deref(),
+                Some("encv" | "enca" | "drmi" | "drms")
+            ) {
                 return Err(Failure::new(Code::MediaUnsupported, "The source is encrypted."));
             }
             let pixels = u64::from(stream.width) * u64::from(stream.height);
             if pixels > limits.max_pixels {
                 let (width, height, most) = (stream.width, stream.height, limits.max_pixels);
-                return limit(format!("The source's picture of {width}x{height} is above {most} pixels."));
+                return limit(format!(
+                    "The source's picture of {width}x{height} is above {most} pixels."
+                ));
             }
         }
         let longest = self.duration().filter(|s| *s > limits.max_duration.as_secs_f64());
@@ -106,9 +114,16 @@ impl Document {
             let most = limits.max_duration.as_secs();
             return limit(format!("The source lasts {seconds:.0} s, longer than {most} s."));
         }
-        let fastest = self.streams.iter().filter_map(|stream| self.frame_rate(stream).0).map(Rational::as_f64);
+        let fastest = self
+            .streams
+            .iter()
+            .filter_map(|stream| self.frame_rate(stream).0)
+            .map(Rational::as_f64);
         if fastest.fold(0.0, f64::max) > f64::from(limits.max_frame_rate) {
-            return limit(format!("The source has more than {} frames per second.", limits.max_frame_rate));
+            return limit(format!(
+                "The source has more than {} frames per second.",
+                limits.max_frame_rate
+            ));
         }
         Ok(())
     }
@@ -117,7 +132,12 @@ impl Document {
     /// (RELIABILITY §4.3 has a clip of one second that claims forty hours), and no claim.
     pub(in crate::media) fn duration(&self) -> Option<f64> {
         let seconds = positive(self.format.duration.as_deref())?;
-        let size: f64 = self.format.size.as_deref().and_then(|text| text.parse().ok()).unwrap_or(f64::INFINITY);
+        let size: f64 = self
+            .format
+            .size
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(f64::INFINITY);
         (seconds < 60.0 || size / seconds >= 50.0).then_some(seconds)
     }
 
@@ -147,7 +167,9 @@ impl Document {
 
     fn packets_of(&self, stream: &Stream) -> impl Iterator<Item = &Packet> {
         let index = stream.index;
-        self.packets.iter().filter(move |packet| packet.stream_index == index)
+        self.packets
+            .iter()
+            .filter(move |packet| packet.stream_index == index)
     }
 
     fn frame_rate(&self, stream: &Stream) -> (Option<Rational>, bool) {
@@ -199,8 +221,16 @@ impl Stream {
 
     /// ffprobe's angle is counter-clockwise; ours is the clockwise turn that shows the picture upright.
     pub(in crate::media) fn rotation(&self) -> Rotation {
-        let angle = self.side_data_list.iter().find_map(|data| data.rotation).unwrap_or(0.0);
-        #[expect(clippy::cast_possible_truncation, reason = "one of four quarters after rem_euclid")]
+        let angle = self
+            .side_data_list
+            .iter()
+            .find_map(|data| data.rotation)
+            .unwrap_or(0.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "one of four quarters after rem_euclid"
+        )]
         match (-angle / 90.0).round().rem_euclid(4.0) as u8 {
             1 => Rotation::Cw90,
             2 => Rotation::Half,
@@ -216,7 +246,10 @@ impl Stream {
 
     /// Colour tags, without the spellings of "not said".
     pub(in crate::media) fn color(&self) -> ColorSpace {
-        let said = |tag: &Option<String>| tag.clone().filter(|t| !matches!(t.as_str(), "unknown" | "reserved" | "unspecified"));
+        let said = |tag: &Option<String>| {
+            tag.clone()
+                .filter(|t| !matches!(t.as_str(), "unknown" | "reserved" | "unspecified"))
+        };
         ColorSpace {
             range: match self.color_range.as_deref() {
                 Some("tv") => Some(ColorRange::Limited),
@@ -237,25 +270,40 @@ impl Stream {
     /// The stream's declared duration; Matroska keeps it in a tag such as `00:00:01.234000000`.
     fn seconds(&self) -> Option<f64> {
         positive(self.duration.as_deref()).or_else(|| {
-            let tag = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("duration"))?.1;
+            let tag = self
+                .tags
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case("duration"))?
+                .1;
             let parts: Option<Vec<f64>> = tag.split(':').map(|part| part.parse().ok()).collect();
             match parts?.as_slice() {
-                [hours, minutes, seconds] => Some(hours * 3600.0 + minutes * 60.0 + seconds).filter(|s| *s > 0.0),
+                [hours, minutes, seconds] => {
+                    Some(hours * 3600.0 + minutes * 60.0 + seconds).filter(|s| *s > 0.0)
+                }
                 _ => None,
             }
         })
     }
 
     fn audio(&self) -> AudioStream {
-        let language = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("language"));
+        let language = self
+            .tags
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("language"));
         AudioStream {
             index: self.index,
             codec: self.codec_name.clone().unwrap_or_else(|| "unknown".into()),
             channels: self.channels,
-            sample_rate: self.sample_rate.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
+            sample_rate: self
+                .sample_rate
+                .as_deref()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0),
             start_seconds: number(self.start_time.as_deref()),
             duration_seconds: self.seconds(),
-            language: language.map(|(_, tag)| tag.clone()).filter(|tag| tag != "und" && tag.len() <= 35),
+            language: language
+                .map(|(_, tag)| tag.clone())
+                .filter(|tag| tag != "und" && tag.len() <= 35),
             default: self.disposition.default == 1,
         }
     }
@@ -267,7 +315,8 @@ fn ratio(text: Option<&str>) -> Option<Rational> {
 }
 
 fn number(text: Option<&str>) -> Option<f64> {
-    text.and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite())
+    text.and_then(|text| text.parse::<f64>().ok())
+        .filter(|n| n.is_finite())
 }
 
 fn positive(text: Option<&str>) -> Option<f64> {
@@ -286,7 +335,10 @@ fn bit_depth(pix_fmt: &str, declared: Option<&str>) -> u8 {
         Some(bits @ 9..=16) => bits,
         _ if pix_fmt.starts_with("x2rgb10") || pix_fmt.starts_with("x2bgr10") => 10,
         _ if name.is_some_and(|n| n.starts_with("rgb48") || n.starts_with("rgba64")) => 16,
-        _ if name.is_some() => declared.and_then(|text| text.parse().ok()).filter(|bits| (8..=16).contains(bits)).unwrap_or(8),
+        _ if name.is_some() => declared
+            .and_then(|text| text.parse().ok())
+            .filter(|bits| (8..=16).contains(bits))
+            .unwrap_or(8),
         _ => 8,
     }
 }
@@ -298,8 +350,18 @@ mod tests {
     #[test]
     fn bit_depths_follow_the_names() {
         for (name, bits) in [
-            ("yuv420p", 8), ("yuvj420p", 8), ("yuv420p10le", 10), ("p010le", 10), ("yuv444p12be", 12), ("gray16le", 16),
-            ("nv12", 8), ("rgb24", 8), ("rgb48le", 16), ("unknown", 8), ("gbrp", 8), ("yuva444p9le", 9),
+            ("yuv420p", 8),
+            ("yuvj420p", 8),
+            ("yuv420p10le", 10),
+            ("p010le", 10),
+            ("yuv444p12be", 12),
+            ("gray16le", 16),
+            ("nv12", 8),
+            ("rgb24", 8),
+            ("rgb48le", 16),
+            ("unknown", 8),
+            ("gbrp", 8),
+            ("yuva444p9le", 9),
         ] {
             assert_eq!(bit_depth(name, None), bits, "{name}");
         }

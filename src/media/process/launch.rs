@@ -34,8 +34,14 @@ pub(super) fn arguments(spec: &Spec, nice: u8) -> Vec<OsString> {
         "--nice".into(),
         nice.to_string().into(),
     ];
-    let limits = [("--file-size", spec.limits.file_size), ("--address-space", spec.limits.address_space)];
-    for (name, value) in limits.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+    let limits = [
+        ("--file-size", spec.limits.file_size),
+        ("--address-space", spec.limits.address_space),
+    ];
+    for (name, value) in limits
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    {
         args.extend([name.into(), value.to_string().into()]);
     }
     args.push("--".into());
@@ -91,7 +97,10 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Orders, String> {
 }
 
 fn number<T: std::str::FromStr>(value: &OsStr) -> Result<T, String> {
-    value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| format!("{} is not a number", value.display()))
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("{} is not a number", value.display()))
 }
 
 /// Ties itself to the worker, gives up rights, then becomes the program. Returns why it could not.
@@ -105,7 +114,10 @@ fn become_program(orders: &Orders) -> String {
         return "the worker is gone".into();
     }
     for (resource, most) in resources(orders.limits) {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
         if let Err(error) = rustix::process::setrlimit(resource, limit) {
             return format!("limiting {resource:?}: {error}");
         }
@@ -116,9 +128,20 @@ fn become_program(orders: &Orders) -> String {
         return format!("giving up privileges: {error}");
     }
     // Here, with no_new_privs set and before exec, is the place for a sandbox (landlock, then seccomp).
-    #[expect(clippy::disallowed_methods, reason = "exec, not a second process: the launcher itself becomes the program")]
-    let error = std::process::Command::new(&orders.program).args(&orders.args).exec();
-    format!("running {}: {error}", std::path::Path::new(&orders.program).file_name().unwrap_or_default().display())
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "exec, not a second process: the launcher itself becomes the program"
+    )]
+    let error = std::process::Command::new(&orders.program)
+        .args(&orders.args)
+        .exec();
+    format!(
+        "running {}: {error}",
+        std::path::Path::new(&orders.program)
+            .file_name()
+            .unwrap_or_default()
+            .display()
+    )
 }
 
 #[cfg(test)]
@@ -130,7 +153,10 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let mut spec = Spec::new(Path::new("/bin/tool"), ["-i", "--", "x"], "/");
-        spec.limits = Limits { file_size: Some(7), address_space: None };
+        spec.limits = Limits {
+            file_size: Some(7),
+            address_space: None,
+        };
         let written = arguments(&spec, 10);
         assert_eq!(written[0], LAUNCH_COMMAND);
         let orders = parse(written.into_iter().skip(1)).unwrap();
@@ -143,7 +169,14 @@ mod tests {
     #[test]
     fn bad_orders_are_refused() {
         let parse_words = |line: &str| parse(line.split_whitespace().map(OsString::from));
-        for line in ["", "--parent", "--parent x -- /bin/true", "--what 1 -- /bin/true", "--", "--nice 1"] {
+        for line in [
+            "",
+            "--parent",
+            "--parent x -- /bin/true",
+            "--what 1 -- /bin/true",
+            "--",
+            "--nice 1",
+        ] {
             assert!(parse_words(line).is_err(), "{line:?}");
         }
     }

@@ -45,13 +45,13 @@ impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Spawn(error) => error.into(),
-            RunError::TimedOut(most) => {
-                Self::new(Code::EncodeTimeout, format!("A media tool took longer than {} s.", most.as_secs_f32()))
-            }
+            RunError::TimedOut(most) => Self::new(
+                Code::EncodeTimeout,
+                format!("A media tool took longer than {} s.", most.as_secs_f32()),
+            ),
             RunError::Cancelled => Self::new(Code::Cancelled, "The job was cancelled."),
-            RunError::Listen(error) => {
-                Self::new(Code::Internal, "A media tool could not be listened to.").with_detail(error.to_string())
-            }
+            RunError::Listen(error) => Self::new(Code::Internal, "A media tool could not be listened to.")
+                .with_detail(error.to_string()),
         }
     }
 }
@@ -69,7 +69,11 @@ pub(in crate::media) async fn run(
         None => Ok(()),
     };
     let (status, log) = drive(spawner, spec, time, cancel, reader).await?;
-    Ok(Finished { status, stdout: kept, log })
+    Ok(Finished {
+        status,
+        stdout: kept,
+        log,
+    })
 }
 
 /// Runs a tool and calls `each` with every line of its output. `each` must be quick: the tool waits for it.
@@ -85,7 +89,11 @@ pub(in crate::media) async fn run_lines(
         None => Ok(()),
     };
     let (status, log) = drive(spawner, spec, time, cancel, reader).await?;
-    Ok(Finished { status, stdout: Vec::new(), log })
+    Ok(Finished {
+        status,
+        stdout: Vec::new(),
+        log,
+    })
 }
 
 async fn drive(

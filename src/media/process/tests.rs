@@ -36,13 +36,24 @@ fn direct() -> Spawner {
 }
 
 async fn output(spec: Spec) -> Finished {
-    run(&direct(), spec, (Duration::from_secs(20), 4096), &CancellationToken::new()).await.unwrap()
+    run(
+        &direct(),
+        spec,
+        (Duration::from_secs(20), 4096),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test]
 async fn a_child_sees_only_what_it_needs() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec::new(Path::new("/bin/sh"), ["-c", "pwd; /usr/bin/env; cat; ulimit -c"], folder.path());
+    let spec = Spec::new(
+        Path::new("/bin/sh"),
+        ["-c", "pwd; /usr/bin/env; cat; ulimit -c"],
+        folder.path(),
+    );
     let text = String::from_utf8(output(spec).await.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(Path::new(lines[0]), folder.path().canonicalize().unwrap());
@@ -53,17 +64,30 @@ async fn a_child_sees_only_what_it_needs() {
 
 #[tokio::test]
 async fn a_missing_program_is_named() {
-    let error = direct().spawn(Spec::new(Path::new("/nowhere/ffmpeg"), ["-i"], "/")).await.unwrap_err();
+    let error = direct()
+        .spawn(Spec::new(Path::new("/nowhere/ffmpeg"), ["-i"], "/"))
+        .await
+        .unwrap_err();
     let failure = Failure::from(error);
-    assert_eq!((failure.code, failure.message.as_str()), (Code::ToolMissing, "ffmpeg is missing on the worker."));
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (Code::ToolMissing, "ffmpeg is missing on the worker.")
+    );
 }
 
 #[tokio::test]
 async fn killing_takes_the_whole_group_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("deaf").display().to_string();
-    let deaf = script(folder.path(), "deaf", "trap '' TERM INT HUP\n(trap '' TERM; while :; do read x </dev/zero; done) &\nwhile :; do read x </dev/zero; done");
-    let mut child = direct().spawn(Spec::new(&deaf, ["x"], folder.path())).await.unwrap();
+    let deaf = script(
+        folder.path(),
+        "deaf",
+        "trap '' TERM INT HUP\n(trap '' TERM; mkfifo block 2>/dev/null; read x <block) &\nmkfifo block 2>/dev/null; read x <block",
+    );
+    let mut child = direct()
+        .spawn(Spec::new(&deaf, ["x"], folder.path()))
+        .await
+        .unwrap();
     eventually("it started", || lives(&mark)).await;
     let started = Instant::now();
     child.kill();
@@ -76,7 +100,7 @@ async fn killing_takes_the_whole_group_at_once() {
 #[tokio::test]
 async fn dropping_kills_and_so_do_time_and_cancel() {
     let folder = tempfile::tempdir().unwrap();
-    let hang = script(folder.path(), "hang", "while :; do read x </dev/zero; done");
+    let hang = script(folder.path(), "hang", "mkfifo block 2>/dev/null; read x <block");
     let mark = hang.display().to_string();
     let spawner = direct();
     let spec = || Spec::new(&hang, ["x"], folder.path());
@@ -96,7 +120,11 @@ async fn dropping_kills_and_so_do_time_and_cancel() {
 #[tokio::test]
 async fn leftovers_that_hold_the_pipes_do_not_hold_us() {
     let folder = tempfile::tempdir().unwrap();
-    let parent = script(folder.path(), "parent", "(while :; do read x </dev/zero; done) &\necho done");
+    let parent = script(
+        folder.path(),
+        "parent",
+        "(mkfifo block 2>/dev/null; read x <block) &\necho done",
+    );
     let finished = output(Spec::new(&parent, ["x"], folder.path())).await;
     assert_eq!(finished.stdout, b"done\n");
     eventually("the leftover died", || !lives(&parent.display().to_string())).await;
@@ -114,6 +142,96 @@ async fn a_flood_is_read_and_thrown_away() {
 
 #[tokio::test]
 async fn the_spawning_thread_outlives_its_handle_while_children_run() {
-    let mut child = direct().spawn(Spec::new(Path::new("/bin/sh"), ["-c", "exit 7"], "/")).await.unwrap();
+    let mut child = direct()
+        .spawn(Spec::new(Path::new("/bin/sh"), ["-c", "exit 7"], "/"))
+        .await
+        .unwrap();
     assert_eq!(child.wait().await.unwrap().code(), Some(7));
+}
+
+/// A wrapper that makes this test binary play `flux`: with the variable set, [`as_launcher`] becomes the launcher.
+fn flux(folder: &Path) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let test = "media::process::tests::as_launcher";
+    script(
+        folder,
+        "flux",
+        &format!(
+            "shift\nFLUX_TEST_LAUNCH=\"$*\" exec {} --exact {test} --nocapture",
+            exe.display()
+        ),
+    )
+}
+
+#[test]
+fn as_launcher() {
+    if let Some(orders) = std::env::var_os("FLUX_TEST_LAUNCH") {
+        let orders = orders.into_string().unwrap();
+        let code = launch_main(orders.split(' ').map(OsString::from));
+        // A launcher that returns has failed; the harness would hide its status.
+        panic!("{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_launcher_limits_and_becomes_the_tool() {
+    let folder = tempfile::tempdir().unwrap();
+    let tool = script(
+        folder.path(),
+        "tool",
+        "ulimit -c; ulimit -f; cat /proc/self/stat; grep NoNewPrivs /proc/self/status; echo $1",
+    );
+    let spawner = Spawner::start(Launcher::ReExec(flux(folder.path()))).unwrap();
+    let mut spec = Spec::new(&tool, ["argument"], folder.path());
+    spec.limits.file_size = Some(1024 * 1024);
+    let finished = run(
+        &spawner,
+        spec,
+        (Duration::from_secs(20), 4096),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    let text = String::from_utf8(finished.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().skip_while(|line| *line != "0").collect();
+    assert_eq!(lines[1], "2048", "blocks of 512 bytes: {text}");
+    assert_eq!(
+        lines[2].rsplit(") ").next().unwrap().split(' ').nth(16),
+        Some("10"),
+        "niceness: {text}"
+    );
+    assert_eq!(lines[3].split_whitespace().last(), Some("1"), "{text}");
+    assert_eq!(lines[4], "argument");
+}
+
+/// Plays the worker that is killed below: starts a tool through the launcher and never ends.
+#[tokio::test]
+async fn as_worker() {
+    if let Some(folder) = std::env::var_os("FLUX_TEST_WORKER") {
+        let folder = Path::new(&folder);
+        let hang = script(folder, "orphan", "mkfifo block 2>/dev/null; read x <block");
+        let spawner = Spawner::start(Launcher::ReExec(flux(folder))).unwrap();
+        let mut child = spawner.spawn(Spec::new(&hang, ["x"], folder)).await.unwrap();
+        child.wait().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_tool_outlives_a_killed_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("orphan").display().to_string();
+    #[expect(clippy::disallowed_methods, reason = "plays the worker that is killed")]
+    let mut worker = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "media::process::tests::as_worker"])
+        .env("FLUX_TEST_WORKER", folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Not the wrapper or the launcher: the tool itself, run by its interpreter.
+    let runs = || lives(&format!("/bin/sh\0{mark}"));
+    eventually("the tool runs", runs).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    eventually("the tool died with its worker", || !lives(&mark)).await;
 }

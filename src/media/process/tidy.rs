@@ -30,7 +30,12 @@ impl Tidy {
         for (text, name) in &self.known {
             line = line.replace(text.as_str(), name);
         }
-        line.split_inclusive(' ').map(word).collect::<String>().replace(" @ …]", "]").trim_end().to_owned()
+        line.split_inclusive(' ')
+            .map(word)
+            .collect::<String>()
+            .replace(" @ …]", "]")
+            .trim_end()
+            .to_owned()
     }
 
     /// Many lines, made fit.
@@ -41,20 +46,24 @@ impl Tidy {
 
 /// Hides a word that is a path, a URL or a memory address, keeping the punctuation around it.
 fn word(word: &str) -> String {
-    let is_edge = |c: char| matches!(c, '\'' | '"' | '(' | ')' | '[' | ']' | ',' | ';' | ' ');
-    let core = word.trim_matches(is_edge);
-    let bare = core.trim_end_matches(':');
+    let is_edge = |c: char| matches!(c, '\'' | '"' | '(' | ')' | '[' | ']' | ',' | ';' | ':' | ' ');
+    let bare = word.trim_matches(is_edge);
     let after_scheme = bare.strip_prefix("file:").unwrap_or(bare);
     let hidden = bare.contains("://")
         || (after_scheme.starts_with('/') && after_scheme.len() > 1)
         || bare.starts_with("0x") && bare.len() > 8
         || is_address(bare);
-    if hidden { word.replacen(bare, "…", 1) } else { word.to_owned() }
+    if hidden {
+        word.replacen(bare, "…", 1)
+    } else {
+        word.to_owned()
+    }
 }
 
 /// `127.0.0.1:8080` and the like.
 fn is_address(text: &str) -> bool {
-    text.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv4()) || text.parse::<std::net::SocketAddr>().is_ok()
+    text.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv4())
+        || text.parse::<std::net::SocketAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -66,12 +75,30 @@ mod tests {
         let input = Input::File("/srv/media/my holiday.mp4".into());
         let tidy = Tidy::new(&input, Path::new("/var/lib/flux/work/17"));
         for (line, fit) in [
-            ("[mov,mp4 @ 0x55d9b67c1a80] [error] moov atom not found", "[mov,mp4] [error] moov atom not found"),
-            ("[error] file:/srv/media/my holiday.mp4: Invalid data", "[error] file:source: Invalid data"),
-            ("Input #0, mov, from 'file:/etc/passwd':", "Input #0, mov, from '…':"),
-            ("/var/lib/flux/work/17/out-0.mp4: No space left on device", "work/out-0.mp4: No space left on device"),
-            ("http://127.0.0.1:4000/s3cr3t/in: Server returned 404", "…: Server returned 404"),
-            ("[tcp @ 0x55d9b67c1a80] Connection to 10.0.0.8:80 failed", "[tcp] Connection to … failed"),
+            (
+                "[mov,mp4 @ 0x55d9b67c1a80] [error] moov atom not found",
+                "[mov,mp4] [error] moov atom not found",
+            ),
+            (
+                "[error] file:/srv/media/my holiday.mp4: Invalid data",
+                "[error] file:source: Invalid data",
+            ),
+            (
+                "Input #0, mov, from 'file:/etc/passwd':",
+                "Input #0, mov, from '…':",
+            ),
+            (
+                "/var/lib/flux/work/17/out-0.mp4: No space left on device",
+                "work/out-0.mp4: No space left on device",
+            ),
+            (
+                "http://127.0.0.1:4000/s3cr3t/in: Server returned 404",
+                "…: Server returned 404",
+            ),
+            (
+                "[tcp @ 0x55d9b67c1a80] Connection to 10.0.0.8:80 failed",
+                "[tcp] Connection to … failed",
+            ),
             ("frame= 49 fps=0.0 1/2", "frame= 49 fps=0.0 1/2"),
         ] {
             assert_eq!(tidy.line(line), fit);

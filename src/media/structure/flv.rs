@@ -10,7 +10,9 @@ const TRAILER: u64 = 4;
 
 pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
     let size = reader.size();
-    let Some(first) = reader.u32(5).await?.map(u64::from) else { return Err(truncated("cut inside the header")) };
+    let Some(first) = reader.u32(5).await?.map(u64::from) else {
+        return Err(truncated("cut inside the header"));
+    };
     let declared_seconds = duration(reader, first + TRAILER).await?;
     let last_seconds = match last_tag_by_trailer(reader).await? {
         Some(seconds) => seconds,
@@ -20,20 +22,36 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
     if let Some(declared) = declared_seconds
         && last_seconds < declared - (declared * 0.01).max(0.5)
     {
-        return Err(truncated(format!("the last tag is at {last_seconds:.3} s of {declared:.3} s, {size} bytes")));
+        return Err(truncated(format!(
+            "the last tag is at {last_seconds:.3} s of {declared:.3} s, {size} bytes"
+        )));
     }
-    let completeness =
-        if declared_seconds.is_some() { Completeness::Proven } else { Completeness::Undeclared };
-    Ok(Facts { completeness, fragmented: false, declared_seconds })
+    let completeness = if declared_seconds.is_some() {
+        Completeness::Proven
+    } else {
+        Completeness::Undeclared
+    };
+    Ok(Facts {
+        completeness,
+        fragmented: false,
+        declared_seconds,
+    })
 }
 
 /// The quick way: the last four bytes lead back to the last tag. `None` when they lead nowhere.
 async fn last_tag_by_trailer(reader: &mut Reader<'_>) -> Result<Option<f64>, Failure> {
     let size = reader.size();
-    let Some(at) = size.checked_sub(TRAILER) else { return Ok(None) };
+    let Some(at) = size.checked_sub(TRAILER) else {
+        return Ok(None);
+    };
     let length = reader.u32(at).await?.map_or(0, u64::from);
-    let Some(tag) = at.checked_sub(length).filter(|_| length >= HEADER) else { return Ok(None) };
-    Ok(self::tag(reader, tag).await?.filter(|(bytes, _)| bytes + HEADER == length).map(|(_, seconds)| seconds))
+    let Some(tag) = at.checked_sub(length).filter(|_| length >= HEADER) else {
+        return Ok(None);
+    };
+    Ok(self::tag(reader, tag)
+        .await?
+        .filter(|(bytes, _)| bytes + HEADER == length)
+        .map(|(_, seconds)| seconds))
 }
 
 /// The slow way: every tag from the first. Returns the last timestamp, seconds.
@@ -42,7 +60,11 @@ async fn walk(reader: &mut Reader<'_>, first: u64) -> Result<f64, Failure> {
     while at < size {
         reader.step()?;
         let Some((bytes, seconds)) = tag(reader, at).await? else {
-            return Err(if size - at < HEADER { truncated("cut inside a tag's header") } else { corrupt("no tag") });
+            return Err(if size - at < HEADER {
+                truncated("cut inside a tag's header")
+            } else {
+                corrupt("no tag")
+            });
         };
         let end = at + HEADER + bytes;
         if end > size {
@@ -56,19 +78,28 @@ async fn walk(reader: &mut Reader<'_>, first: u64) -> Result<f64, Failure> {
 
 /// Data bytes and timestamp of the tag at `at`, if there is one.
 async fn tag(reader: &mut Reader<'_>, at: u64) -> Result<Option<(u64, f64)>, Failure> {
-    let Some([kind, s2, s1, s0, t2, t1, t0, t3, ..]) = reader.array::<11>(at).await? else { return Ok(None) };
+    let Some([kind, s2, s1, s0, t2, t1, t0, t3, ..]) = reader.array::<11>(at).await? else {
+        return Ok(None);
+    };
     if !matches!(kind & 0x1F, 8 | 9 | 18) {
         return Ok(None);
     }
     let millis = u32::from_be_bytes([t3, t2, t1, t0]);
-    Ok(Some((u64::from(u32::from_be_bytes([0, s2, s1, s0])), f64::from(millis) / 1000.0)))
+    Ok(Some((
+        u64::from(u32::from_be_bytes([0, s2, s1, s0])),
+        f64::from(millis) / 1000.0,
+    )))
 }
 
 /// `duration` of `onMetaData`, an AMF number: name length, name, type 0, double.
 async fn duration(reader: &mut Reader<'_>, first: u64) -> Result<Option<f64>, Failure> {
     const KEY: &[u8] = b"\0\x08duration\0";
-    let Some((bytes, _)) = tag(reader, first).await? else { return Ok(None) };
-    let data = reader.up_to(first + HEADER, usize::try_from(bytes).unwrap_or(usize::MAX)).await?;
+    let Some((bytes, _)) = tag(reader, first).await? else {
+        return Ok(None);
+    };
+    let data = reader
+        .up_to(first + HEADER, usize::try_from(bytes).unwrap_or(usize::MAX))
+        .await?;
     let value = data
         .windows(KEY.len())
         .position(|part| part == KEY)

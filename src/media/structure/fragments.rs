@@ -31,21 +31,36 @@ pub(super) async fn fragment(reader: &mut Reader<'_>, moof: Atom) -> Result<(), 
 }
 
 async fn track_fragment(reader: &mut Reader<'_>, moof: Atom, traf: Atom) -> Result<(), Failure> {
-    let Some(tfhd) = child(reader, traf, *b"tfhd").await? else { return Ok(()) };
+    let Some(tfhd) = child(reader, traf, *b"tfhd").await? else {
+        return Ok(());
+    };
     let flags = reader.u32(tfhd.body).await?.unwrap_or(0) & 0x00FF_FFFF;
-    let base = if flags & BASE_OFFSET == 0 { Some(moof.start) } else { reader.u64(tfhd.body + 8).await? };
+    let base = if flags & BASE_OFFSET == 0 {
+        Some(moof.start)
+    } else {
+        reader.u64(tfhd.body + 8).await?
+    };
     let before_size: u64 = [(BASE_OFFSET, 8), (DESCRIPTION, 4), (DEFAULT_DURATION, 4)]
         .into_iter()
         .filter_map(|(flag, bytes)| (flags & flag != 0).then_some(bytes))
         .sum();
     // Without it the size comes from `trex` in the header; runs then prove less, but nothing wrong.
-    let default_size =
-        if flags & DEFAULT_SIZE == 0 { None } else { reader.u32(tfhd.body + 8 + before_size).await? };
+    let default_size = if flags & DEFAULT_SIZE == 0 {
+        None
+    } else {
+        reader.u32(tfhd.body + 8 + before_size).await?
+    };
     let mut at = tfhd.end;
     while let Some(trun) = next(reader, at, traf.end).await? {
         reader.step()?;
         if &trun.kind == b"trun" && trun.end <= traf.end {
-            run(reader, trun, base.unwrap_or(moof.start), default_size.unwrap_or(0)).await?;
+            run(
+                reader,
+                trun,
+                base.unwrap_or(moof.start),
+                default_size.unwrap_or(0),
+            )
+            .await?;
         }
         at = trun.end;
     }
@@ -58,7 +73,9 @@ async fn run(reader: &mut Reader<'_>, trun: Atom, base: u64, default_size: u32) 
     if flags & DATA_OFFSET == 0 {
         return Ok(());
     }
-    let Some(offset) = reader.array::<4>(trun.body + 8).await?.map(i32::from_be_bytes) else { return Ok(()) };
+    let Some(offset) = reader.array::<4>(trun.body + 8).await?.map(i32::from_be_bytes) else {
+        return Ok(());
+    };
     let bytes = if flags & SAMPLE_SIZE == 0 {
         u64::from(default_size).saturating_mul(declared)
     } else {
@@ -68,14 +85,21 @@ async fn run(reader: &mut Reader<'_>, trun: Atom, base: u64, default_size: u32) 
         let fits = trun.end.saturating_sub(trun.body + 12) / entry;
         let mut total = 0_u64;
         for n in 0..declared.min(fits) {
-            let Some(size) = reader.u32(first + n * entry).await? else { break };
+            let Some(size) = reader.u32(first + n * entry).await? else {
+                break;
+            };
             total = total.saturating_add(u64::from(size));
         }
         total
     };
-    let end = base.saturating_add_signed(i64::from(offset)).saturating_add(bytes);
+    let end = base
+        .saturating_add_signed(i64::from(offset))
+        .saturating_add(bytes);
     if end > reader.size() {
-        return Err(truncated(format!("a fragment ends at byte {end} of {}", reader.size())));
+        return Err(truncated(format!(
+            "a fragment ends at byte {end} of {}",
+            reader.size()
+        )));
     }
     Ok(())
 }
@@ -88,15 +112,22 @@ pub(super) async fn segment_index(reader: &mut Reader<'_>, sidx: Atom) -> Result
     } else {
         (reader.u32(sidx.body + 16).await?.map(u64::from), sidx.body + 20)
     };
-    let Some([_, _, high, low]) = reader.array::<4>(table).await? else { return Ok(()) };
+    let Some([_, _, high, low]) = reader.array::<4>(table).await? else {
+        return Ok(());
+    };
     let fits = sidx.end.saturating_sub(table + 4) / 12;
     let mut end = sidx.end.saturating_add(offset.unwrap_or(0));
     for n in 0..u64::from(u16::from_be_bytes([high, low])).min(fits) {
-        let Some(reference) = reader.u32(table + 4 + n * 12).await? else { break };
+        let Some(reference) = reader.u32(table + 4 + n * 12).await? else {
+            break;
+        };
         end = end.saturating_add(u64::from(reference & 0x7FFF_FFFF));
     }
     if end > reader.size() {
-        return Err(truncated(format!("an indexed segment ends at byte {end} of {}", reader.size())));
+        return Err(truncated(format!(
+            "an indexed segment ends at byte {end} of {}",
+            reader.size()
+        )));
     }
     Ok(())
 }

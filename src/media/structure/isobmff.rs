@@ -1,4 +1,4 @@
-//! ISO base media (ISO 14496-12) and QuickTime: every sample named by the index lies inside the file.
+//! ISO base media (ISO 14496-12) and `QuickTime`: every sample named by the index lies inside the file.
 
 use super::reader::Reader;
 use super::{Completeness, Facts, encrypted, fragments, truncated};
@@ -43,7 +43,7 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
             }
             b"sidx" if whole => fragments::segment_index(reader, atom).await?,
             b"moov" | b"moof" => return Err(truncated("the index itself is cut")),
-            b"mdat" => met.media = true,
+            b"mdat" => met.media |= atom.end > atom.body,
             _ => {}
         }
         if !whole {
@@ -52,19 +52,37 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
         at = atom.end;
     }
     match met {
-        Met { index: false, media: true, fragments: false, .. } => Err(truncated("media without an index")),
-        Met { index: false, fragments: true, .. } => Err(Failure::new(
+        Met {
+            index: false,
+            media: true,
+            fragments: false,
+            ..
+        } => Err(truncated("media without an index")),
+        Met {
+            index: false,
+            fragments: true,
+            ..
+        } => Err(Failure::new(
             Code::MediaUnsupported,
             "The source is one segment of a stream, without the header it needs.",
         )),
-        Met { index: false, .. } => {
-            Err(Failure::new(Code::MediaCorrupt, "The source has neither media nor an index."))
-        }
+        Met { index: false, .. } => Err(Failure::new(
+            Code::MediaCorrupt,
+            "The source has neither media nor an index.",
+        )),
         // Whole samples prove a plain file; in fragments only the last box tells.
-        Met { fragments: true, cut: Some(_), .. } => Err(truncated("the last fragment is cut")),
-        Met { fragments, seconds, .. } => {
-            Ok(Facts { completeness: Completeness::Proven, fragmented: fragments, declared_seconds: seconds })
-        }
+        Met {
+            fragments: true,
+            cut: Some(_),
+            ..
+        } => Err(truncated("the last fragment is cut")),
+        Met {
+            fragments, seconds, ..
+        } => Ok(Facts {
+            completeness: Completeness::Proven,
+            fragmented: fragments,
+            declared_seconds: seconds,
+        }),
     }
 }
 
@@ -73,7 +91,9 @@ pub(super) async fn next(reader: &mut Reader<'_>, at: u64, limit: u64) -> Result
     if at.saturating_add(8) > limit {
         return Ok(None);
     }
-    let Some([a, b, c, d, kind @ ..]) = reader.array::<8>(at).await? else { return Ok(None) };
+    let Some([a, b, c, d, kind @ ..]) = reader.array::<8>(at).await? else {
+        return Ok(None);
+    };
     let kind: [u8; 4] = kind;
     let (length, header) = match u32::from_be_bytes([a, b, c, d]) {
         0 => (limit - at, 8),
@@ -87,11 +107,20 @@ pub(super) async fn next(reader: &mut Reader<'_>, at: u64, limit: u64) -> Result
         // Zero padding and broken headers end the walk; what matters was before, or is missing.
         return Ok(None);
     }
-    Ok(Some(Atom { kind, start: at, body: at + header, end: at.saturating_add(length) }))
+    Ok(Some(Atom {
+        kind,
+        start: at,
+        body: at + header,
+        end: at.saturating_add(length),
+    }))
 }
 
 /// The first child of that kind.
-pub(super) async fn child(reader: &mut Reader<'_>, parent: Atom, kind: [u8; 4]) -> Result<Option<Atom>, Failure> {
+pub(super) async fn child(
+    reader: &mut Reader<'_>,
+    parent: Atom,
+    kind: [u8; 4],
+) -> Result<Option<Atom>, Failure> {
     let mut at = parent.body;
     while let Some(atom) = next(reader, at, parent.end).await? {
         reader.step()?;
@@ -121,11 +150,19 @@ async fn movie(reader: &mut Reader<'_>, moov: Atom, met: &mut Met) -> Result<(),
 async fn duration(reader: &mut Reader<'_>, mvhd: Atom) -> Result<Option<f64>, Failure> {
     let wide = reader.array::<1>(mvhd.body).await? == Some([1]);
     let (scale, length) = if wide {
-        (reader.u32(mvhd.body + 20).await?, reader.u64(mvhd.body + 24).await?)
+        (
+            reader.u32(mvhd.body + 20).await?,
+            reader.u64(mvhd.body + 24).await?,
+        )
     } else {
-        (reader.u32(mvhd.body + 12).await?, reader.u32(mvhd.body + 16).await?.map(u64::from))
+        (
+            reader.u32(mvhd.body + 12).await?,
+            reader.u32(mvhd.body + 16).await?.map(u64::from),
+        )
     };
-    let (Some(scale @ 1..), Some(length)) = (scale, length) else { return Ok(None) };
+    let (Some(scale @ 1..), Some(length)) = (scale, length) else {
+        return Ok(None);
+    };
     #[expect(clippy::cast_precision_loss, reason = "a declared duration is an estimate")]
     let seconds = length as f64 / f64::from(scale);
     // All ones says "unknown", zero says "in fragments".
@@ -133,7 +170,9 @@ async fn duration(reader: &mut Reader<'_>, mvhd: Atom) -> Result<Option<f64>, Fa
 }
 
 async fn track(reader: &mut Reader<'_>, trak: Atom) -> Result<(), Failure> {
-    let Some(mdia) = child(reader, trak, *b"mdia").await? else { return Ok(()) };
+    let Some(mdia) = child(reader, trak, *b"mdia").await? else {
+        return Ok(());
+    };
     let kind = match child(reader, mdia, *b"hdlr").await? {
         Some(hdlr) => reader.array::<4>(hdlr.body + 8).await?,
         None => None,
@@ -142,8 +181,12 @@ async fn track(reader: &mut Reader<'_>, trak: Atom) -> Result<(), Failure> {
     if !matches!(kind.as_ref(), Some(b"vide" | b"soun")) {
         return Ok(());
     }
-    let Some(minf) = child(reader, mdia, *b"minf").await? else { return Ok(()) };
-    let Some(stbl) = child(reader, minf, *b"stbl").await? else { return Ok(()) };
+    let Some(minf) = child(reader, mdia, *b"minf").await? else {
+        return Ok(());
+    };
+    let Some(stbl) = child(reader, minf, *b"stbl").await? else {
+        return Ok(());
+    };
     if let Some(stsd) = child(reader, stbl, *b"stsd").await? {
         let coding = reader.array::<4>(stsd.body + 12).await?;
         if matches!(coding.as_ref(), Some(b"encv" | b"enca" | b"drmi" | b"drms")) {
@@ -153,7 +196,10 @@ async fn track(reader: &mut Reader<'_>, trak: Atom) -> Result<(), Failure> {
     if let Some(end) = last_byte(reader, stbl).await?
         && end > reader.size()
     {
-        return Err(truncated(format!("a sample ends at byte {end} of {}", reader.size())));
+        return Err(truncated(format!(
+            "a sample ends at byte {end} of {}",
+            reader.size()
+        )));
     }
     Ok(())
 }
@@ -164,8 +210,12 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
         Some(stco) => (false, Some(stco)),
         None => (true, child(reader, stbl, *b"co64").await?),
     };
-    let (Some(offsets), Some(stsc)) = (offsets, child(reader, stbl, *b"stsc").await?) else { return Ok(None) };
-    let Some(stsz) = child(reader, stbl, *b"stsz").await? else { return Ok(None) };
+    let (Some(offsets), Some(stsc)) = (offsets, child(reader, stbl, *b"stsc").await?) else {
+        return Ok(None);
+    };
+    let Some(sizes) = child(reader, stbl, *b"stsz").await? else {
+        return Ok(None);
+    };
     let width = if wide { 8 } else { 4 };
     let count = |declared: Option<u32>, table: Atom, header: u64, entry: u64| {
         let fits = table.end.saturating_sub(table.body + header) / entry;
@@ -173,9 +223,13 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     };
     let chunks = count(reader.u32(offsets.body + 4).await?, offsets, 8, width);
     let runs = count(reader.u32(stsc.body + 4).await?, stsc, 8, 12);
-    let same = reader.u32(stsz.body + 4).await?.unwrap_or(0);
-    let declared = reader.u32(stsz.body + 8).await?;
-    let samples = if same == 0 { count(declared, stsz, 12, 4) } else { u64::from(declared.unwrap_or(0)) };
+    let same = reader.u32(sizes.body + 4).await?.unwrap_or(0);
+    let declared = reader.u32(sizes.body + 8).await?;
+    let samples = if same == 0 {
+        count(declared, sizes, 12, 4)
+    } else {
+        u64::from(declared.unwrap_or(0))
+    };
 
     // Three tables are read side by side, each through its own window: memory does not grow with the file.
     let (mut run_reader, mut size_reader) = (reader.beside(), reader.beside());
@@ -183,9 +237,16 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     let (mut sample, mut end) = (0_u64, 0_u64);
     for chunk in 1..=chunks {
         while run < runs && chunk >= next_run_at {
-            per_chunk = run_reader.u32(stsc.body + 8 + run * 12 + 4).await?.map_or(0, u64::from);
+            per_chunk = run_reader
+                .u32(stsc.body + 8 + run * 12 + 4)
+                .await?
+                .map_or(0, u64::from);
             run += 1;
-            let first = if run < runs { run_reader.u32(stsc.body + 8 + run * 12).await? } else { None };
+            let first = if run < runs {
+                run_reader.u32(stsc.body + 8 + run * 12).await?
+            } else {
+                None
+            };
             next_run_at = first.map_or(u64::MAX, u64::from);
         }
         let here = per_chunk.min(samples - sample);
@@ -193,13 +254,17 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
             continue;
         }
         let bytes = if same == 0 {
-            sum(&mut size_reader, stsz.body + 12 + sample * 4, here).await?
+            sum(&mut size_reader, sizes.body + 12 + sample * 4, here).await?
         } else {
             u64::from(same).saturating_mul(here)
         };
         sample += here;
         let at = offsets.body + 8 + (chunk - 1) * width;
-        let start = if wide { reader.u64(at).await? } else { reader.u32(at).await?.map(u64::from) };
+        let start = if wide {
+            reader.u64(at).await?
+        } else {
+            reader.u32(at).await?.map(u64::from)
+        };
         end = end.max(start.unwrap_or(0).saturating_add(bytes));
     }
     Ok(Some(end))
@@ -209,7 +274,9 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
 async fn sum(reader: &mut Reader<'_>, at: u64, count: u64) -> Result<u64, Failure> {
     let mut total = 0_u64;
     for n in 0..count {
-        let Some(size) = reader.u32(at + n * 4).await? else { break };
+        let Some(size) = reader.u32(at + n * 4).await? else {
+            break;
+        };
         total = total.saturating_add(u64::from(size));
     }
     Ok(total)

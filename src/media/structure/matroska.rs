@@ -1,4 +1,4 @@
-//! Matroska and WebM (RFC 9559): the segment is all there; encryption is refused.
+//! Matroska and `WebM` (RFC 9559): the segment is all there; encryption is refused.
 
 use super::reader::Reader;
 use super::{Completeness, Facts, corrupt, encrypted, truncated};
@@ -25,7 +25,9 @@ struct Element {
 
 pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
     let size = reader.size();
-    let Some(header) = element(reader, 0).await? else { return Err(corrupt("no EBML header")) };
+    let Some(header) = element(reader, 0).await? else {
+        return Err(corrupt("no EBML header"));
+    };
     let mut at = header.end.unwrap_or(header.body);
     let segment = loop {
         reader.step()?;
@@ -40,17 +42,32 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
         return Err(truncated(format!("the segment ends at byte {end} of {size}")));
     }
     let declared_seconds = children(reader, segment.body, end, segment.end.is_some()).await?;
-    let completeness = if segment.end.is_some() { Completeness::Proven } else { Completeness::Undeclared };
-    Ok(Facts { completeness, fragmented: false, declared_seconds })
+    let completeness = if segment.end.is_some() {
+        Completeness::Proven
+    } else {
+        Completeness::Undeclared
+    };
+    Ok(Facts {
+        completeness,
+        fragmented: false,
+        declared_seconds,
+    })
 }
 
 /// Reads the header elements. With a known segment size the walk ends at the first cluster; without, it goes on, so that
 /// a cluster of known size that is cut is seen.
-async fn children(reader: &mut Reader<'_>, start: u64, end: u64, known: bool) -> Result<Option<f64>, Failure> {
+async fn children(
+    reader: &mut Reader<'_>,
+    start: u64,
+    end: u64,
+    known: bool,
+) -> Result<Option<f64>, Failure> {
     let (mut at, mut seconds) = (start, None);
     while at < end {
         reader.step()?;
-        let Some(child) = element(reader, at).await? else { break };
+        let Some(child) = element(reader, at).await? else {
+            break;
+        };
         match child.id {
             INFO => seconds = duration(reader, child, end).await?,
             TRACKS => refuse_encryption(reader, child, end).await?,
@@ -59,7 +76,10 @@ async fn children(reader: &mut Reader<'_>, start: u64, end: u64, known: bool) ->
         }
         let Some(child_end) = child.end else { break };
         if child_end > reader.size() {
-            return Err(truncated(format!("an element ends at byte {child_end} of {}", reader.size())));
+            return Err(truncated(format!(
+                "an element ends at byte {child_end} of {}",
+                reader.size()
+            )));
         }
         at = child_end;
     }
@@ -71,16 +91,24 @@ async fn duration(reader: &mut Reader<'_>, info: Element, limit: u64) -> Result<
     let (mut scale, mut length) = (1_000_000_u64, None);
     while at < end {
         reader.step()?;
-        let Some(child) = element(reader, at).await? else { break };
+        let Some(child) = element(reader, at).await? else {
+            break;
+        };
         let Some(child_end) = child.end else { break };
         let bytes = child_end.saturating_sub(child.body);
         match (child.id, bytes) {
             (TIMESTAMP_SCALE, 1..=8) => {
-                let raw = reader.up_to(child.body, usize::try_from(bytes).unwrap_or(8)).await?;
+                let raw = reader
+                    .up_to(child.body, usize::try_from(bytes).unwrap_or(8))
+                    .await?;
                 scale = raw.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
             }
             (DURATION, 4) => {
-                length = reader.array::<4>(child.body).await?.map(f32::from_be_bytes).map(f64::from);
+                length = reader
+                    .array::<4>(child.body)
+                    .await?
+                    .map(f32::from_be_bytes)
+                    .map(f64::from);
             }
             (DURATION, 8) => length = reader.array::<8>(child.body).await?.map(f64::from_be_bytes),
             _ => {}
@@ -98,8 +126,12 @@ async fn refuse_encryption(reader: &mut Reader<'_>, tracks: Element, limit: u64)
     while let Some((mut at, end)) = ranges.pop() {
         while at < end {
             reader.step()?;
-            let Some(child) = element(reader, at).await? else { break };
-            let Some(child_end) = child.end.filter(|e| *e <= end) else { break };
+            let Some(child) = element(reader, at).await? else {
+                break;
+            };
+            let Some(child_end) = child.end.filter(|e| *e <= end) else {
+                break;
+            };
             match child.id {
                 CONTENT_ENCRYPTION => return Err(encrypted()),
                 TRACK_ENTRY | CONTENT_ENCODINGS | CONTENT_ENCODING => ranges.push((child.body, child_end)),
@@ -114,13 +146,22 @@ async fn refuse_encryption(reader: &mut Reader<'_>, tracks: Element, limit: u64)
 /// The element at `at`: an id of 1 to 4 bytes, a size of 1 to 8, each telling its length by its leading zeros.
 async fn element(reader: &mut Reader<'_>, at: u64) -> Result<Option<Element>, Failure> {
     let head = reader.up_to(at, 12).await?;
-    let Some(id_length) = head.first().map(|b| b.leading_zeros() as usize + 1).filter(|n| *n <= 4) else {
+    let Some(id_length) = head
+        .first()
+        .map(|b| b.leading_zeros() as usize + 1)
+        .filter(|n| *n <= 4)
+    else {
         return Ok(None);
     };
-    let (Some(id), Some(first)) = (head.get(..id_length), head.get(id_length)) else { return Ok(None) };
+    let (Some(id), Some(first)) = (head.get(..id_length), head.get(id_length)) else {
+        return Ok(None);
+    };
     let id = id.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
     let size_length = first.leading_zeros() as usize + 1;
-    let Some(raw) = head.get(id_length..id_length + size_length).filter(|_| size_length <= 8) else {
+    let Some(raw) = head
+        .get(id_length..id_length + size_length)
+        .filter(|_| size_length <= 8)
+    else {
         return Ok(None);
     };
     let unknown = (1_u64 << (7 * size_length)) - 1;

@@ -29,7 +29,11 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
             _ => window = at + 1,
         }
     }
-    if ended { Ok(Facts::PROVEN) } else { Err(truncated("no end-of-stream page")) }
+    if ended {
+        Ok(Facts::PROVEN)
+    } else {
+        Err(truncated("no end-of-stream page"))
+    }
 }
 
 /// The next capture pattern from `from` on.
@@ -49,11 +53,16 @@ async fn find(reader: &mut Reader<'_>, from: u64) -> Result<Option<u64>, Failure
 
 /// Flags and end of the page at `at`.
 async fn page(reader: &mut Reader<'_>, at: u64) -> Result<Option<(u8, u64)>, Failure> {
-    let Some(header) = reader.array::<27>(at).await? else { return Ok(None) };
+    let Some(header) = reader.array::<27>(at).await? else {
+        return Ok(None);
+    };
     let segments = usize::from(header[26]);
     let lengths = reader.up_to(at + 27, segments).await?;
     let body: u64 = lengths.iter().map(|l| u64::from(*l)).sum();
     let missing = segments - lengths.len();
     // A cut table of lengths is a cut page.
-    Ok(Some((header[5], at + 27 + (lengths.len() + missing) as u64 + body + u64::from(missing > 0))))
+    Ok(Some((
+        header[5],
+        at + 27 + (lengths.len() + missing) as u64 + body + u64::from(missing > 0),
+    )))
 }

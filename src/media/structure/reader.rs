@@ -18,7 +18,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a dyn RandomRead) -> Self {
-        Self { source, window: Bytes::new(), start: 0, steps: 0 }
+        Self {
+            source,
+            window: Bytes::new(),
+            start: 0,
+            steps: 0,
+        }
     }
 
     /// A second window on the same source, for tables that are read side by side.
@@ -36,14 +41,17 @@ impl<'a> Reader<'a> {
         let len = len.min(WINDOW);
         let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = len.min(left);
-        if let Some(at) = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok())
+        if let Some(at) = offset
+            .checked_sub(self.start)
+            .and_then(|at| usize::try_from(at).ok())
             && let Some(end) = at.checked_add(wanted)
             && end <= self.window.len()
         {
             return Ok(self.window.slice(at..end));
         }
         self.window = self.source.read_at(offset, WINDOW).await.map_err(|error| {
-            Failure::new(Code::SourceUnreachable, "The source could not be read.").with_detail(error.to_string())
+            Failure::new(Code::SourceUnreachable, "The source could not be read.")
+                .with_detail(error.to_string())
         })?;
         self.start = offset;
         Ok(self.window.slice(..wanted.min(self.window.len())))
@@ -67,6 +75,10 @@ impl<'a> Reader<'a> {
     /// Counts a step of a walk over declared structures, so that no file can keep us busy.
     pub(super) fn step(&mut self) -> Result<(), Failure> {
         self.steps += 1;
-        if self.steps > MAX_STEPS { Err(corrupt("too many parts")) } else { Ok(()) }
+        if self.steps > MAX_STEPS {
+            Err(corrupt("too many parts"))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -27,10 +27,13 @@ pub(super) struct Decoded {
 impl Decoded {
     /// Reads the account at the end of the log: `Input stream #0:0 (video): 132 packets read (…); 132 frames decoded;`.
     pub(super) fn read(log: &[String]) -> Self {
-        let frames = log.iter().filter(|line| line.contains("Input stream #") && line.contains("(video)")).filter_map(|line| {
-            let head = line.split(" frames decoded").next()?;
-            head.rsplit(' ').next()?.parse::<u64>().ok()
-        });
+        let frames = log
+            .iter()
+            .filter(|line| line.contains("Input stream #") && line.contains("(video)"))
+            .filter_map(|line| {
+                let head = line.split(" frames decoded").next()?;
+                head.rsplit(' ').next()?.parse::<u64>().ok()
+            });
         Self { frames: frames.sum() }
     }
 }
@@ -44,7 +47,10 @@ pub(super) async fn full(checker: &Checker<'_>, spans: &Spans) -> Result<(), Fai
     if decoded.frames == wanted {
         return Ok(());
     }
-    Err(failed(format_args!("{} of {wanted} frames can be decoded", decoded.frames)))
+    Err(failed(format_args!(
+        "{} of {wanted} frames can be decoded",
+        decoded.frames
+    )))
 }
 
 /// All key frames, the first and the last group, and random ones.
@@ -60,14 +66,22 @@ pub(super) async fn sampled(
     let packets = table.stream(0)?;
     let keys = packets.key_times();
     // dav1d does not skip by frame type (MEDIA-RULES §1.17): there it would be a full decode.
-    let skips = checker.plan.video.as_ref().is_some_and(|plan| plan.codec != VideoCodec::Av1);
+    let skips = checker
+        .plan
+        .video
+        .as_ref()
+        .is_some_and(|plan| plan.codec != VideoCodec::Av1);
     if skips {
         let mut args = vec!["-skip_frame".to_owned(), "nokey".to_owned()];
         args.extend(strict(checker));
         args.extend(["-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
         let decoded = checker.decode(args).await?;
         if decoded.frames < keys.len() as u64 {
-            return Err(failed(format_args!("{} of {} key frames can be decoded", decoded.frames, keys.len())));
+            return Err(failed(format_args!(
+                "{} of {} key frames can be decoded",
+                decoded.frames,
+                keys.len()
+            )));
         }
     }
     let starts: Vec<f64> = keys.iter().map(|key| seconds(*key, video.base)).collect();
@@ -75,8 +89,17 @@ pub(super) async fn sampled(
     let mut args = Vec::new();
     for (start, end) in &groups {
         // From a little behind the key, without exact seeking: the demuxer then lands on this key, not the one before.
-        let (at, length) = (format!("{:.6}", start + 0.001), format!("{:.6}", (end - start).max(0.001)));
-        args.extend(["-noaccurate_seek".to_owned(), "-ss".to_owned(), at, "-t".to_owned(), length]);
+        let (at, length) = (
+            format!("{:.6}", start + 0.001),
+            format!("{:.6}", (end - start).max(0.001)),
+        );
+        args.extend([
+            "-noaccurate_seek".to_owned(),
+            "-ss".to_owned(),
+            at,
+            "-t".to_owned(),
+            length,
+        ]);
         args.extend(strict(checker));
     }
     for n in 0..groups.len() {
@@ -109,18 +132,29 @@ fn choose(starts: &[f64], end: f64, seed: u64) -> Vec<(f64, f64)> {
     let (mut chosen, mut covered, mut state) = (vec![0, groups.len().saturating_sub(1)], 0.0, seed);
     chosen.dedup();
     loop {
-        covered = chosen.iter().filter_map(|n| groups.get(*n)).map(|(start, end)| end - start).sum::<f64>().max(covered);
+        covered = chosen
+            .iter()
+            .filter_map(|n| groups.get(*n))
+            .map(|(start, end)| end - start)
+            .sum::<f64>()
+            .max(covered);
         if covered >= least || chosen.len() >= MOST_GROUPS.min(groups.len()) {
             break;
         }
         let free: Vec<usize> = (0..groups.len()).filter(|n| !chosen.contains(n)).collect();
-        let Some(pick) = usize::try_from(next_random(&mut state)).ok().and_then(|n| free.get(n % free.len().max(1))) else {
+        let Some(pick) = usize::try_from(next_random(&mut state))
+            .ok()
+            .and_then(|n| free.get(n % free.len().max(1)))
+        else {
             break;
         };
         chosen.push(*pick);
     }
     chosen.sort_unstable();
-    chosen.into_iter().filter_map(|n| groups.get(n).copied()).collect()
+    chosen
+        .into_iter()
+        .filter_map(|n| groups.get(n).copied())
+        .collect()
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): small, seeded, good enough to choose groups.
@@ -140,7 +174,10 @@ mod tests {
     fn ends_and_random_groups_are_chosen() {
         let starts: Vec<f64> = (0..120).map(|n| f64::from(n) * 5.0).collect();
         let groups = choose(&starts, 600.0, 7);
-        assert_eq!((groups.first(), groups.last()), (Some(&(0.0, 5.0)), Some(&(595.0, 600.0))));
+        assert_eq!(
+            (groups.first(), groups.last()),
+            (Some(&(0.0, 5.0)), Some(&(595.0, 600.0)))
+        );
         let covered: f64 = groups.iter().map(|(a, b)| b - a).sum();
         assert!((30.0..=40.0).contains(&covered), "{covered}");
         assert_eq!(groups, choose(&starts, 600.0, 7));
@@ -151,9 +188,11 @@ mod tests {
 
     #[test]
     fn the_account_is_read() {
-        let log = ["[verbose]   Input stream #0:0 (video): 132 packets read (795933 bytes); 132 frames decoded; ",
+        let log = [
+            "[verbose]   Input stream #0:0 (video): 132 packets read (795933 bytes); 132 frames decoded; ",
             "[verbose]   Input stream #0:1 (audio): 249 packets read (2 bytes); 249 frames decoded (9 samples); ",
-            "[verbose]   Input stream #1:0 (video): 10 packets read (9 bytes); 8 frames decoded; "];
+            "[verbose]   Input stream #1:0 (video): 10 packets read (9 bytes); 8 frames decoded; ",
+        ];
         assert_eq!(Decoded::read(&log.map(str::to_owned)), Decoded { frames: 140 });
     }
 }

@@ -17,7 +17,9 @@ pub(super) struct Digest {
 pub(super) async fn of(path: PathBuf) -> Result<Digest, Failure> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => super::failed("the encoder wrote no output"),
-        _ => Failure::new(Code::Internal, "The output could not be read back.").with_detail(error.to_string()),
+        _ => {
+            Failure::new(Code::Internal, "The output could not be read back.").with_detail(error.to_string())
+        }
     };
     let read = move || {
         let mut file = std::fs::File::open(path)?;
@@ -33,12 +35,20 @@ pub(super) async fn of(path: PathBuf) -> Result<Digest, Failure> {
             context.update(&buffer[..read]);
             size += read as u64;
         }
-        let sha256 = context.finish().as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let sha256 = context
+            .finish()
+            .as_ref()
+            .iter()
+            .fold(String::with_capacity(64), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
         Ok(Digest { size, sha256 })
     };
-    tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten().map_err(unreadable)
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(unreadable)
 }

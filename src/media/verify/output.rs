@@ -22,6 +22,8 @@ pub(super) struct Spans {
     pub(super) audio: Option<Span>,
     /// The longest time between two frames that follow each other, and where, seconds.
     pub(super) longest_gap: Option<(f64, f64)>,
+    /// Time without sound inside the sound, as the source's own timestamps have it, seconds.
+    pub(super) silence: Option<f64>,
 }
 
 /// One stream's span.
@@ -49,7 +51,10 @@ impl Spans {
 pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(), Failure> {
     let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some());
     if document.streams.len() != planned {
-        return Err(failed(format_args!("it has {} streams instead of {planned}", document.streams.len())));
+        return Err(failed(format_args!(
+            "it has {} streams instead of {planned}",
+            document.streams.len()
+        )));
     }
     if let Some(video) = &plan.video {
         check_picture(video, document)?;
@@ -61,15 +66,27 @@ pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(),
 }
 
 fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
-    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("video")) else {
+    let Some(stream) = document
+        .streams
+        .iter()
+        .find(|s| s.codec_type.as_deref() == Some("video"))
+    else {
         return Err(failed("it has no picture"));
     };
     let same = |what: &str, found: &str, planned: &str| {
-        if found == planned { Ok(()) } else { Err(failed(format_args!("its {what} is {found} instead of {planned}"))) }
+        if found == planned {
+            Ok(())
+        } else {
+            Err(failed(format_args!("its {what} is {found} instead of {planned}")))
+        }
     };
     let (codec, pix_fmt) = (stream.codec_name.as_deref(), stream.pix_fmt.as_deref());
     same("codec", codec.unwrap_or("unknown"), plan.codec.codec_name())?;
-    same("size", &format!("{}x{}", stream.width, stream.height), &format!("{}x{}", plan.width, plan.height))?;
+    same(
+        "size",
+        &format!("{}x{}", stream.width, stream.height),
+        &format!("{}x{}", plan.width, plan.height),
+    )?;
     same("pixel format", pix_fmt.unwrap_or("unknown"), plan.pix_fmt)?;
     if stream.is_cover() || stream.rotation() != Rotation::None {
         return Err(failed("its picture is a cover or still turned"));
@@ -88,12 +105,20 @@ fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
         same(what, found.as_deref().unwrap_or("unknown"), wanted)?;
     }
     // Limited is what every decoder takes an untagged picture for.
-    let range = if color.range == Some(ColorRange::Full) { "pc" } else { "tv" };
+    let range = if color.range == Some(ColorRange::Full) {
+        "pc"
+    } else {
+        "tv"
+    };
     same("range", range, planned.range)
 }
 
 fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
-    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("audio")) else {
+    let Some(stream) = document
+        .streams
+        .iter()
+        .find(|s| s.codec_type.as_deref() == Some("audio"))
+    else {
         return Err(failed("it has no sound"));
     };
     let found = format!(
@@ -102,8 +127,17 @@ fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
         stream.sample_rate.as_deref().unwrap_or("?"),
         stream.channels
     );
-    let planned = format!("{} {} Hz, {} channels", plan.codec.codec_name(), plan.sample_rate, plan.channels);
-    if found == planned { Ok(()) } else { Err(failed(format_args!("its sound is {found} instead of {planned}"))) }
+    let planned = format!(
+        "{} {} Hz, {} channels",
+        plan.codec.codec_name(),
+        plan.sample_rate,
+        plan.channels
+    );
+    if found == planned {
+        Ok(())
+    } else {
+        Err(failed(format_args!("its sound is {found} instead of {planned}")))
+    }
 }
 
 /// V1 to V5.
@@ -116,12 +150,22 @@ pub(super) fn check_counts(
     let mut spans = Spans::default();
     for stream in &document.streams {
         let packets = table.stream(stream.index)?;
-        let base = stream.time_base.as_deref().and_then(|text| text.parse().ok()).unwrap_or(Rational::ONE);
-        let encoded = request.report.output(request.place).find(|e| e.index == stream.index);
+        let base = stream
+            .time_base
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(Rational::ONE);
+        let encoded = request
+            .report
+            .output(request.place)
+            .find(|e| e.index == stream.index);
         let encoded = encoded.ok_or_else(|| failed("the encoder gave no account of it"))?;
         if packets.count != encoded.packets {
             let (found, written) = (packets.count, encoded.packets);
-            return Err(failed(format_args!("stream {} has {found} packets of {written} written", stream.index)));
+            return Err(failed(format_args!(
+                "stream {} has {found} packets of {written} written",
+                stream.index
+            )));
         }
         if packets.empty > 0 || packets.timeless > 0 {
             return Err(failed("it has packets without bytes or times"));
@@ -135,7 +179,7 @@ pub(super) fn check_counts(
                 spans.video = Some(span);
             }
             (Some("audio"), _, Some(audio)) => {
-                check_samples(request, audio, encoded, span)?;
+                spans.silence = check_samples(request, audio, encoded, span)?;
                 spans.audio = Some(span);
             }
             _ => {}
@@ -146,17 +190,33 @@ pub(super) fn check_counts(
 }
 
 fn span(packets: &StreamPackets, base: Rational) -> Result<Span, Failure> {
-    let (Some(first), Some(end)) = (packets.first(), packets.end) else { return Err(failed("nothing in it is shown")) };
-    Ok(Span { start: seconds(first, base), end: seconds(end, base), packets: packets.count, base })
+    let (Some(first), Some(end)) = (packets.first(), packets.end) else {
+        return Err(failed("nothing in it is shown"));
+    };
+    Ok(Span {
+        start: seconds(first, base),
+        end: seconds(end, base),
+        packets: packets.count,
+        base,
+    })
 }
 
 /// V1 and V2: every frame given to the encoder is in the file, and every decoded frame was given.
-fn check_frames(request: &VerifyRequest<'_>, plan: &VideoPlan, encoded: &EncodedStream) -> Result<(), Failure> {
+fn check_frames(
+    request: &VerifyRequest<'_>,
+    plan: &VideoPlan,
+    encoded: &EncodedStream,
+) -> Result<(), Failure> {
     if encoded.frames != encoded.packets {
         let (frames, packets) = (encoded.frames, encoded.packets);
-        return Err(failed(format_args!("{frames} frames were encoded, {packets} written")));
+        return Err(failed(format_args!(
+            "{frames} frames were encoded, {packets} written"
+        )));
     }
-    let decoded = request.report.decoded_stream(plan.stream).map_or(0, |stream| stream.frames);
+    let decoded = request
+        .report
+        .decoded_stream(plan.stream)
+        .map_or(0, |stream| stream.frames);
     let exact = match plan.timing {
         Timing::Passthrough => encoded.frames == decoded,
         // The filter says what it took and gave; without its word, the rates must agree within a frame.
@@ -165,20 +225,38 @@ fn check_frames(request: &VerifyRequest<'_>, plan: &VideoPlan, encoded: &Encoded
             if grids.is_empty() {
                 on_grid(request, plan, rate, decoded, encoded.frames)
             } else {
-                grids.iter().any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
+                grids
+                    .iter()
+                    .any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
             }
         }
     };
     if exact {
         return Ok(());
     }
-    Err(failed(format_args!("{decoded} frames were decoded, {} encoded", encoded.frames)))
+    Err(failed(format_args!(
+        "{decoded} frames were decoded, {} encoded",
+        encoded.frames
+    )))
 }
 
 /// N = round(span × rate) ± 1, where the span follows from an even source rate; nothing to say otherwise.
-fn on_grid(request: &VerifyRequest<'_>, plan: &VideoPlan, rate: Rational, decoded: u64, encoded: u64) -> bool {
-    let source = request.source.video.iter().find(|video| video.index == plan.stream);
-    let Some(from) = source.filter(|video| !video.variable_rate).and_then(|video| video.frame_rate) else {
+fn on_grid(
+    request: &VerifyRequest<'_>,
+    plan: &VideoPlan,
+    rate: Rational,
+    decoded: u64,
+    encoded: u64,
+) -> bool {
+    let source = request
+        .source
+        .video
+        .iter()
+        .find(|video| video.index == plan.stream);
+    let Some(from) = source
+        .filter(|video| !video.variable_rate)
+        .and_then(|video| video.frame_rate)
+    else {
         return encoded > 0;
     };
     (count(decoded) * rate.as_f64() / from.as_f64() - count(encoded)).abs() <= 1.5
@@ -195,59 +273,100 @@ fn check_picture_times(plan: &VideoPlan, packets: &StreamPackets, span: Span) ->
     }
     let (longest, most) = (packets.longest_group(), plan.keyframe_interval as usize);
     if most > 0 && longest > most {
-        return Err(failed(format_args!("{longest} frames follow a key frame, {most} were planned")));
+        return Err(failed(format_args!(
+            "{longest} frames follow a key frame, {most} were planned"
+        )));
     }
-    let Timing::Cfr(rate) = plan.timing else { return Ok(()) };
+    let Timing::Cfr(rate) = plan.timing else {
+        return Ok(());
+    };
     if span.packets < TINY_FRAMES {
         return Ok(());
     }
     let (found, planned) = (span.end - span.start, count(span.packets) / rate.as_f64());
     if (found - planned).abs() > 1.0 / rate.as_f64() + TICK {
-        return Err(failed(format_args!("its picture lasts {found:.3} s instead of {planned:.3} s")));
+        return Err(failed(format_args!(
+            "its picture lasts {found:.3} s instead of {planned:.3} s"
+        )));
     }
     Ok(())
 }
 
-/// V4: samples given to the encoder are in the file, and none of the decoded is missing.
+/// V4: samples given to the encoder are in the file, and none of the decoded is missing. Gives the time that the
+/// source's timestamps leave without sound (phones' AMR in 3GP, dropped packets of broadcasts).
 fn check_samples(
     request: &VerifyRequest<'_>,
     plan: &AudioPlan,
     encoded: &EncodedStream,
     span: Span,
-) -> Result<(), Failure> {
-    let Some(samples) = encoded.samples else { return Ok(()) };
-    let (given, found) = (count(samples) / f64::from(plan.sample_rate), span.end - span.start);
+) -> Result<Option<f64>, Failure> {
+    let Some(samples) = encoded.samples else {
+        return Ok(None);
+    };
+    let (given, found) = (
+        count(samples) / f64::from(plan.sample_rate),
+        span.end - span.start,
+    );
     let frame = f64::from(plan.codec.frame_samples()) / f64::from(plan.sample_rate);
-    // One frame of priming at the start (up to 3 for Opus's 20 ms look-ahead), one of padding at the end.
-    if given > TINY_SECONDS && (found - given).abs() > 2.0 * frame + 0.02 + TICK {
-        return Err(failed(format_args!("its sound lasts {found:.3} s, {given:.3} s were encoded")));
+    // One frame of priming at the start, one of padding at the end; Opus looks 20 ms ahead.
+    let edges = 2.0 * frame + 0.02 + TICK;
+    if given > TINY_SECONDS && found < given - edges {
+        return Err(failed(format_args!(
+            "its sound lasts {found:.3} s, {given:.3} s were encoded"
+        )));
     }
-    let source = request.source.audio.iter().find(|audio| audio.index == plan.stream);
+    let source = request
+        .source
+        .audio
+        .iter()
+        .find(|audio| audio.index == plan.stream);
     let decoded = request.report.decoded_stream(plan.stream);
-    if let (Some(rate @ 1..), Some(decoded)) = (source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples)) {
+    if let (Some(rate @ 1..), Some(decoded)) =
+        (source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples))
+    {
         let decoded = count(decoded) / f64::from(rate);
         // Resampling may drop overlaps of a recording's clock, never more than 1 %.
         if decoded > TINY_SECONDS && given < decoded - (2.0 * frame + 0.05).max(decoded * 0.01) {
-            return Err(failed(format_args!("{decoded:.3} s of sound were decoded, {given:.3} s encoded")));
+            return Err(failed(format_args!(
+                "{decoded:.3} s of sound were decoded, {given:.3} s encoded"
+            )));
         }
     }
-    Ok(())
+    Ok(Some(found - given).filter(|gap| *gap > edges))
 }
 
 /// V5: sound begins as long before or after the picture as in the source.
 fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
-    let (Some(video), Some(audio)) = (spans.video, spans.audio) else { return Ok(()) };
-    let (Some(video_plan), Some(audio_plan)) = (&plan.video, &plan.audio) else { return Ok(()) };
+    let (Some(video), Some(audio)) = (spans.video, spans.audio) else {
+        return Ok(());
+    };
+    let (Some(video_plan), Some(audio_plan)) = (&plan.video, &plan.audio) else {
+        return Ok(());
+    };
     let starts = (
         request.source.video.iter().find(|v| v.index == video_plan.stream),
-        request.source.audio.iter().find(|a| a.index == audio_plan.stream).and_then(|a| a.start_seconds),
+        request
+            .source
+            .audio
+            .iter()
+            .find(|a| a.index == audio_plan.stream)
+            .and_then(|a| a.start_seconds),
     );
-    let (Some(source), Some(audio_start)) = starts else { return Ok(()) };
-    let Some(video_start) = source.start_seconds else { return Ok(()) };
+    let (Some(source), Some(audio_start)) = starts else {
+        return Ok(());
+    };
+    let Some(video_start) = source.start_seconds else {
+        return Ok(());
+    };
     // A recording that begins between key frames shows its first frame later than its header says.
-    let late = request.report.decoded_stream(video_plan.stream).is_some_and(|d| d.early_errors > 0 || d.frames < d.packets);
-    let late_sound = request.report.decoded_stream(audio_plan.stream).is_some_and(|d| d.early_errors > 0);
-    if late || late_sound {
+    // So does a sound codec whose first packet only fills the decoder (WMA).
+    let late = |stream: u32| {
+        request
+            .report
+            .decoded_stream(stream)
+            .is_some_and(|d| d.early_errors > 0 || d.frames < d.packets)
+    };
+    if late(video_plan.stream) || late(audio_plan.stream) {
         return Ok(());
     }
     let found = video.start - audio.start;
