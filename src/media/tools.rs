@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _};
 use rustix::fs::Access;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::process::{Finished, Spawner, Spec, run};
@@ -131,23 +132,29 @@ impl Tools {
             let said = self.ask(spawner, "ffmpeg", &["-hide_banner", "-filters"]).await?;
             Ok(listed(&said, FILTERS))
         };
-        // Boxed: the compiler cannot prove the nested closures' futures `Send` for every lifetime.
-        let proofs: Vec<BoxFuture<'_, Option<&'static str>>> = ENCODERS
-            .iter()
-            .map(|encoder| async move { self.encodes(spawner, encoder).await.then_some(*encoder) }.boxed())
-            .collect();
-        let encoders = futures_util::stream::iter(proofs)
-            .buffer_unordered(AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect::<BTreeSet<_>>();
         let answers = async { tokio::try_join!(version, probe, filters) };
-        let (answers, encoders) = tokio::join!(answers, encoders);
+        let (answers, encoders) = tokio::join!(answers, self.proved(spawner));
         let (version, _, filters) = answers?;
         Ok(Capabilities {
             version,
             encoders,
             filters,
         })
+    }
+
+    /// Those of [`ENCODERS`] that work, tried some at a time. Owned tasks: with streams over borrowed names the
+    /// compiler cannot see that the whole is `Send`.
+    async fn proved(&self, spawner: &Spawner) -> BTreeSet<&'static str> {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        let mut proofs = JoinSet::new();
+        for encoder in ENCODERS {
+            let (tools, spawner, turns) = (self.clone(), spawner.clone(), Arc::clone(&turns));
+            proofs.spawn(async move {
+                let _turn = turns.acquire().await;
+                tools.encodes(&spawner, encoder).await.then_some(*encoder)
+            });
+        }
+        proofs.join_all().await.into_iter().flatten().collect()
     }
 
     async fn ask(&self, spawner: &Spawner, name: &'static str, args: &[&str]) -> Result<String, ToolError> {
