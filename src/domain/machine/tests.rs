@@ -422,6 +422,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm per verb, each a few lines")]
     fn say(&mut self, op: &Op, key: RunKey) {
         let held = self.job.tasks[0]
             .hold
