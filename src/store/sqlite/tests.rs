@@ -55,6 +55,14 @@ fn output() -> OutputSpec {
     }
 }
 
+fn grant(ids: &SeededIds) -> Grant {
+    Grant {
+        worker: "w".parse().unwrap(),
+        boot: crate::domain::BootId::from_uuid(ids.random()),
+        runs: vec![crate::domain::RunId::from_uuid(ids.random())],
+    }
+}
+
 fn keys(byte: u8) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode([byte; 32])
@@ -112,11 +120,6 @@ async fn a_restart_takes_over_at_once() {
     let new = job(&ids);
     let id = new.id;
     store.submit(new).await.unwrap();
-    let grant = |ids: &SeededIds| Grant {
-        worker: "w".parse().unwrap(),
-        boot: crate::domain::BootId::from_uuid(ids.random()),
-        runs: vec![crate::domain::RunId::from_uuid(ids.random())],
-    };
     let session = store.open_session("a", NOW).await.unwrap();
     let before = store.claim(session, &[grant(&ids)], NOW).await.unwrap().remove(0);
     close(store).await;
@@ -228,6 +231,40 @@ async fn one_bad_command_does_not_fail_its_group() {
     let (bad, good) = tokio::join!(store.upload_done(nobody, "ab"), submits);
     assert!(matches!(bad, Err(Error::Inconsistent { table: "uploads", .. })));
     assert!(good.iter().all(|a| matches!(a, Ok(Submitted::Created))));
+}
+
+#[tokio::test]
+async fn an_unreadable_job_does_not_block_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let ids = SeededIds::new(1);
+    let (first, second) = (job(&ids), job(&ids));
+    let (broken, good) = (first.id, second.id);
+    store.submit(first).await.unwrap();
+    store.submit(second).await.unwrap();
+    close(store).await;
+    let file = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
+    let mut conn = sqlx::SqliteConnection::connect_with(&file).await.unwrap();
+    let spoil = sqlx::query("update jobs set spec = '{' where id = ?").bind(save::blob(broken.uuid()));
+    spoil.execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+
+    let store = open(folder.path()).await;
+    let session = store.open_session("a", NOW).await.unwrap();
+    assert!(
+        store
+            .claim(session, &[grant(&ids)], NOW)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let claimed = store.claim(session, &[grant(&ids)], NOW).await.unwrap();
+    assert_eq!(claimed[0].key.job, good);
+    assert!(matches!(
+        store.get(None, broken).await,
+        Err(Error::Inconsistent { table: "jobs", .. })
+    ));
+    assert_eq!(store.stats().await.unwrap().ready, 0);
 }
 
 /// The claim's order comes from its index; a scan would show with a million jobs only.
