@@ -262,7 +262,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Accepts a job: job, outputs, task, first event, idempotency key, labels and sealed secrets in one commit.
     async fn submit(&self, job: NewJob) -> Result<Submitted>;
 
-    /// Opens a session for this control. With SQLite the data-folder lock is the session: everything held by
+    /// Opens a session for this control. With `SQLite` the data-folder lock is the session: everything held by
     /// predecessors is requeued at once (uncharged), and `None` of it survives.
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId>;
     /// Extends the session; `Lost` means it is over: drop all dispatch state and open a new one.

@@ -183,7 +183,7 @@ impl SealKey {
         let named = [b"flux sealing key".as_slice(), bytes].concat();
         let hash = digest::digest(&digest::SHA256, &named);
         Some(Self {
-            id: hash.as_ref()[..8].iter().map(|b| format!("{b:02x}")).collect(),
+            id: STANDARD.encode(&hash.as_ref()[..9]),
             key,
         })
     }

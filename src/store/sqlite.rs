@@ -1,4 +1,4 @@
-//! The store in one SQLite file: one writer that commits all that waits as one group, readers beside it.
+//! The store in one `SQLite` file: one writer that commits all that waits as one group, readers beside it.
 //!
 //! Owns the data folder's lock, which is the session (PROTOCOL §1.25): no lease runs out, and a restart waits for none.
 //! Every acknowledged write is on disk (`synchronous=FULL`); a read sees one commit, never half of one.
@@ -13,6 +13,8 @@ mod save;
 mod schema;
 mod submit;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod verbs;
 mod writer;
 
@@ -46,7 +48,7 @@ use crate::domain::{
 const DATABASE: &str = "flux.db";
 /// Connections for reads; a WAL reader costs a file handle and some cache.
 const READERS: u32 = 4;
-/// How long SQLite waits for a lock before it says it is busy.
+/// How long `SQLite` waits for a lock before it says it is busy.
 const BUSY: Duration = Duration::from_secs(5);
 /// Changes a slow reader may miss before it has to read everything again.
 const CHANGES: usize = 1024;
@@ -85,7 +87,7 @@ impl Default for Options {
     }
 }
 
-/// A store in one SQLite file, or in memory.
+/// A store in one `SQLite` file, or in memory.
 pub struct SqliteStore {
     lanes: Lanes,
     readers: SqlitePool,

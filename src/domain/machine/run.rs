@@ -197,7 +197,7 @@ impl Machine {
             .publications
             .iter()
             .find(|p| p.id == done.publication && p.output == done.output);
-        if !known.is_some_and(|p| p.state == PublicationState::Open) {
+        if known.is_none_or(|p| p.state != PublicationState::Open) {
             return Err(Illegal("only an open publication of the output becomes visible"));
         }
         let ending = self.is_ending();

@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 
 use sqlx::Row;
 
+use super::super::row::to_json;
 use super::super::seal::Sealed;
-use super::super::{Claimed, Grant, Result, RunKey};
+use super::super::{Claimed, Error, Grant, Result, RunKey};
 use super::columns::Columns;
 use super::error::explain;
 use super::load::{Loaded, load_one};
@@ -47,8 +48,15 @@ impl Verb for Claim {
         }
         let mut claimed = Vec::new();
         for (hold, (task, job)) in slots.into_iter().zip(pick(txn, self.slots()).await?) {
-            let Some(loaded) = load_one(txn.conn, job).await? else {
-                continue;
+            let loaded = match load_one(txn.conn, job).await {
+                Ok(Some(loaded)) => loaded,
+                Ok(None) => continue,
+                Err(Error::Inconsistent { table, what }) => {
+                    tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
+                    set_aside(txn, job, self.now).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             claimed.extend(take(txn, loaded, task, hold, self.now).await?);
         }
@@ -124,6 +132,29 @@ async fn take(
         resolve_only,
         earlier_failures,
     }))
+}
+
+/// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its
+/// broken rows stay for whoever looks into it.
+async fn set_aside(txn: &mut Txn<'_>, job: JobId, now: Timestamp) -> Result<()> {
+    let failure = to_json(
+        "jobs",
+        &Failure::new(Code::Internal, "the record of this job cannot be read"),
+    )?;
+    let tasks = sqlx::query("delete from tasks where job_id = ? and state = 2")
+        .bind(blob(job.uuid()))
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("setting a job aside"))?;
+    txn.waiting -= i64::try_from(tasks.rows_affected()).unwrap_or(0);
+    sqlx::query("update jobs set status = 3, finished_at = ?, failure = ? where id = ?")
+        .bind(now.micros())
+        .bind(failure)
+        .bind(blob(job.uuid()))
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("setting a job aside"))?;
+    Ok(())
 }
 
 /// `None` when there are secrets that no key opens.

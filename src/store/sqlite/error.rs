@@ -1,8 +1,8 @@
-//! SQLite's and sqlx's errors as the store's.
+//! `SQLite`'s and sqlx's errors as the store's.
 
 use super::super::{Error, row::inconsistent};
 
-/// SQLite primary result codes (<https://sqlite.org/rescode.html>).
+/// `SQLite` primary result codes (<https://sqlite.org/rescode.html>).
 const READONLY: i32 = 8;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;

@@ -12,7 +12,7 @@ use super::super::{Error, Result};
 
 const LOCK_FILE: &str = "flux.lock";
 
-/// File systems on which neither `flock` nor SQLite's locks are to be trusted (statfs(2) magic numbers).
+/// File systems on which neither `flock` nor `SQLite`'s locks are to be trusted (statfs(2) magic numbers).
 const NETWORK: [(i64, &str); 5] = [
     (0x6969, "NFS"),
     (0xFF53_4D42, "CIFS"),

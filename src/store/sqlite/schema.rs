@@ -64,29 +64,26 @@ pub(super) async fn check_keys(conn: &mut SqliteConnection, keys: &SealKeys) -> 
         .fetch_all(&mut *conn)
         .await
         .map_err(explain("checking keys"))?;
-    let secret = match get(conn, "key_check").await? {
-        Some(text) => {
-            let (key_id, sealed): (String, String) = from_json("meta", "key_check", &text)?;
-            let bytes = STANDARD
-                .decode(sealed)
-                .map_err(|_| inconsistent("meta", "key_check is not base64"))?;
-            let current = keys.is_current(&key_id);
-            let opened = keys
-                .open(CHECK_AAD, &Sealed { key_id, bytes })
-                .ok_or_else(wrong)?;
-            let secret = opened
-                .try_into()
-                .map_err(|_| inconsistent("meta", "key_check is not 32 bytes"))?;
-            if !current {
-                store_check(conn, keys, secret).await?;
-            }
-            secret
-        }
-        None => {
-            let secret = random_bytes()?;
+    let secret = if let Some(text) = get(conn, "key_check").await? {
+        let (key_id, sealed): (String, String) = from_json("meta", "key_check", &text)?;
+        let bytes = STANDARD
+            .decode(sealed)
+            .map_err(|_| inconsistent("meta", "key_check is not base64"))?;
+        let current = keys.is_current(&key_id);
+        let opened = keys
+            .open(CHECK_AAD, &Sealed { key_id, bytes })
+            .ok_or_else(wrong)?;
+        let secret = opened
+            .try_into()
+            .map_err(|_| inconsistent("meta", "key_check is not 32 bytes"))?;
+        if !current {
             store_check(conn, keys, secret).await?;
-            secret
         }
+        secret
+    } else {
+        let secret = random_bytes()?;
+        store_check(conn, keys, secret).await?;
+        secret
     };
     if used.iter().all(|key_id| keys.knows(key_id)) {
         Ok(secret)

@@ -1,5 +1,7 @@
 //! The verbs that the writer carries out, but for submissions, claims and sweeping.
 
+use std::collections::BTreeSet;
+
 use sqlx::AssertSqlSafe;
 
 use super::super::row::inconsistent;
@@ -16,6 +18,9 @@ use crate::domain::{JobId, Progress, RunId, RunOutcome, SessionId, TaskState, Te
 const SESSION_MICROS: i64 = 30_000_000;
 /// Delayed tasks that wake in one commit, and jobs recovered in one read.
 const BATCH: usize = 500;
+
+/// Jobs with held tasks. The states are literals, or the partial index could not be used.
+pub(super) const HELD: &str = "select job_id from tasks indexed by tasks_session where state in (3, 4)";
 
 /// Runs one transition of the state machine over one job. `None` = no such job.
 pub(super) struct Step<F> {
@@ -102,14 +107,13 @@ impl Verb for OpenSession {
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("opening a session"))?;
-        let held = sqlx::query("select distinct job_id from tasks where state in (?, ?)")
-            .bind(TaskState::Running.number())
-            .bind(TaskState::Committing.number())
+        let held = sqlx::query(HELD)
             .fetch_all(&mut *txn.conn)
             .await
             .map_err(explain("finding what was held"))?;
         let id = |row| Columns { table: "tasks", row }.id("job_id").map(JobId::from_uuid);
-        let held: Vec<_> = held.iter().map(id).collect::<Result<_>>()?;
+        let held: BTreeSet<_> = held.iter().map(id).collect::<Result<_>>()?;
+        let held: Vec<_> = held.into_iter().collect();
         for jobs in held.chunks(BATCH) {
             for loaded in load(txn.conn, jobs).await? {
                 transition(txn, loaded, None, self.now, |m| {

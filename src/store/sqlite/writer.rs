@@ -228,7 +228,9 @@ impl Group {
         let alone = commands.len() + jobs.len() == 1;
         match transact(conn, shared, &mut commands, &jobs, Replay::No).await {
             Ok(answers) => {
-                commands.into_iter().for_each(|command| command.reply(Ok(())));
+                for command in commands {
+                    command.reply(Ok(()));
+                }
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     let _ = reply.send(Ok(answer));
                 }
