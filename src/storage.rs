@@ -144,7 +144,11 @@ impl Storage {
             upload_dir: upload_folder(&settings.data_dir),
             storage,
         })?;
-        Ok(Self { destinations, sources, uploads })
+        Ok(Self {
+            destinations,
+            sources,
+            uploads,
+        })
     }
 
     /// Opening sources.

@@ -36,7 +36,11 @@ pub async fn run(report: &mut Report) {
             ratios.iter().copied().fold(f64::MAX, f64::min),
             ratios.iter().copied().fold(0.0, f64::max)
         );
-        report.add(&format!("30 s 720p through the API / bare ffmpeg, verify {level}"), spread, target);
+        report.add(
+            &format!("30 s 720p through the API / bare ffmpeg, verify {level}"),
+            spread,
+            target,
+        );
     }
     folder_of_clips(report, &server, work.path()).await;
 }
@@ -69,10 +73,13 @@ async fn bare_arguments(clip: &Path) -> Vec<String> {
     let input = media::Input::File(clip.to_owned());
     let demuxer = flux::domain::Demuxer::Mov;
     let size = std::fs::metadata(clip).expect("the clip").len();
-    let info = media::probe::probe(&toolbox, &input, demuxer, size, &SourceLimits::default()).await.expect("a probe");
+    let info = media::probe::probe(&toolbox, &input, demuxer, size, &SourceLimits::default())
+        .await
+        .expect("a probe");
     let presets = Presets::builtin();
     let spec = presets.get(PRESET).expect("a built-in preset").clone();
-    let plan = media::plan::plan(&info, &[(OutputIndex(0), spec)], &media::plan::Policy::default()).expect("a plan");
+    let plan =
+        media::plan::plan(&info, &[(OutputIndex(0), spec)], &media::plan::Policy::default()).expect("a plan");
     media::argv::encode(&plan, &input, &info, &media::argv::Options::default())
 }
 
@@ -94,5 +101,9 @@ async fn folder_of_clips(report: &mut Report, server: &Server, work: &Path) {
         let script: f64 = (0..8).map(|_| bare(&arguments, work)).sum();
         ratios.push(through / script);
     }
-    report.add("8 clips of 4 s, flux / a script's loop", format!("{:.3}", median(&ratios)), "");
+    report.add(
+        "8 clips of 4 s, flux / a script's loop",
+        format!("{:.3}", median(&ratios)),
+        "",
+    );
 }

@@ -10,7 +10,14 @@ impl Report {
 
     /// One figure; `target` is what the project promises, empty where it promises nothing.
     pub fn add(&mut self, what: &str, figure: String, target: &str) {
-        eprintln!("  {what}: {figure}{}", if target.is_empty() { String::new() } else { format!("  (target {target})") });
+        eprintln!(
+            "  {what}: {figure}{}",
+            if target.is_empty() {
+                String::new()
+            } else {
+                format!("  (target {target})")
+            }
+        );
         self.0.push([what.to_owned(), figure, target.to_owned()]);
     }
 
@@ -34,5 +41,8 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);
-    sorted.get(((last as f64) * share).round() as usize).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(((last as f64) * share).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
 }

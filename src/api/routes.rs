@@ -44,7 +44,12 @@ const WRITE: Access = Access::Needs(Scope::JobsWrite);
 /// The whole API.
 pub(super) fn table() -> Vec<Route> {
     use Pace::{Once, Stream};
-    let row = |path, access, pace, handler| Route { path, access, pace, handler };
+    let row = |path, access, pace, handler| Route {
+        path,
+        access,
+        pace,
+        handler,
+    };
     vec![
         row("/api/v1/jobs", WRITE, Once, post(jobs::create)),
         row("/api/v1/jobs", READ, Once, get(jobs::list)),
@@ -54,11 +59,26 @@ pub(super) fn table() -> Vec<Route> {
         row("/api/v1/jobs/{id}/retry", WRITE, Once, post(jobs::retry)),
         row("/api/v1/jobs/{id}/log", READ, Once, get(jobs::log)),
         row("/api/v1/jobs/{id}/stream", READ, Stream, get(stream::job)),
-        row("/api/v1/jobs/{id}/outputs/{output}/content", READ, Stream, get(content::first)),
-        row("/api/v1/jobs/{id}/outputs/{output}/content/{*file}", READ, Stream, get(content::named)),
+        row(
+            "/api/v1/jobs/{id}/outputs/{output}/content",
+            READ,
+            Stream,
+            get(content::first),
+        ),
+        row(
+            "/api/v1/jobs/{id}/outputs/{output}/content/{*file}",
+            READ,
+            Stream,
+            get(content::named),
+        ),
         row("/api/v1/events", READ, Stream, get(stream::all)),
         row("/api/v1/uploads", WRITE, Once, post(uploads::create)),
-        row("/api/v1/uploads/{id}", Access::Signed, Stream, put(uploads::receive)),
+        row(
+            "/api/v1/uploads/{id}",
+            Access::Signed,
+            Stream,
+            put(uploads::receive),
+        ),
         row("/api/v1/presets", READ, Once, get(presets::list)),
         row("/api/v1/presets/{name}", READ, Once, get(presets::get)),
         row("/api/v1/workers", READ, Once, get(workers::list)),
@@ -80,7 +100,13 @@ pub(super) fn table() -> Vec<Route> {
 /// The table as a router, with the edge around it.
 pub(super) fn build(api: Api) -> Router {
     let mut router = Router::new();
-    for Route { path, access, pace, handler } in table() {
+    for Route {
+        path,
+        access,
+        pace,
+        handler,
+    } in table()
+    {
         let guard = from_fn_with_state((api.clone(), access, pace), guard);
         router = router.route(path, handler.route_layer(guard));
     }

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::domain::preset::Presets;
 use crate::domain::{
-    Aggregate, Attempt, Destination, Epoch, Event, EventKind, JobId, JobOptions, JobRecord, JobSpec, JobStatus,
-    ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputResult, OutputSpec, OutputStatus, Overwrite, Phase, Progress,
-    RunId, RunNumber, RunOutcome, Source, TaskId, TaskReport, Tenant, Timestamp,
+    Aggregate, Attempt, Destination, Epoch, Event, EventKind, JobId, JobOptions, JobRecord, JobSpec,
+    JobStatus, ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputResult, OutputSpec, OutputStatus,
+    Overwrite, Phase, Progress, RunId, RunNumber, RunOutcome, Source, TaskId, TaskReport, Tenant, Timestamp,
 };
 use crate::store::StoredJob;
 
@@ -17,7 +17,10 @@ pub(super) const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000
 
 /// A running job with one output, two events and one attempt.
 pub(super) fn stored(status: JobStatus) -> StoredJob {
-    let encode = Presets::builtin().get("720p_h264").expect("a built-in preset").clone();
+    let encode = Presets::builtin()
+        .get("720p_h264")
+        .expect("a built-in preset")
+        .clone();
     let output = OutputSpec {
         preset: Some("720p_h264".parse().expect("a name")),
         encode,
@@ -44,7 +47,9 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         warnings: vec!["not_upscaled".into()],
     };
     let spec = JobSpec {
-        source: Source::Http { url: "https://example.com/in.mp4?…".into() },
+        source: Source::Http {
+            url: "https://example.com/in.mp4?…".into(),
+        },
         outputs: vec![output.clone()],
         priority: 0,
         labels: BTreeMap::new(),
@@ -69,7 +74,11 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
     };
     let output = OutputRecord {
         index: OutputIndex(0),
-        status: if done { OutputStatus::Completed } else { OutputStatus::Encoding },
+        status: if done {
+            OutputStatus::Completed
+        } else {
+            OutputStatus::Encoding
+        },
         spec: output,
         result: done.then_some(result),
         failure: None,
@@ -87,7 +96,12 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         log: None,
     };
     StoredJob {
-        aggregate: Aggregate { job, outputs: vec![output], tasks: vec![], publications: vec![] },
+        aggregate: Aggregate {
+            job,
+            outputs: vec![output],
+            tasks: vec![],
+            publications: vec![],
+        },
         attempts: vec![attempt],
         queue_position: None,
     }

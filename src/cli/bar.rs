@@ -22,19 +22,33 @@ impl ProgressLine {
             let style = ProgressStyle::with_template("{prefix:10} [{bar:32}] {percent:>3} %  {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, last_phase: String::new(), last_percent: -PLAIN_STEP }
+        Self {
+            bar,
+            last_phase: String::new(),
+            last_percent: -PLAIN_STEP,
+        }
     }
 
     /// Shows the job as an event or a snapshot tells it.
     pub(super) fn show(&mut self, job: &Value) {
-        let Some(percent) = job["progress"].as_f64() else { return };
-        let phase = if job["phase"].is_string() { field(&job["phase"]) } else { field(&job["status"]) };
+        let Some(percent) = job["progress"].as_f64() else {
+            return;
+        };
+        let phase = if job["phase"].is_string() {
+            field(&job["phase"])
+        } else {
+            field(&job["status"])
+        };
         let figures = figures(job);
         match &self.bar {
             Some(bar) => {
                 bar.set_prefix(phase);
                 bar.set_message(figures);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000 by contract, clamped")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "0 to 1000 by contract, clamped"
+                )]
                 bar.set_position((percent.clamp(0.0, 100.0) * 10.0) as u64);
             }
             None if phase != self.last_phase || percent >= self.last_percent + PLAIN_STEP => {
@@ -56,6 +70,12 @@ impl ProgressLine {
 
 fn figures(job: &Value) -> String {
     let part = |key: &str, unit: &str| job[key].as_f64().map(|value| format!("{value:.1}{unit}"));
-    let eta = job["eta_seconds"].as_f64().map(|seconds| format!("{seconds:.0} s left"));
-    [part("fps", " fps"), part("speed", "x"), eta].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let eta = job["eta_seconds"]
+        .as_f64()
+        .map(|seconds| format!("{seconds:.0} s left"));
+    [part("fps", " fps"), part("speed", "x"), eta]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -12,15 +12,20 @@ pub(super) fn run(args: &KeyArgs) -> Outcome {
     let KeyAction::New { name, tenant } = &args.action;
     let owner = tenant.as_deref().unwrap_or(name);
     for text in [name.as_str(), owner] {
-        text.parse::<Tenant>().map_err(|error| Failed::new(Exit::Usage, anyhow::Error::new(error)))?;
+        text.parse::<Tenant>()
+            .map_err(|error| Failed::new(Exit::Usage, anyhow::Error::new(error)))?;
     }
     let mut secret = [0_u8; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| Failed::msg(Exit::Failed, "the system gives no random bytes"))?;
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| Failed::msg(Exit::Failed, "the system gives no random bytes"))?;
     let key = format!("flux_{}", hex(&secret));
     let hash = hex(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
     data(&key);
     note("Keep it: it is not stored anywhere. For the configuration:");
-    note(format_args!("[[auth.keys]]\nname = {name:?}\ntenant = {owner:?}\nsha256 = \"{hash}\"\nscopes = [\"jobs:read\", \"jobs:write\"]"));
+    note(format_args!(
+        "[[auth.keys]]\nname = {name:?}\ntenant = {owner:?}\nsha256 = \"{hash}\"\nscopes = [\"jobs:read\", \"jobs:write\"]"
+    ));
     Ok(Exit::Ok)
 }
 

@@ -34,7 +34,8 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     let config = assemble::load(&overrides)?;
     telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
     let Role::All = args.role;
-    let Plan::All(config) = Plan::resolve(config::Role::All, config).map_err(|e| Failed::new(Exit::Validation, e))?;
+    let Plan::All(config) =
+        Plan::resolve(config::Role::All, config).map_err(|e| Failed::new(Exit::Validation, e))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -52,9 +53,16 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     }
 }
 
-fn listen(config: &Config, machinery: &Machinery, metrics: Metrics, lifecycle: &Lifecycle) -> Result<(), Failed> {
+fn listen(
+    config: &Config,
+    machinery: &Machinery,
+    metrics: Metrics,
+    lifecycle: &Lifecycle,
+) -> Result<(), Failed> {
     let listener = bind(config)?;
-    let address = listener.local_addr().context("cannot read the listening address")?;
+    let address = listener
+        .local_addr()
+        .context("cannot read the listening address")?;
     let upkeep = metrics.clone();
     let app = api::router(Services {
         control: machinery.control.clone(),
@@ -71,8 +79,15 @@ fn listen(config: &Config, machinery: &Machinery, metrics: Metrics, lifecycle: &
         metrics: Arc::new(move || metrics.render()),
         closing: lifecycle.soft().clone(),
     });
-    let limits = ServerLimits { header_timeout: config.server.header_timeout, ..ServerLimits::default() };
-    lifecycle.spawn(TaskKind::Essential, "http", api::serve(listener, app, lifecycle.soft().clone(), limits));
+    let limits = ServerLimits {
+        header_timeout: config.server.header_timeout,
+        ..ServerLimits::default()
+    };
+    lifecycle.spawn(
+        TaskKind::Essential,
+        "http",
+        api::serve(listener, app, lifecycle.soft().clone(), limits),
+    );
     let closing = lifecycle.soft().clone();
     lifecycle.spawn(TaskKind::Background, "metrics upkeep", async move {
         let mut tick = tokio::time::interval(METRICS_UPKEEP);
@@ -93,7 +108,11 @@ fn listen(config: &Config, machinery: &Machinery, metrics: Metrics, lifecycle: &
 fn bind(config: &Config) -> Result<tokio::net::TcpListener, Failed> {
     let address = config.server.listen;
     let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -103,7 +122,10 @@ fn bind(config: &Config) -> Result<tokio::net::TcpListener, Failed> {
             std::io::ErrorKind::AddrInUse => "; another program listens there, choose another with --listen",
             _ => "",
         };
-        Failed::new(Exit::Unavailable, anyhow::Error::new(error).context(format!("cannot listen on {address}{hint}")))
+        Failed::new(
+            Exit::Unavailable,
+            anyhow::Error::new(error).context(format!("cannot listen on {address}{hint}")),
+        )
     })
 }
 
@@ -117,7 +139,10 @@ async fn stop(config: &Config, machinery: Machinery, lifecycle: &Lifecycle) {
         () = hard.cancelled() => {}
     }
     machinery.worker.release_all();
-    if tokio::time::timeout(RELEASE_TIME, machinery.control.drained()).await.is_err() {
+    if tokio::time::timeout(RELEASE_TIME, machinery.control.drained())
+        .await
+        .is_err()
+    {
         tracing::warn!("some runs were not given back in time; they are taken up at the next start");
     }
     lifecycle.drain(RELEASE_TIME).await;
@@ -151,7 +176,10 @@ fn auth(config: &Config) -> api::Auth {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }

@@ -40,7 +40,11 @@ impl SseParser {
                 return None;
             }
             let data = std::mem::take(&mut self.data).join("\n");
-            return Some(SseEvent { event: event.unwrap_or_else(|| "message".into()), id: self.id.clone(), data });
+            return Some(SseEvent {
+                event: event.unwrap_or_else(|| "message".into()),
+                id: self.id.clone(),
+                data,
+            });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
@@ -66,8 +70,18 @@ mod tests {
             let mut events = parser.push(&text.as_bytes()[..cut]);
             events.extend(parser.push(&text.as_bytes()[cut..]));
             assert_eq!(events.len(), 2, "cut at {cut}");
-            assert_eq!(events[0], SseEvent { event: "status".into(), id: Some("3".into()), data: "{\"a\":\n1}".into() });
-            assert_eq!((events[1].event.as_str(), events[1].data.as_str()), ("message", "x"));
+            assert_eq!(
+                events[0],
+                SseEvent {
+                    event: "status".into(),
+                    id: Some("3".into()),
+                    data: "{\"a\":\n1}".into()
+                }
+            );
+            assert_eq!(
+                (events[1].event.as_str(), events[1].data.as_str()),
+                ("message", "x")
+            );
         }
     }
 }

@@ -6,10 +6,10 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use super::args::{Format, IdArgs};
+use super::bar::ProgressLine;
 use super::client::Client;
 use super::jobs::{print_job, segment};
 use super::sse::{SseEvent, SseParser};
-use super::bar::ProgressLine;
 use super::{Exit, Failed, Outcome};
 
 /// Broken streams in a row before giving up.
@@ -33,7 +33,11 @@ pub(super) async fn follow(client: &Client, id: &str, format: Format) -> Outcome
     ended?;
     let job = client.get(&format!("/jobs/{}", segment(id))).await?;
     print_job(&job, format);
-    Ok(if job["status"] == "completed" { Exit::Ok } else { Exit::Failed })
+    Ok(if job["status"] == "completed" {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }
 
 async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<(), Failed> {
@@ -61,7 +65,10 @@ async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<()
             }
         }
         if broken >= RETRIES {
-            return Err(Failed::msg(Exit::Unavailable, "the event stream keeps breaking off"));
+            return Err(Failed::msg(
+                Exit::Unavailable,
+                "the event stream keeps breaking off",
+            ));
         }
         broken += 1;
     }
@@ -71,5 +78,8 @@ async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<()
 fn show(event: &SseEvent, line: &mut ProgressLine) -> bool {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
     line.show(&data);
-    matches!(data["status"].as_str(), Some("completed" | "failed" | "cancelled"))
+    matches!(
+        data["status"].as_str(),
+        Some("completed" | "failed" | "cancelled")
+    )
 }

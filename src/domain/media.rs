@@ -57,9 +57,28 @@ pub enum Demuxer {
 impl Demuxer {
     /// Every container, in the order of the allow-list given to ffmpeg.
     pub const ALL: &'static [Self] = &[
-        Self::Mov, Self::Matroska, Self::Avi, Self::Mpegts, Self::Mpeg, Self::Mpegvideo, Self::Flv, Self::Ogg,
-        Self::Asf, Self::Rm, Self::Mxf, Self::Mp3, Self::Wav, Self::Flac, Self::Aac, Self::Ac3, Self::Dts,
-        Self::H264, Self::Hevc, Self::Ivf, Self::M4v, Self::Gif,
+        Self::Mov,
+        Self::Matroska,
+        Self::Avi,
+        Self::Mpegts,
+        Self::Mpeg,
+        Self::Mpegvideo,
+        Self::Flv,
+        Self::Ogg,
+        Self::Asf,
+        Self::Rm,
+        Self::Mxf,
+        Self::Mp3,
+        Self::Wav,
+        Self::Flac,
+        Self::Aac,
+        Self::Ac3,
+        Self::Dts,
+        Self::H264,
+        Self::Hevc,
+        Self::Ivf,
+        Self::M4v,
+        Self::Gif,
     ];
 
     /// ffmpeg's name, for `-f` and `-format_whitelist`.
@@ -232,9 +251,17 @@ impl VideoStream {
     pub fn display_size(&self) -> (u32, u32) {
         // Wider samples widen the picture; never throw away lines to get there.
         let shown = f64::from(self.width) * self.sar.as_f64();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and far below u32::MAX by probe limits")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive and far below u32::MAX by probe limits"
+        )]
         let width = shown.round().max(1.0) as u32;
-        if self.rotation.swaps_sides() { (self.height, width) } else { (width, self.height) }
+        if self.rotation.swaps_sides() {
+            (self.height, width)
+        } else {
+            (width, self.height)
+        }
     }
 }
 
@@ -302,7 +329,10 @@ impl MediaInfo {
     /// The sound stream to encode: default flag first, then container order.
     #[must_use]
     pub fn main_audio(&self) -> Option<&AudioStream> {
-        self.audio.iter().find(|a| a.default).or_else(|| self.audio.first())
+        self.audio
+            .iter()
+            .find(|a| a.default)
+            .or_else(|| self.audio.first())
     }
 }
 

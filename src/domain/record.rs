@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BootId, Epoch, Failure, JobId, JobSpec, MediaInfo, OutputIndex, OutputSpec, Progress, PublicationId, RunId,
-    RunNumber, SessionId, TaskId, Tenant, Timestamp, WorkerId,
+    BootId, Epoch, Failure, JobId, JobSpec, MediaInfo, OutputIndex, OutputSpec, Progress, PublicationId,
+    RunId, RunNumber, SessionId, TaskId, Tenant, Timestamp, WorkerId,
 };
 
 macro_rules! states {

@@ -36,9 +36,20 @@ struct State {
 impl RunLog {
     /// An empty log. `started` is when the worker began: heartbeats carry the time since then.
     pub(super) fn new(started: Instant) -> Self {
-        let report =
-            TaskReport { phase: Phase::Fetching, progress: Progress::ZERO, fps: None, speed: None, eta_seconds: None };
-        Self { state: watch::Sender::new(State { facts: vec![Arc::new(RunEvent::Accepted)], report }), started }
+        let report = TaskReport {
+            phase: Phase::Fetching,
+            progress: Progress::ZERO,
+            fps: None,
+            speed: None,
+            eta_seconds: None,
+        };
+        Self {
+            state: watch::Sender::new(State {
+                facts: vec![Arc::new(RunEvent::Accepted)],
+                report,
+            }),
+            started,
+        }
     }
 
     /// Adds a fact. Nothing is added after the last one.
@@ -90,7 +101,11 @@ async fn feed(mut state: watch::Receiver<State>, sender: mpsc::Sender<RunEvent>,
     loop {
         let (news, report, over) = {
             let current = state.borrow_and_update();
-            (current.facts[told..].to_vec(), current.report.clone(), current.over())
+            (
+                current.facts[told..].to_vec(),
+                current.report.clone(),
+                current.over(),
+            )
         };
         told += news.len();
         for fact in news {
@@ -101,7 +116,10 @@ async fn feed(mut state: watch::Receiver<State>, sender: mpsc::Sender<RunEvent>,
         if over {
             return;
         }
-        let heartbeat = RunEvent::Heartbeat { monotonic: started.elapsed(), report };
+        let heartbeat = RunEvent::Heartbeat {
+            monotonic: started.elapsed(),
+            report,
+        };
         if sender.send(heartbeat).await.is_err() {
             return;
         }
@@ -130,7 +148,10 @@ mod tests {
     }
 
     fn facts(events: &[RunEvent]) -> Vec<&RunEvent> {
-        events.iter().filter(|e| !matches!(e, RunEvent::Heartbeat { .. })).collect()
+        events
+            .iter()
+            .filter(|e| !matches!(e, RunEvent::Heartbeat { .. }))
+            .collect()
     }
 
     async fn drain(mut receiver: mpsc::Receiver<RunEvent>) -> Vec<RunEvent> {
@@ -159,8 +180,11 @@ mod tests {
         .2;
         let (late, feed_late) = log.read();
         let late = tokio::join!(feed_late, drain(late)).1;
-        let expected =
-            [RunEvent::Accepted, RunEvent::OutputMoved(OutputIndex(0), OutputStatus::Encoding), RunEvent::Finished];
+        let expected = [
+            RunEvent::Accepted,
+            RunEvent::OutputMoved(OutputIndex(0), OutputStatus::Encoding),
+            RunEvent::Finished,
+        ];
         assert_eq!(facts(&early), expected.iter().collect::<Vec<_>>());
         assert_eq!(facts(&late), expected.iter().collect::<Vec<_>>());
         assert_eq!(log.progress(), Progress::from_permille(300));

@@ -10,7 +10,10 @@ use std::time::Duration;
 use super::run::Ended;
 use super::service::RunContext;
 use super::workspace::RunFolder;
-use crate::domain::{Code, Destination, Epoch, Failure, OutputIndex, OutputResult, Publication, PublicationId, PublicationState};
+use crate::domain::{
+    Code, Destination, Epoch, Failure, OutputIndex, OutputResult, Publication, PublicationId,
+    PublicationState,
+};
 use crate::rpc::wire::{Permitted, RunEvent};
 use crate::storage::{Committed, Handle, HandleFate, StagedFile};
 
@@ -37,7 +40,9 @@ pub(super) async fn publish(
     let id = PublicationId::from_uuid(context.worker.deps.ids.random());
     let begun = OnceLock::new();
     let journal = |handle: Handle| {
-        let written = folder.journal(&handle.to_json()).map_err(|error| disk_failure(&error));
+        let written = folder
+            .journal(&handle.to_json())
+            .map_err(|error| disk_failure(&error));
         let _ = begun.set(handle);
         async move { written }
     };
@@ -135,7 +140,10 @@ async fn commit(
     let done = |url: String| RunEvent::OutputDone {
         output: publication.output,
         publication: publication.id,
-        result: Box::new(OutputResult { url, ..result.clone() }),
+        result: Box::new(OutputResult {
+            url,
+            ..result.clone()
+        }),
     };
     let failure = match destinations.commit(&handle).await {
         Ok(committed) => {
@@ -167,18 +175,25 @@ async fn discard(context: &RunContext, handle: &Handle) {
 }
 
 fn encode<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
-    serde_json::to_string(value)
-        .map_err(|e| Failure::new(Code::Internal, "a publication could not be written down").with_detail(e.to_string()))
+    serde_json::to_string(value).map_err(|e| {
+        Failure::new(Code::Internal, "a publication could not be written down").with_detail(e.to_string())
+    })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text)
-        .map_err(|e| Failure::new(Code::Internal, "a recorded publication could not be read").with_detail(e.to_string()))
+    serde_json::from_str(text).map_err(|e| {
+        Failure::new(Code::Internal, "a recorded publication could not be read").with_detail(e.to_string())
+    })
 }
 
 /// The file to send.
 pub(super) fn staged(path: &Path, size: u64, sha256: &str, content_type: &'static str) -> StagedFile {
-    StagedFile { path: path.to_owned(), size, sha256: sha256.to_owned(), content_type: content_type.to_owned() }
+    StagedFile {
+        path: path.to_owned(),
+        size,
+        sha256: sha256.to_owned(),
+        content_type: content_type.to_owned(),
+    }
 }
 
 pub(super) fn disk_failure(error: &super::WorkspaceError) -> Failure {
@@ -187,5 +202,6 @@ pub(super) fn disk_failure(error: &super::WorkspaceError) -> Failure {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::DiskFull,
         _ => Code::Internal,
     };
-    Failure::new(code, "the worker could not write to its work folder").with_detail(format!("{error}: {source}"))
+    Failure::new(code, "the worker could not write to its work folder")
+        .with_detail(format!("{error}: {source}"))
 }
