@@ -215,6 +215,10 @@ mod tests {
             },
             destination_roots: Vec::new(),
             data_dir: folder.path().join("data"),
+            file_roots: Vec::new(),
+            allow: Vec::new(),
+            limits: SourceLimits::default(),
+            fetch: FetchLimits::default(),
         };
         let storage = Storage::open(&settings).unwrap();
         assert!(upload_folder(&settings.data_dir).is_dir() && inline_folder(&settings.data_dir).is_dir());

@@ -83,6 +83,8 @@ impl Trip {
             timing: self
                 .fps
                 .map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
+            time_base: video.time_base,
+            frame_rate: video.frame_rate,
             keyframe_interval: 20,
             bframes: None,
             profile: None,
@@ -102,6 +104,7 @@ impl Trip {
             channels: 1,
             sample_rate: 48_000,
             loudness: None,
+            filters: vec![],
         });
         let output = OutputPlan {
             index: OutputIndex(0),
