@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 /// Why a file below a root is not given.
 #[derive(Debug, thiserror::Error)]
-pub enum BeneathError {
+pub(super) enum BeneathError {
     /// No such file.
     #[error("no such file below the root")]
     Missing,
@@ -36,7 +36,7 @@ pub enum BeneathError {
 
 /// A folder that files are opened beneath.
 #[derive(Debug, Clone)]
-pub struct Root {
+pub(super) struct Root {
     dir: Arc<OwnedFd>,
     /// As configured, and resolved: an absolute path may be written either way.
     spellings: [PathBuf; 2],
@@ -44,7 +44,7 @@ pub struct Root {
 
 /// A regular file, opened and held: what it is cannot change any more, only what it contains.
 #[derive(Debug)]
-pub struct Opened {
+pub(super) struct Opened {
     /// The open file, read-only.
     pub file: File,
     /// What identifies its content as far as the file system tells.
@@ -53,7 +53,7 @@ pub struct Opened {
 
 /// Identity and state of a file; two equal stamps mean that nobody wrote in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(super) struct Stamp {
     device: u64,
     inode: u64,
     modified: (i64, i64),
@@ -63,12 +63,12 @@ pub struct Stamp {
 
 impl Stamp {
     /// The stamp of an open file, now.
-    pub fn of(file: &File) -> io::Result<Self> {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         Ok(Self::from(&file.metadata()?))
     }
 
     /// The stamp of whatever a path names now, without following a final link.
-    pub fn at(path: &Path) -> io::Result<Self> {
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self::from(&std::fs::symlink_metadata(path)?))
     }
 
@@ -84,7 +84,7 @@ impl Stamp {
 
 impl Root {
     /// Opens a root. The folder is pinned: renaming it later does not move the root.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let resolved = path.canonicalize()?;
         let dir = rustix::fs::open(
             &resolved,
@@ -100,7 +100,7 @@ impl Root {
 
     /// The part of `path` below this root, if it is written as being below it. Relative paths are.
     #[must_use]
-    pub fn relative<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+    pub(super) fn relative<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         if path.is_relative() {
             return Some(path);
         }
@@ -110,7 +110,7 @@ impl Root {
     }
 
     /// Opens a regular file by its path relative to the root.
-    pub fn file(&self, relative: &Path) -> Result<Opened, BeneathError> {
+    pub(super) fn file(&self, relative: &Path) -> Result<Opened, BeneathError> {
         if !stays_below(relative) {
             return Err(BeneathError::Escapes);
         }
@@ -161,7 +161,7 @@ impl Opened {
     /// file system and the kernel's consent (`protected_hardlinks`). Otherwise the canonical path is given; a swap
     /// there is found by comparing [`Stamp::at`] afterwards, and a sandbox that grants only this path stops it before.
     /// A copy would cost the size of the source in disk and time for the same guarantee.
-    pub fn name_in(&self, work: &Path, name: &str) -> io::Result<Named> {
+    pub(super) fn name_in(&self, work: &Path, name: &str) -> io::Result<Named> {
         let link = work.join(name);
         let from = fd_path(&self.file);
         match rustix::fs::linkat(CWD, &from, CWD, &link, AtFlags::SYMLINK_FOLLOW) {
@@ -173,7 +173,7 @@ impl Opened {
 
 /// How an opened file is named for another process.
 #[derive(Debug)]
-pub enum Named {
+pub(super) enum Named {
     /// A hard link of our own; to be removed afterwards.
     Link(PathBuf),
     /// The file's own place.
@@ -182,7 +182,7 @@ pub enum Named {
 
 /// Whether a path has only plain names: checked before the kernel does, so that both ways refuse the same.
 #[must_use]
-pub fn stays_below(relative: &Path) -> bool {
+pub(super) fn stays_below(relative: &Path) -> bool {
     let mut names = 0_usize;
     relative.components().all(|part| {
         names += usize::from(matches!(part, Component::Normal(_)));

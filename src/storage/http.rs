@@ -33,7 +33,7 @@ pub trait Lookup: Send + Sync + 'static {
 
 /// The system's resolver.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SystemLookup;
+pub(super) struct SystemLookup;
 
 #[async_trait]
 impl Lookup for SystemLookup {
@@ -46,7 +46,7 @@ impl Lookup for SystemLookup {
 }
 
 /// Guarded HTTP clients, one per port, built when first needed.
-pub struct HttpClients {
+pub(super) struct HttpClients {
     policy: Arc<AddressPolicy>,
     lookup: Arc<dyn Lookup>,
     connect_timeout: Duration,
@@ -64,7 +64,7 @@ impl std::fmt::Debug for HttpClients {
 impl HttpClients {
     /// Clients that obey `policy`.
     #[must_use]
-    pub fn new(policy: AddressPolicy, lookup: Arc<dyn Lookup>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(policy: AddressPolicy, lookup: Arc<dyn Lookup>, connect_timeout: Duration) -> Self {
         // Fails only when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
@@ -77,13 +77,13 @@ impl HttpClients {
 
     /// The policy they obey.
     #[must_use]
-    pub fn policy(&self) -> &AddressPolicy {
+    pub(super) fn policy(&self) -> &AddressPolicy {
         &self.policy
     }
 
     /// A client that may be used for exactly this URL: its scheme, port and literal address are checked here, the
     /// addresses of its name when it connects.
-    pub fn guarded(&self, url: &Url) -> Result<Client, Failure> {
+    pub(super) fn guarded(&self, url: &Url) -> Result<Client, Failure> {
         self.policy.check_url(url)?;
         let port = url.port_or_known_default().unwrap_or(443);
         let mut clients = self.by_port.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +124,7 @@ impl HttpClients {
 
 /// A failed request or response as one of ours; `None` = worth another try.
 #[must_use]
-pub fn refusal(error: &reqwest::Error) -> Option<Failure> {
+pub(super) fn refusal(error: &reqwest::Error) -> Option<Failure> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(this) = cause {
         if let Some(refused) = this.downcast_ref::<Refused>() {
@@ -137,7 +137,7 @@ pub fn refusal(error: &reqwest::Error) -> Option<Failure> {
 
 /// An error with its causes, for the operator; never with a URL, which may carry a signature.
 #[must_use]
-pub fn chain(error: &reqwest::Error) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     // reqwest's own text ends in the URL; its kind and the causes below say the rest.
     let kind = match error {
         e if e.is_timeout() => "timed out",

@@ -14,16 +14,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-pub use self::http::{HttpOrigin, HttpRequest};
-pub use self::object::ObjectOrigin;
+pub(super) use self::http::{HttpOrigin, HttpRequest};
+pub(super) use self::object::ObjectOrigin;
 use crate::domain::{Code, Failure};
 
 /// Bytes as they arrive. The stream may end early; whoever reads it counts.
-pub type ByteStream = BoxStream<'static, Result<Bytes, OriginError>>;
+pub(super) type ByteStream = BoxStream<'static, Result<Bytes, OriginError>>;
 
 /// What every later byte must belong to (RFC 9110 §8.8).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pin {
+pub(super) struct Pin {
     /// Bytes in all; absent when the origin does not say.
     pub size: Option<u64>,
     /// As sent, weak or strong.
@@ -35,14 +35,14 @@ pub struct Pin {
 impl Pin {
     /// The validator for `If-Match`, which compares strongly.
     #[must_use]
-    pub fn strong_etag(&self) -> Option<&str> {
+    pub(super) fn strong_etag(&self) -> Option<&str> {
         self.etag.as_deref().filter(|tag| !tag.starts_with("W/"))
     }
 
     /// Whether `later` can be the same bytes. What either side does not say is no contradiction: caches leave
     /// validators out of partial answers.
     #[must_use]
-    pub fn agrees(&self, later: &Self) -> bool {
+    pub(super) fn agrees(&self, later: &Self) -> bool {
         fn same<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
             a.zip(b).is_none_or(|(a, b)| a == b)
         }
@@ -53,7 +53,7 @@ impl Pin {
 }
 
 /// The first contact.
-pub struct Opened {
+pub(super) struct Opened {
     /// What was pinned.
     pub pin: Pin,
     /// What the body holds.
@@ -64,7 +64,7 @@ pub struct Opened {
 
 /// How much an origin answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Extent {
+pub(super) enum Extent {
     /// Ranges work, and this one is coming.
     Range(Range<u64>),
     /// The whole, from the start, whatever was asked for.
@@ -73,7 +73,7 @@ pub enum Extent {
 
 /// Why an origin gave no (more) bytes.
 #[derive(Debug, Clone)]
-pub enum OriginError {
+pub(super) enum OriginError {
     /// Another try cannot help.
     Refused(Failure),
     /// Another try may help.
@@ -90,7 +90,7 @@ pub enum OriginError {
 impl OriginError {
     /// A passing trouble.
     #[must_use]
-    pub fn transient(what: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub(super) fn transient(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Transient {
             what: what.into(),
             detail: detail.into(),
@@ -100,19 +100,19 @@ impl OriginError {
 
     /// A final refusal.
     #[must_use]
-    pub fn refused(code: Code, sentence: &str) -> Self {
+    pub(super) fn refused(code: Code, sentence: &str) -> Self {
         Self::Refused(Failure::new(code, sentence))
     }
 
     /// The bytes are not those that were pinned.
     #[must_use]
-    pub fn changed(detail: impl Into<String>) -> Self {
+    pub(super) fn changed(detail: impl Into<String>) -> Self {
         Self::Refused(changed(detail))
     }
 
     /// The failure when no try is left.
     #[must_use]
-    pub fn exhausted(self, tries: u32) -> Failure {
+    pub(super) fn exhausted(self, tries: u32) -> Failure {
         match self {
             Self::Refused(failure) => failure,
             Self::Transient { what, detail, .. } => {
@@ -135,7 +135,7 @@ pub(super) fn empty() -> Failure {
 
 /// A place that a source can be read from, in ranges where it can.
 #[async_trait]
-pub trait Origin: Send + Sync + 'static {
+pub(super) trait Origin: Send + Sync + 'static {
     /// First contact: pins the source and begins to send `0..first` (or all, where ranges are not supported).
     async fn open(&self, first: u64) -> Result<Opened, OriginError>;
 

@@ -53,7 +53,7 @@ const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3
 
 /// Whether an address belongs to the public internet.
 #[must_use]
-pub fn is_public(ip: IpAddr) -> bool {
+pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => !SPECIAL_V4.iter().any(|&(base, bits)| v4_within(v4, base, bits)),
         IpAddr::V6(v6) => {

@@ -37,7 +37,7 @@ const OWN_HEADERS: [&str; 12] = [
 ];
 
 /// A URL with what is sent along to its own origin and no other.
-pub struct HttpRequest {
+pub(crate) struct HttpRequest {
     url: Url,
     user: Option<(String, Option<String>)>,
     headers: HeaderMap,
@@ -48,7 +48,7 @@ impl HttpRequest {
     ///
     /// # Errors
     /// `source_blocked` for text that is no URL or a header that may not be sent.
-    pub fn parse(text: &str, headers: &BTreeMap<String, String>) -> Result<Self, Failure> {
+    pub(crate) fn parse(text: &str, headers: &BTreeMap<String, String>) -> Result<Self, Failure> {
         let refuse = |sentence: &str| Failure::new(Code::SourceBlocked, sentence);
         let mut url = Url::parse(text).map_err(|_| refuse("The source's URL cannot be read."))?;
         let decoded = |s: &str| {
@@ -86,13 +86,13 @@ impl HttpRequest {
 
     /// The URL without userinfo.
     #[must_use]
-    pub const fn url(&self) -> &Url {
+    pub(crate) const fn url(&self) -> &Url {
         &self.url
     }
 }
 
 /// An http or https URL, read in ranges.
-pub struct HttpOrigin {
+pub(crate) struct HttpOrigin {
     clients: Arc<HttpClients>,
     request: HttpRequest,
     header_timeout: Duration,
@@ -103,7 +103,7 @@ pub struct HttpOrigin {
 impl HttpOrigin {
     /// An origin; nothing is asked yet.
     #[must_use]
-    pub fn new(clients: Arc<HttpClients>, request: HttpRequest, header_timeout: Duration) -> Self {
+    pub(crate) fn new(clients: Arc<HttpClients>, request: HttpRequest, header_timeout: Duration) -> Self {
         let location = Mutex::new(request.url.clone());
         Self {
             clients,

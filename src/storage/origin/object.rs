@@ -13,7 +13,7 @@ use super::{ByteStream, Extent, Opened, Origin, OriginError, Pin, empty};
 use crate::domain::Code;
 
 /// One object. The store's own address, credentials and retries are the operator's; nothing here is a stranger's.
-pub struct ObjectOrigin {
+pub(crate) struct ObjectOrigin {
     store: Arc<dyn ObjectStore>,
     path: Path,
     header_timeout: Duration,
@@ -22,7 +22,7 @@ pub struct ObjectOrigin {
 impl ObjectOrigin {
     /// An origin; nothing is asked yet.
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, path: Path, header_timeout: Duration) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, header_timeout: Duration) -> Self {
         Self {
             store,
             path,
