@@ -31,6 +31,8 @@ mod submission;
 mod system;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod tests;
 mod uploads;
 mod view;
 mod workers;
@@ -145,5 +147,10 @@ pub fn router(services: Services) -> Router {
     let gate = auth::Gate::new(&services.auth, services.limits.streams_per_key);
     let streams = Arc::new(Semaphore::new(services.limits.streams));
     let large_bodies = Arc::new(Semaphore::new(services.limits.large_bodies));
-    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies })))
+    routes::build(Api(Arc::new(Inner {
+        services,
+        gate,
+        streams,
+        large_bodies,
+    })))
 }

@@ -29,7 +29,12 @@ pub(super) struct Checked {
 }
 
 /// Checks everything that can be checked before a worker opens the source.
-pub(super) async fn check(api: &Api, who: &Principal, key: Option<String>, body: Json<'_>) -> Result<Checked, Problem> {
+pub(super) async fn check(
+    api: &Api,
+    who: &Principal,
+    key: Option<String>,
+    body: Json<'_>,
+) -> Result<Checked, Problem> {
     let now = api.clock.now();
     let id = JobId::from_uuid(api.ids.sortable(now));
     let idempotency = key.map(|key| Idempotency {
@@ -38,19 +43,37 @@ pub(super) async fn check(api: &Api, who: &Principal, key: Option<String>, body:
         until: now.plus(KEY_MEMORY),
     });
     let large = body.large;
-    let mut submission = submission::read(body.value, body.faults, &api.presets, id).map_err(Problem::invalid)?;
+    let mut submission =
+        submission::read(body.value, body.faults, &api.presets, id).map_err(Problem::invalid)?;
     if large && submission.inline.is_none() {
         return Err(body::too_large());
     }
     settle_upload(api, &who.tenant, &mut submission).await?;
     let faults = check_places(api, &submission);
-    if faults.is_empty() { Ok(Checked { id, submission, idempotency }) } else { Err(Problem::invalid(faults)) }
+    if faults.is_empty() {
+        Ok(Checked {
+            id,
+            submission,
+            idempotency,
+        })
+    } else {
+        Err(Problem::invalid(faults))
+    }
 }
 
 /// Stores the inline source, then the job. When this returns `Ok`, the job survives any crash.
 pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Result<Accepted, Problem> {
-    let Checked { id, submission, idempotency } = checked;
-    let Submission { spec, secrets, inline, .. } = submission;
+    let Checked {
+        id,
+        submission,
+        idempotency,
+    } = checked;
+    let Submission {
+        spec,
+        secrets,
+        inline,
+        ..
+    } = submission;
     let inline_key = match (&spec.source, inline) {
         (Source::Inline { key, .. }, Some(bytes)) => {
             api.files.store_inline(key, bytes).await?;
@@ -60,10 +83,20 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
     };
     let now = api.clock.now();
     let task = TaskId::from_uuid(api.ids.sortable(now));
-    let job = NewJob { id, task, tenant: who.tenant.clone(), spec, secrets, idempotency, now };
+    let job = NewJob {
+        id,
+        task,
+        tenant: who.tenant.clone(),
+        spec,
+        secrets,
+        idempotency,
+        now,
+    };
     let submitted = api.control.submit(job).await;
-    if let (Some(key), Ok(Submitted::Replayed(_) | Submitted::KeyReused | Submitted::KeyGone | Submitted::QueueFull)) =
-        (&inline_key, &submitted)
+    if let (
+        Some(key),
+        Ok(Submitted::Replayed(_) | Submitted::KeyReused | Submitted::KeyGone | Submitted::QueueFull),
+    ) = (&inline_key, &submitted)
     {
         // After an error the outcome is unknown, so the bytes stay: the job may exist.
         api.files.discard_inline(key).await;
@@ -71,13 +104,18 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
     match submitted? {
         Submitted::Created => Ok(Accepted::New(id)),
         Submitted::Replayed(id) => Ok(Accepted::Replayed(id)),
-        Submitted::KeyReused => {
-            Err(Problem::new(Kind::IdempotencyKeyReused, "the key was used within 24 hours with another body"))
-        }
-        Submitted::KeyGone => Err(Problem::new(Kind::Gone, "the job of this idempotency key was deleted")),
-        Submitted::QueueFull => {
-            Err(Problem::new(Kind::QueueFull, "as many jobs wait as the queue takes").retry_after(Duration::from_secs(10)))
-        }
+        Submitted::KeyReused => Err(Problem::new(
+            Kind::IdempotencyKeyReused,
+            "the key was used within 24 hours with another body",
+        )),
+        Submitted::KeyGone => Err(Problem::new(
+            Kind::Gone,
+            "the job of this idempotency key was deleted",
+        )),
+        Submitted::QueueFull => Err(
+            Problem::new(Kind::QueueFull, "as many jobs wait as the queue takes")
+                .retry_after(Duration::from_secs(10)),
+        ),
     }
 }
 
@@ -85,10 +123,17 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
 async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) -> Result<(), Problem> {
     let whole = |id: UploadId| async move {
         let upload = api.control.store().upload(Some(tenant), id).await?;
-        Ok::<_, Problem>(upload.filter(|u| u.expires_at > api.clock.now()).map(|u| u.sha256.is_some()))
+        Ok::<_, Problem>(
+            upload
+                .filter(|u| u.expires_at > api.clock.now())
+                .map(|u| u.sha256.is_some()),
+        )
     };
     let refuse = |at: &str, detail: &str| {
-        Err(Problem::invalid(vec![Fault { pointer: at.to_owned(), detail: detail.to_owned() }]))
+        Err(Problem::invalid(vec![Fault {
+            pointer: at.to_owned(),
+            detail: detail.to_owned(),
+        }]))
     };
     if let Some(id) = submission.maybe_upload {
         return match whole(id).await? {
@@ -113,14 +158,23 @@ async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) 
 
 fn check_places(api: &Api, submission: &Submission) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if let Err(failure) = api.files.check_source(&submission.spec.source, &submission.secrets) {
+    if let Err(failure) = api
+        .files
+        .check_source(&submission.spec.source, &submission.secrets)
+    {
         tracing::debug!(code = %failure.code, detail = failure.detail, "source refused");
-        faults.push(Fault { pointer: submission.source_at.clone(), detail: failure.message });
+        faults.push(Fault {
+            pointer: submission.source_at.clone(),
+            detail: failure.message,
+        });
     }
     for (output, at) in submission.spec.outputs.iter().zip(&submission.destinations_at) {
         if let Err(failure) = api.files.check_destination(&output.destination) {
             tracing::debug!(code = %failure.code, detail = failure.detail, "destination refused");
-            faults.push(Fault { pointer: at.clone(), detail: failure.message });
+            faults.push(Fault {
+                pointer: at.clone(),
+                detail: failure.message,
+            });
         }
     }
     faults

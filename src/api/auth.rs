@@ -71,7 +71,9 @@ impl Scope {
     /// The scope of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::JobsRead, Self::JobsWrite, Self::Admin].into_iter().find(|scope| scope.as_str() == name)
+        [Self::JobsRead, Self::JobsWrite, Self::Admin]
+            .into_iter()
+            .find(|scope| scope.as_str() == name)
     }
 }
 
@@ -95,11 +97,18 @@ impl Principal {
     /// The right to hold one event stream.
     pub(super) fn admit_stream(&self, api: &Api) -> Result<StreamPermit, Problem> {
         let full = |what| {
-            Problem::new(Kind::TooManyStreams, format!("the limit of open event streams {what} is reached"))
-                .retry_after(Duration::from_secs(10))
+            Problem::new(
+                Kind::TooManyStreams,
+                format!("the limit of open event streams {what} is reached"),
+            )
+            .retry_after(Duration::from_secs(10))
         };
-        let own = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| full("for this key"))?;
-        let all = Arc::clone(&api.0.streams).try_acquire_owned().map_err(|_| full("of this server"))?;
+        let own = Arc::clone(&self.streams)
+            .try_acquire_owned()
+            .map_err(|_| full("for this key"))?;
+        let all = Arc::clone(&api.0.streams)
+            .try_acquire_owned()
+            .map_err(|_| full("of this server"))?;
         Ok(StreamPermit { _own: own, _all: all })
     }
 }
@@ -115,14 +124,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
 
     /// Set by [`guard`]; its absence would be a route outside the table.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::internal)
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(Problem::internal)
     }
 }
 
 /// The door: keys and local names, with each key's share of streams.
 pub(super) enum Gate {
     Keys(Vec<(ApiKey, Arc<Semaphore>)>),
-    Loopback { hosts: Vec<String>, streams: Arc<Semaphore> },
+    Loopback {
+        hosts: Vec<String>,
+        streams: Arc<Semaphore>,
+    },
 }
 
 impl Gate {
@@ -130,22 +146,31 @@ impl Gate {
         let share = || Arc::new(Semaphore::new(streams_per_key));
         match auth {
             Auth::Keys(keys) => Self::Keys(keys.iter().map(|key| (key.clone(), share())).collect()),
-            Auth::Loopback { hosts } => {
-                Self::Loopback { hosts: hosts.iter().map(|h| h.to_ascii_lowercase()).collect(), streams: share() }
-            }
+            Auth::Loopback { hosts } => Self::Loopback {
+                hosts: hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
+                streams: share(),
+            },
         }
     }
 
     fn admit(&self, parts: &Parts, scope: Option<Scope>) -> Result<Principal, Problem> {
         match self {
             Self::Keys(keys) => {
-                let Some(scope) = scope else { return Ok(anonymous()) };
+                let Some(scope) = scope else {
+                    return Ok(anonymous());
+                };
                 let key = bearer(&parts.headers)?;
-                let (key, streams) = find(keys, key).ok_or_else(|| unauthenticated("the API key is not known", true))?;
+                let (key, streams) =
+                    find(keys, key).ok_or_else(|| unauthenticated("the API key is not known", true))?;
                 if !key.scopes.contains(&scope) {
                     return Err(insufficient(scope));
                 }
-                principal(&key.tenant, key.scopes.contains(&Scope::Admin), streams, &parts.uri)
+                principal(
+                    &key.tenant,
+                    key.scopes.contains(&Scope::Admin),
+                    streams,
+                    &parts.uri,
+                )
             }
             Self::Loopback { hosts, streams } => {
                 local_only(&parts.headers, &parts.uri, hosts)?;
@@ -174,11 +199,13 @@ pub(super) async fn guard(
     let answer = next.run(Request::from_parts(parts, body));
     match pace {
         Pace::Stream => answer.await,
-        Pace::Once => tokio::time::timeout(api.limits.request_timeout, answer).await.unwrap_or_else(|_| {
-            Problem::new(Kind::Unavailable, "the request took too long")
-                .retry_after(Duration::from_secs(5))
-                .into_response()
-        }),
+        Pace::Once => tokio::time::timeout(api.limits.request_timeout, answer)
+            .await
+            .unwrap_or_else(|_| {
+                Problem::new(Kind::Unavailable, "the request took too long")
+                    .retry_after(Duration::from_secs(5))
+                    .into_response()
+            }),
     }
 }
 
@@ -195,16 +222,28 @@ fn principal(
         Some(_) if !admin => return Err(insufficient(Scope::Admin)),
         Some("*") => None,
         Some(name) => {
-            let parsed = name.parse().map_err(|_| Problem::new(Kind::InvalidRequest, "tenant is not a tenant name"))?;
+            let parsed = name
+                .parse()
+                .map_err(|_| Problem::new(Kind::InvalidRequest, "tenant is not a tenant name"))?;
             Some(parsed)
         }
     };
-    Ok(Principal { tenant: tenant.clone(), admin, reach, streams: Arc::clone(streams) })
+    Ok(Principal {
+        tenant: tenant.clone(),
+        admin,
+        reach,
+        streams: Arc::clone(streams),
+    })
 }
 
 /// For routes that know nobody: it owns nothing and may open no stream.
 fn anonymous() -> Principal {
-    Principal { tenant: Tenant::local(), admin: false, reach: None, streams: Arc::new(Semaphore::new(0)) }
+    Principal {
+        tenant: Tenant::local(),
+        admin: false,
+        reach: None,
+        streams: Arc::new(Semaphore::new(0)),
+    }
 }
 
 /// The key of an `Authorization: Bearer …` header.
@@ -217,7 +256,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     }
     let text = value.to_str().map_err(|_| missing())?;
     let (scheme, key) = text.split_once(' ').ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty() { Ok(key.trim()) } else { Err(missing()) }
+    if scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty() {
+        Ok(key.trim())
+    } else {
+        Err(missing())
+    }
 }
 
 /// Compares with every key in constant time, so that neither position nor prefix shows.
@@ -234,8 +277,18 @@ fn find<'k>(keys: &'k [(ApiKey, Arc<Semaphore>)], key: &str) -> Option<(&'k ApiK
 
 /// Refuses what a foreign web page could send through a browser on this machine (DNS rebinding, cross-site requests).
 fn local_only(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> Result<(), Problem> {
-    let refuse = |what: &str| Problem::new(Kind::OriginRefused, format!("this server has no keys and serves {what} only"));
-    let host = uri.host().or_else(|| headers.get(header::HOST).and_then(|v| v.to_str().ok()).map(host_of));
+    let refuse = |what: &str| {
+        Problem::new(
+            Kind::OriginRefused,
+            format!("this server has no keys and serves {what} only"),
+        )
+    };
+    let host = uri.host().or_else(|| {
+        headers
+            .get(header::HOST)
+            .and_then(|v| v.to_str().ok())
+            .map(host_of)
+    });
     if !host.is_some_and(|host| is_local(host, hosts)) {
         return Err(refuse("requests addressed to localhost"));
     }
@@ -249,7 +302,10 @@ fn local_only(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> Result<(), Pr
             return Err(refuse("pages of localhost"));
         }
     }
-    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+    if headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site == "cross-site")
+    {
         return Err(refuse("pages of localhost"));
     }
     Ok(())
@@ -264,17 +320,28 @@ fn host_of(authority: &str) -> &str {
 }
 
 fn is_local(host: &str, hosts: &[String]) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_ascii_lowercase();
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || hosts.contains(&host)
 }
 
 fn unauthenticated(detail: &str, sent: bool) -> Problem {
-    let challenge = if sent { r#"Bearer realm="flux", error="invalid_token""# } else { r#"Bearer realm="flux""# };
-    Problem::new(Kind::Unauthenticated, detail).with(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    let challenge = if sent {
+        r#"Bearer realm="flux", error="invalid_token""#
+    } else {
+        r#"Bearer realm="flux""#
+    };
+    Problem::new(Kind::Unauthenticated, detail)
+        .with(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 fn insufficient(scope: Scope) -> Problem {
-    Problem::new(Kind::Forbidden, format!("the key needs the scope {}", scope.as_str()))
+    Problem::new(
+        Kind::Forbidden,
+        format!("the key needs the scope {}", scope.as_str()),
+    )
 }
 
 #[cfg(test)]
@@ -291,12 +358,29 @@ mod tests {
 
     #[test]
     fn bearer_headers() {
-        assert_eq!(bearer(&headers(&[("authorization", "Bearer abc")])).unwrap(), "abc");
-        assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])).unwrap(), "abc");
-        for bad in [&[][..], &[("authorization", "Basic abc")], &[("authorization", "Bearer ")], &[("authorization", "abc")]] {
+        assert_eq!(
+            bearer(&headers(&[("authorization", "Bearer abc")])).unwrap(),
+            "abc"
+        );
+        assert_eq!(
+            bearer(&headers(&[("authorization", "bearer abc")])).unwrap(),
+            "abc"
+        );
+        for bad in [
+            &[][..],
+            &[("authorization", "Basic abc")],
+            &[("authorization", "Bearer ")],
+            &[("authorization", "abc")],
+        ] {
             assert!(bearer(&headers(bad)).is_err());
         }
-        assert!(bearer(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")])).is_err());
+        assert!(
+            bearer(&headers(&[
+                ("authorization", "Bearer a"),
+                ("authorization", "Bearer a")
+            ]))
+            .is_err()
+        );
     }
 
     #[test]
@@ -305,7 +389,10 @@ mod tests {
         let hosts = vec!["encoder.lan".to_owned()];
         let ok = |pairs: &[(&'static str, &str)]| local_only(&headers(pairs), &uri, &hosts).is_ok();
         assert!(ok(&[("host", "localhost:8080")]));
-        assert!(ok(&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")]));
+        assert!(ok(&[
+            ("host", "127.0.0.1:8080"),
+            ("origin", "http://127.0.0.1:8080")
+        ]));
         assert!(ok(&[("host", "[::1]:8080")]));
         assert!(ok(&[("host", "Encoder.LAN")]));
         assert!(!ok(&[]));
@@ -318,8 +405,16 @@ mod tests {
 
     #[test]
     fn keys_are_found_by_hash_alone() {
-        let sha256: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, b"k1").as_ref().try_into().unwrap();
-        let key = ApiKey { name: "ci".into(), tenant: Tenant::local(), sha256, scopes: vec![] };
+        let sha256: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, b"k1")
+            .as_ref()
+            .try_into()
+            .unwrap();
+        let key = ApiKey {
+            name: "ci".into(),
+            tenant: Tenant::local(),
+            sha256,
+            scopes: vec![],
+        };
         let keys = vec![(key, Arc::new(Semaphore::new(1)))];
         assert!(find(&keys, "k1").is_some());
         assert!(find(&keys, "k2").is_none());

@@ -1,6 +1,7 @@
 //! The outermost layer: request ids, panics, and the last word on every answer's shape and headers.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -9,14 +10,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::Api;
 use super::problem::Problem;
+use crate::domain::IdSource;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps every request, known route or not.
-pub(super) async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let id = accepted_id(request.headers()).unwrap_or_else(|| api.ids.random().simple().to_string());
+pub(super) async fn edge(State(ids): State<Arc<dyn IdSource>>, request: Request, next: Next) -> Response {
+    let id = accepted_id(request.headers()).unwrap_or_else(|| ids.random().simple().to_string());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|_| {
@@ -35,7 +36,10 @@ pub(super) async fn edge(State(api): State<Api>, request: Request, next: Next) -
 /// A client's id goes into logs and headers, so only a harmless alphabet is taken over.
 fn accepted_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
-    let fits = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    let fits = (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     fits.then(|| id.to_owned())
 }
 
@@ -48,14 +52,20 @@ fn finish(mut response: Response, id: &str) -> Response {
         *response.body_mut() = Body::from(problem.body(id));
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
     }
     let no_content = response.status() == StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
@@ -69,8 +79,14 @@ fn finish(mut response: Response, id: &str) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The edge around another router.
+    pub(in crate::api) fn around(router: axum::Router) -> axum::Router {
+        let ids: Arc<dyn IdSource> = Arc::new(crate::domain::SystemIds);
+        router.layer(axum::middleware::from_fn_with_state(ids, edge))
+    }
 
     #[test]
     fn only_harmless_request_ids_are_taken_over() {

@@ -10,7 +10,11 @@ use crate::domain::preset::{EncodeSpec, PresetName};
 
 /// `GET /presets`.
 pub(super) async fn list(State(api): State<Api>) -> Response {
-    let presets: Vec<_> = api.presets.iter().map(|(name, about, spec)| view(name.as_str(), about, spec)).collect();
+    let presets: Vec<_> = api
+        .presets
+        .iter()
+        .map(|(name, about, spec)| view(name.as_str(), about, spec))
+        .collect();
     axum::Json(json!({"presets": presets})).into_response()
 }
 
@@ -19,8 +23,17 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Res
     match (api.presets.get(&name), api.presets.description(&name)) {
         (Some(spec), about) => Ok(axum::Json(view(&name, about.unwrap_or_default(), spec)).into_response()),
         (None, _) => {
-            let near: Vec<_> = api.presets.near(&name).into_iter().map(PresetName::as_str).collect();
-            let hint = if near.is_empty() { String::new() } else { format!("; near: {}", near.join(", ")) };
+            let near: Vec<_> = api
+                .presets
+                .near(&name)
+                .into_iter()
+                .map(PresetName::as_str)
+                .collect();
+            let hint = if near.is_empty() {
+                String::new()
+            } else {
+                format!("; near: {}", near.join(", "))
+            };
             Err(Problem::new(Kind::NotFound, format!("no such preset{hint}")))
         }
     }

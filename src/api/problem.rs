@@ -83,7 +83,12 @@ struct FaultView<'a> {
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// All faults of a body at once.
@@ -92,7 +97,10 @@ impl Problem {
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} faults; see errors", many.len()),
         };
-        Self { errors, ..Self::new(Kind::ValidationFailed, detail) }
+        Self {
+            errors,
+            ..Self::new(Kind::ValidationFailed, detail)
+        }
     }
 
     pub(super) fn no_such(what: &str) -> Self {
@@ -100,7 +108,10 @@ impl Problem {
     }
 
     pub(super) fn internal() -> Self {
-        Self::new(Kind::Internal, "the server met an unexpected condition; its log has the request id")
+        Self::new(
+            Kind::Internal,
+            "the server met an unexpected condition; its log has the request id",
+        )
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -117,7 +128,10 @@ impl Problem {
     pub(super) fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {
             404 => Self::new(Kind::NotFound, "no such route"),
-            405 => Self::new(Kind::MethodNotAllowed, "the Allow header lists what is known here"),
+            405 => Self::new(
+                Kind::MethodNotAllowed,
+                "the Allow header lists what is known here",
+            ),
             408 => Self::new(Kind::RequestTimeout, "the request came too slowly"),
             413 => Self::new(Kind::BodyTooLarge, "the body is too large"),
             415 => Self::new(Kind::UnsupportedMediaType, "the body must be application/json"),
@@ -139,7 +153,14 @@ impl Problem {
             code: self.kind.code(),
             request_id,
             retryable: self.kind.retryable(),
-            errors: self.errors.iter().map(|f| FaultView { pointer: &f.pointer, detail: &f.detail }).collect(),
+            errors: self
+                .errors
+                .iter()
+                .map(|f| FaultView {
+                    pointer: &f.pointer,
+                    detail: &f.detail,
+                })
+                .collect(),
         };
         serde_json::to_vec(&body).unwrap_or_default()
     }
@@ -163,7 +184,8 @@ impl From<store::Error> for Problem {
         match error {
             store::Error::Unavailable { .. } => {
                 tracing::warn!(error = %chain, "store not available");
-                Self::new(Kind::Unavailable, "the job store does not answer").retry_after(Duration::from_secs(2))
+                Self::new(Kind::Unavailable, "the job store does not answer")
+                    .retry_after(Duration::from_secs(2))
             }
             store::Error::NoSpace { .. } => {
                 tracing::error!(error = %chain, "store has no room");
@@ -195,7 +217,11 @@ impl From<Failure> for Problem {
             (_, Class::Internal) => return Self::internal(),
         };
         let problem = Self::new(kind, failure.message);
-        if kind.retryable() { problem.retry_after(Duration::from_secs(10)) } else { problem }
+        if kind.retryable() {
+            problem.retry_after(Duration::from_secs(10))
+        } else {
+            problem
+        }
     }
 }
 
@@ -218,10 +244,17 @@ mod tests {
     #[test]
     fn bodies_have_every_member() {
         let faults = vec![
-            Fault { pointer: "/outputs/0/preset".into(), detail: "no such preset".into() },
-            Fault { pointer: "/x".into(), detail: "unknown field".into() },
+            Fault {
+                pointer: "/outputs/0/preset".into(),
+                detail: "no such preset".into(),
+            },
+            Fault {
+                pointer: "/x".into(),
+                detail: "unknown field".into(),
+            },
         ];
-        let body: serde_json::Value = serde_json::from_slice(&Problem::invalid(faults).body("req-1")).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_slice(&Problem::invalid(faults).body("req-1")).unwrap();
         insta::assert_json_snapshot!(body);
         let body: serde_json::Value =
             serde_json::from_slice(&Problem::new(Kind::QueueFull, "1000 jobs wait").body("req-2")).unwrap();
@@ -232,7 +265,9 @@ mod tests {
     fn codes_are_unique_and_statuses_legal() {
         let mut codes: Vec<_> = Kind::ALL.iter().map(|k| k.code()).collect();
         for kind in Kind::ALL {
-            assert!(StatusCode::from_u16(kind.number()).is_ok_and(|s| s.is_client_error() || s.is_server_error()));
+            assert!(
+                StatusCode::from_u16(kind.number()).is_ok_and(|s| s.is_client_error() || s.is_server_error())
+            );
         }
         codes.sort_unstable();
         codes.dedup();

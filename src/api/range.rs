@@ -30,8 +30,12 @@ pub(super) enum Asked {
 
 /// Reads a `Range` header for a file of `size` bytes.
 pub(super) fn parse(header: Option<&str>, size: u64) -> Asked {
-    let Some(spec) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Asked::Whole };
-    let Some((first, last)) = spec.trim().split_once('-').filter(|_| !spec.contains(',')) else { return Asked::Whole };
+    let Some(spec) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else {
+        return Asked::Whole;
+    };
+    let Some((first, last)) = spec.trim().split_once('-').filter(|_| !spec.contains(',')) else {
+        return Asked::Whole;
+    };
     let number = |text: &str| -> Option<u64> {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         // A number beyond u64 is beyond any file.
@@ -40,19 +44,32 @@ pub(super) fn parse(header: Option<&str>, size: u64) -> Asked {
     let range = match (first, last) {
         ("", suffix) => match number(suffix) {
             Some(0) => return Asked::Outside,
-            Some(length) => ByteRange { start: size.saturating_sub(length), end: size.saturating_sub(1) },
+            Some(length) => ByteRange {
+                start: size.saturating_sub(length),
+                end: size.saturating_sub(1),
+            },
             None => return Asked::Whole,
         },
         (first, "") => match number(first) {
-            Some(start) => ByteRange { start, end: size.saturating_sub(1) },
+            Some(start) => ByteRange {
+                start,
+                end: size.saturating_sub(1),
+            },
             None => return Asked::Whole,
         },
         (first, last) => match (number(first), number(last)) {
-            (Some(start), Some(end)) if start <= end => ByteRange { start, end: end.min(size.saturating_sub(1)) },
+            (Some(start), Some(end)) if start <= end => ByteRange {
+                start,
+                end: end.min(size.saturating_sub(1)),
+            },
             _ => return Asked::Whole,
         },
     };
-    if range.start < size { Asked::Part(range) } else { Asked::Outside }
+    if range.start < size {
+        Asked::Part(range)
+    } else {
+        Asked::Outside
+    }
 }
 
 #[cfg(test)]

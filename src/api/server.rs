@@ -61,9 +61,18 @@ impl Default for ServerLimits {
 /// Serves until `closing`, then lets open requests finish for at most `limits.drain`. Returns when no connection is left.
 pub async fn serve(listener: TcpListener, app: Router, closing: CancellationToken, limits: ServerLimits) {
     let permits = Arc::new(Semaphore::new(limits.connections));
-    let (graceful, tracker, hard) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+    let (graceful, tracker, hard) = (
+        GracefulShutdown::new(),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
     while let Some((tcp, permit)) = accept(&listener, &permits, &closing).await {
-        let connection = Connection { watcher: graceful.watcher(), limits: limits.clone(), closing: closing.clone(), permit };
+        let connection = Connection {
+            watcher: graceful.watcher(),
+            limits: limits.clone(),
+            closing: closing.clone(),
+            permit,
+        };
         let (app, hard) = (app.clone(), hard.clone());
         tracker.spawn(async move {
             tokio::select! {
@@ -79,7 +88,10 @@ pub async fn serve(listener: TcpListener, app: Router, closing: CancellationToke
         tracker.wait().await;
     });
     if drained.await.is_err() {
-        tracing::warn!(open = tracker.len(), "connections did not end in time and were cut");
+        tracing::warn!(
+            open = tracker.len(),
+            "connections did not end in time and were cut"
+        );
         hard.cancel();
         tracker.wait().await;
     }
@@ -120,7 +132,12 @@ struct Connection {
 
 impl Connection {
     async fn run(self, tcp: TcpStream, app: Router) {
-        let Self { watcher, limits, closing, permit: _permit } = self;
+        let Self {
+            watcher,
+            limits,
+            closing,
+            permit: _permit,
+        } = self;
         // Answers are written whole; waiting to fill packets only delays events.
         let _ = tcp.set_nodelay(true);
         let greeted = tokio::select! {
@@ -133,7 +150,9 @@ impl Connection {
         let buffer = SendBuffer::default();
         let socket = Socket::new(tcp, limits.write_timeout, buffer.clone());
         let service = TowerToHyperService::new(app.layer(Extension(buffer)));
-        let connection = builder(&limits).serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection = builder(&limits)
+            .serve_connection(TokioIo::new(socket), service)
+            .into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error, "connection ended");
         }

@@ -64,7 +64,12 @@ pub(super) async fn job(
         api,
         _permit: permit,
     };
-    Ok(respond(buffer, stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) })))
+    Ok(respond(
+        buffer,
+        stream::unfold(reader, |mut reader| async move {
+            Some((Ok(reader.next().await?), reader))
+        }),
+    ))
 }
 
 /// `GET /events`: a snapshot of the newest jobs, then every job that changes. It has no resume (PROTOCOL §1.14).
@@ -89,7 +94,12 @@ pub(super) async fn all(
         api,
         _permit: permit,
     };
-    Ok(respond(buffer, stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) })))
+    Ok(respond(
+        buffer,
+        stream::unfold(reader, |mut reader| async move {
+            Some((Ok(reader.next().await?), reader))
+        }),
+    ))
 }
 
 fn respond<S>(buffer: Option<Extension<SendBuffer>>, frames: S) -> Response
@@ -100,9 +110,15 @@ where
         buffer.bound();
     }
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (headers, Body::from_stream(frames)).into_response()
 }
@@ -168,10 +184,17 @@ impl JobReader {
     /// Reads the record and tells what is new; `false` when the job is gone.
     async fn read(&mut self, out: &mut BytesMut, live: &Live) -> store::Result<bool> {
         let store = self.api.control.store();
-        let Some(stored) = store.get(self.reach.as_ref(), self.job).await? else { return Ok(false) };
+        let Some(stored) = store.get(self.reach.as_ref(), self.job).await? else {
+            return Ok(false);
+        };
         let after = self.follower.wants_after(&stored);
-        let events = if after < stored.aggregate.job.seq { store.events(self.job, after).await? } else { Vec::new() };
-        self.follower.catch_up(out, &stored, &events, live.report.as_ref(), self.api.clock.now());
+        let events = if after < stored.aggregate.job.seq {
+            store.events(self.job, after).await?
+        } else {
+            Vec::new()
+        };
+        self.follower
+            .catch_up(out, &stored, &events, live.report.as_ref(), self.api.clock.now());
         Ok(true)
     }
 }
@@ -216,7 +239,11 @@ impl AllReader {
                 return Some(out.freeze());
             }
             let waiting = self.snapshot_due || !self.changed.is_empty();
-            let wake = if waiting { self.not_before } else { self.beat.min(self.ends) };
+            let wake = if waiting {
+                self.not_before
+            } else {
+                self.beat.min(self.ends)
+            };
             tokio::select! {
                 () = self.api.closing.cancelled() => return None,
                 change = self.changes.recv(), if !self.snapshot_due => match change {
@@ -240,7 +267,11 @@ impl AllReader {
             // From here on, later changes come one by one.
             self.changes = store.changes();
             self.changed.clear();
-            let filter = JobFilter { tenant: self.reach.clone(), limit: SNAPSHOT, ..JobFilter::default() };
+            let filter = JobFilter {
+                tenant: self.reach.clone(),
+                limit: SNAPSHOT,
+                ..JobFilter::default()
+            };
             let page = store.list(&filter).await?;
             let mut jobs = Vec::with_capacity(page.jobs.len());
             for stored in &page.jobs {

@@ -20,7 +20,9 @@ use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
 use crate::domain::preset::{EncodeSpec, PresetName, Presets};
-use crate::domain::{Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId};
+use crate::domain::{
+    Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId,
+};
 
 /// Longest `timeout_seconds`: a week.
 const MAX_TIMEOUT_SECONDS: i64 = 7 * 24 * 3600;
@@ -61,7 +63,12 @@ struct OutputDraft {
 }
 
 /// Reads a body. `faults` holds what parsing the JSON found already.
-pub(super) fn read(body: Value, faults: Faults, presets: &Presets, job: JobId) -> Result<Submission, Vec<Fault>> {
+pub(super) fn read(
+    body: Value,
+    faults: Faults,
+    presets: &Presets,
+    job: JobId,
+) -> Result<Submission, Vec<Fault>> {
     let draft = draft(body, &faults);
     let built = draft.and_then(|draft| build(draft, &faults, presets, job));
     match built {
@@ -71,8 +78,17 @@ pub(super) fn read(body: Value, faults: Faults, presets: &Presets, job: JobId) -
 }
 
 fn draft(body: Value, faults: &Faults) -> Option<Draft> {
-    let mut fields = Fields::of(Place { at: String::new(), value: body }, faults)?;
-    let shapes: Vec<_> = ["source", "input_url", "input_key"].into_iter().filter(|name| fields.has(name)).collect();
+    let mut fields = Fields::of(
+        Place {
+            at: String::new(),
+            value: body,
+        },
+        faults,
+    )?;
+    let shapes: Vec<_> = ["source", "input_url", "input_key"]
+        .into_iter()
+        .filter(|name| fields.has(name))
+        .collect();
     if let [first, second, ..] = shapes.as_slice() {
         faults.add(fields.at(second), format!("cannot stand beside {first:?}"));
         return None;
@@ -97,9 +113,13 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
         labels: fields.strings("labels", MAX_KEYS, label_fits),
         metadata: metadata(&mut fields),
         options: JobOptions {
-            on_damage: fields.one_of("on_damage", "\"fail\" or \"warn\"").unwrap_or_default(),
+            on_damage: fields
+                .one_of("on_damage", "\"fail\" or \"warn\"")
+                .unwrap_or_default(),
             verify: fields.one_of("verify", "\"probe\", \"sampled\" or \"full\""),
-            timeout_seconds: fields.integer("timeout_seconds", 1..=MAX_TIMEOUT_SECONDS).map(i64::unsigned_abs),
+            timeout_seconds: fields
+                .integer("timeout_seconds", 1..=MAX_TIMEOUT_SECONDS)
+                .map(i64::unsigned_abs),
         },
     };
     fields.finish();
@@ -109,7 +129,9 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
 /// `{source, outputs: [{preset?, …overrides, destination}], destination?}`.
 fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
     let faults = fields.faults;
-    let source = fields.take("source").and_then(|place| source::read(place, faults));
+    let source = fields
+        .take("source")
+        .and_then(|place| source::read(place, faults));
     let default = fields.take("destination");
     let Some(place) = fields.take("outputs") else {
         faults.add(fields.at("outputs"), "is required");
@@ -124,23 +146,41 @@ fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>)
         return (source, Vec::new());
     }
     let outputs = items.into_iter().enumerate().filter_map(|(index, value)| {
-        let output = Place { at: format!("{}/{index}", place.at), value };
+        let output = Place {
+            at: format!("{}/{index}", place.at),
+            value,
+        };
         canonical_output(output, default.as_ref(), faults)
     });
     (source, outputs.collect())
 }
 
-fn canonical_output(place: Place<Value>, default: Option<&Place<Value>>, faults: &Faults) -> Option<OutputDraft> {
+fn canonical_output(
+    place: Place<Value>,
+    default: Option<&Place<Value>>,
+    faults: &Faults,
+) -> Option<OutputDraft> {
     let at = place.at.clone();
     let mut fields = Fields::of(place, faults)?;
     let preset = fields.string("preset").map(|p| p.value);
     let own = fields.take("destination");
-    let destination = own.or_else(|| default.map(|d| Place { at: d.at.clone(), value: d.value.clone() }));
+    let destination = own.or_else(|| {
+        default.map(|d| Place {
+            at: d.at.clone(),
+            value: d.value.clone(),
+        })
+    });
     if destination.is_none() {
         faults.add(fields.at("destination"), "is required");
     }
     let destination = destination.and_then(|place| destination::read(place, faults));
-    Some(OutputDraft { at, preset, overrides: fields.rest(), destination, warnings: Vec::new() })
+    Some(OutputDraft {
+        at,
+        preset,
+        overrides: fields.rest(),
+        destination,
+        warnings: Vec::new(),
+    })
 }
 
 /// Resolves presets and paths of a draft.
@@ -172,8 +212,13 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
     let (mut outputs, mut destinations_at) = (Vec::new(), Vec::new());
     for (index, output) in draft.outputs.into_iter().enumerate() {
         let encode = resolve(&output, presets, faults);
-        let (Some(encode), Some(destination)) = (encode, output.destination) else { continue };
-        let preset = output.preset.as_deref().and_then(|name| name.parse::<PresetName>().ok());
+        let (Some(encode), Some(destination)) = (encode, output.destination) else {
+            continue;
+        };
+        let preset = output
+            .preset
+            .as_deref()
+            .and_then(|name| name.parse::<PresetName>().ok());
         let values = PathValues {
             job_id: &job.to_string(),
             index: u16::try_from(index).unwrap_or(u16::MAX),
@@ -184,12 +229,22 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         };
         let path_at = destination.path.at.clone();
         destination.agrees_with(encode.container, faults);
-        let Some(destination) = destination.fill(&values, faults) else { continue };
+        let Some(destination) = destination.fill(&values, faults) else {
+            continue;
+        };
         if let Some(other) = places.insert(place_key(&destination), index) {
-            faults.add(&path_at, format!("is the destination of output {other} too; use {{index}}, {{preset}} or {{height}}"));
+            faults.add(
+                &path_at,
+                format!("is the destination of output {other} too; use {{index}}, {{preset}} or {{height}}"),
+            );
         }
         destinations_at.push(path_at);
-        outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
+        outputs.push(OutputSpec {
+            preset,
+            encode,
+            destination,
+            warnings: output.warnings,
+        });
     }
     let spec = JobSpec {
         source: source?,
@@ -200,7 +255,14 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         notification_url,
         options: draft.options,
     };
-    Some(Submission { spec, secrets, inline, maybe_upload, source_at, destinations_at })
+    Some(Submission {
+        spec,
+        secrets,
+        inline,
+        maybe_upload,
+        source_at,
+        destinations_at,
+    })
 }
 
 fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<EncodeSpec> {
@@ -215,7 +277,9 @@ fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<E
 
 fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
     let video = encode.video.as_ref()?;
-    video.height.or_else(|| video.bounds.map(|bounds| bounds.height()))
+    video
+        .height
+        .or_else(|| video.bounds.map(|bounds| bounds.height()))
 }
 
 /// What two outputs must not share. A folder that is also a file is caught by publishing, not here.
@@ -230,21 +294,33 @@ fn notification(fields: &mut Fields<'_>) -> Option<Place<String>> {
     let url = fields.string("notification_url");
     let seed = fields.string("callback_url");
     if let (Some(_), Some(second)) = (&url, &seed) {
-        fields.faults.add(second.at.as_str(), "is another spelling of \"notification_url\", which is given too");
+        fields.faults.add(
+            second.at.as_str(),
+            "is another spelling of \"notification_url\", which is given too",
+        );
     }
     url.or(seed)
 }
 
 fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {
-    let Some(place) = fields.take("metadata") else { return Map::new() };
+    let Some(place) = fields.take("metadata") else {
+        return Map::new();
+    };
     match place.value {
         Value::Object(map) if map.len() > MAX_KEYS => {
-            fields.faults.add(place.at, format!("has more than {MAX_KEYS} keys"));
+            fields
+                .faults
+                .add(place.at, format!("has more than {MAX_KEYS} keys"));
             Map::new()
         }
-        Value::Object(map) if serde_json::to_vec(&map).is_ok_and(|json| json.len() <= MAX_METADATA_BYTES) => map,
+        Value::Object(map) if serde_json::to_vec(&map).is_ok_and(|json| json.len() <= MAX_METADATA_BYTES) => {
+            map
+        }
         Value::Object(_) => {
-            fields.faults.add(place.at, format!("is more than {MAX_METADATA_BYTES} bytes of JSON"));
+            fields.faults.add(
+                place.at,
+                format!("is more than {MAX_METADATA_BYTES} bytes of JSON"),
+            );
             Map::new()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
@@ -255,7 +331,10 @@ fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {
 }
 
 fn label_fits(key: &str, value: &str) -> Result<(), &'static str> {
-    let key_fits = (1..=64).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+    let key_fits = (1..=64).contains(&key.len())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
     let value_fits = value.len() <= 256 && !value.chars().any(char::is_control);
     if key_fits && value_fits {
         Ok(())
@@ -273,7 +352,9 @@ fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<St
     if place.value.len() > MAX_URL_BYTES {
         return refuse("is longer than 8192 bytes");
     }
-    let Ok(mut url) = Url::parse(place.value.trim()) else { return refuse("is not a URL") };
+    let Ok(mut url) = Url::parse(place.value.trim()) else {
+        return refuse("is not a URL");
+    };
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return refuse("must be an http or https URL");
     }
@@ -284,6 +365,10 @@ fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<St
     // These only fail for URLs without a host.
     let _ = (url.set_username(""), url.set_password(None));
     url.set_query(None);
-    let shown = if queried { format!("{url}?…") } else { url.to_string() };
+    let shown = if queried {
+        format!("{url}?…")
+    } else {
+        url.to_string()
+    };
     Some((shown, hides.then_some(whole)))
 }

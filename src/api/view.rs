@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::PREFIX;
 use crate::domain::{
-    Attempt, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, OutputFile, OutputIndex, OutputRecord,
-    OutputStatus, Phase, Progress, RunOutcome, Source, TaskReport, Timestamp, WorkerId,
+    Attempt, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, OutputFile, OutputIndex,
+    OutputRecord, OutputStatus, Phase, Progress, RunOutcome, Source, TaskReport, Timestamp, WorkerId,
 };
 use crate::store::StoredJob;
 
@@ -158,7 +158,12 @@ impl<'a> JobView<'a> {
             metadata: &job.spec.metadata,
             source: source(&job.spec.source),
             media: job.media.as_ref().map(media),
-            outputs: stored.aggregate.outputs.iter().map(|output| output_view(job.id, output, progress)).collect(),
+            outputs: stored
+                .aggregate
+                .outputs
+                .iter()
+                .map(|output| output_view(job.id, output, progress))
+                .collect(),
             attempts: stored.attempts.iter().enumerate().map(attempt).collect(),
             error: job.failure.as_ref().map(ErrorView::of),
             created_at: job.created_at,
@@ -211,7 +216,13 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
     };
     let result = output.result.as_ref().map(|result| {
         let mut warnings: Vec<&str> = output.spec.warnings.iter().map(String::as_str).collect();
-        warnings.extend(result.warnings.iter().map(String::as_str).filter(|w| !output.spec.warnings.iter().any(|s| s == w)));
+        warnings.extend(
+            result
+                .warnings
+                .iter()
+                .map(String::as_str)
+                .filter(|w| !output.spec.warnings.iter().any(|s| s == w)),
+        );
         ResultView {
             url: content_url(job, output.index),
             files: &result.files,
@@ -224,7 +235,11 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
     });
     OutputView {
         index: output.index,
-        preset: output.spec.preset.as_ref().map(crate::domain::preset::PresetName::as_str),
+        preset: output
+            .spec
+            .preset
+            .as_ref()
+            .map(crate::domain::preset::PresetName::as_str),
         status: output.status,
         progress: progress.percent(),
         destination: destination(&output.spec.destination),
@@ -286,10 +301,16 @@ pub(super) fn source(source: &Source) -> Value {
 /// The destination as asked, with its path filled in.
 pub(super) fn destination(destination: &Destination) -> Value {
     match destination {
-        Destination::Storage { path, overwrite, metadata } => {
+        Destination::Storage {
+            path,
+            overwrite,
+            metadata,
+        } => {
             json!({"kind": "storage", "path": path, "overwrite": overwrite, "metadata": metadata})
         }
-        Destination::File { path, overwrite } => json!({"kind": "file", "path": path, "overwrite": overwrite}),
+        Destination::File { path, overwrite } => {
+            json!({"kind": "file", "path": path, "overwrite": overwrite})
+        }
     }
 }
 
@@ -316,8 +337,11 @@ mod tests {
     #[test]
     fn errors_are_shown_without_the_operators_detail() {
         let mut job = stored(JobStatus::Failed);
-        job.aggregate.job.failure =
-            Some(Failure::new(Code::EncodeFailed, "the encoder failed").with_detail("/host").with_log(["x".into()]));
+        job.aggregate.job.failure = Some(
+            Failure::new(Code::EncodeFailed, "the encoder failed")
+                .with_detail("/host")
+                .with_log(["x".into()]),
+        );
         let json = serde_json::to_value(JobView::of(&job, None, Dialect::Canonical)).unwrap();
         assert!(!json.to_string().contains("/host"));
         insta::assert_json_snapshot!(json["error"]);

@@ -39,7 +39,13 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream, write_timeout: Duration, wanted: SendBuffer) -> Self {
-        Self { tcp, write_timeout, wanted, bounded: false, stall: None }
+        Self {
+            tcp,
+            write_timeout,
+            wanted,
+            bounded: false,
+            stall: None,
+        }
     }
 
     fn write_with(
@@ -59,7 +65,9 @@ impl Socket {
             }
             Poll::Pending => {
                 let limit = self.write_timeout;
-                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                let stall = self
+                    .stall
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 match stall.as_mut().poll(cx) {
                     Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Poll::Pending => Poll::Pending,
@@ -70,7 +78,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }

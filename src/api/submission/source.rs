@@ -50,7 +50,13 @@ impl Kind {
             Self::Elsewhere(source) => Ok((source, None)),
             Self::Inline(bytes) => {
                 let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                Ok((Source::Inline { key: ObjectPath::parse(job.to_string())?, size }, Some(bytes)))
+                Ok((
+                    Source::Inline {
+                        key: ObjectPath::parse(job.to_string())?,
+                        size,
+                    },
+                    Some(bytes),
+                ))
             }
         }
     }
@@ -58,7 +64,13 @@ impl Kind {
 
 impl SourceDraft {
     fn of(at: String, source: Kind) -> Self {
-        Self { at, source, sealed_url: None, headers: BTreeMap::new(), maybe_upload: None }
+        Self {
+            at,
+            source,
+            sealed_url: None,
+            headers: BTreeMap::new(),
+            maybe_upload: None,
+        }
     }
 
     pub(super) fn plain(at: String, source: Source) -> Self {
@@ -68,7 +80,10 @@ impl SourceDraft {
     /// A fetched URL; its secrets are taken out.
     pub(super) fn http(at: String, url: &Place<String>, faults: &Faults) -> Option<Self> {
         let (shown, sealed_url) = http_url(url, faults)?;
-        Some(Self { sealed_url, ..Self::plain(at, Source::Http { url: shown }) })
+        Some(Self {
+            sealed_url,
+            ..Self::plain(at, Source::Http { url: shown })
+        })
     }
 }
 
@@ -79,10 +94,14 @@ pub(super) fn read(place: Place<Value>, faults: &Faults) -> Option<SourceDraft> 
     let kind = fields.required_string("kind")?;
     let draft = match kind.value.as_str() {
         "http" | "https" => http(at, &mut fields),
-        "file" => fields.required_string("path").and_then(|path| file(at, path, faults)),
+        "file" => fields
+            .required_string("path")
+            .and_then(|path| file(at, path, faults)),
         "inline" => inline(&mut fields).map(|bytes| SourceDraft::of(at, Kind::Inline(bytes))),
         "upload" => upload(at, &mut fields),
-        "storage" => fields.required_string("path").and_then(|path| storage(at, path, faults)),
+        "storage" => fields
+            .required_string("path")
+            .and_then(|path| storage(at, path, faults)),
         other => {
             faults.add(kind.at, unknown_kind(other));
             // The other fields belong to a kind this build does not know; judging them would only mislead.
@@ -112,8 +131,16 @@ fn http(at: String, fields: &mut Fields<'_>) -> Option<SourceDraft> {
 /// Headers that describe the request itself are the fetcher's own.
 fn header_fits(name: &str, value: &str) -> Result<(), &'static str> {
     const OWN: [&str; 10] = [
-        "host", "range", "if-range", "connection", "content-length", "transfer-encoding", "te", "upgrade",
-        "accept-encoding", "proxy-authorization",
+        "host",
+        "range",
+        "if-range",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+        "accept-encoding",
+        "proxy-authorization",
     ];
     if http::HeaderName::from_bytes(name.as_bytes()).is_err() || http::HeaderValue::from_str(value).is_err() {
         Err("is not a legal header")
@@ -157,7 +184,10 @@ fn upload(at: String, fields: &mut Fields<'_>) -> Option<SourceDraft> {
 
 /// The bytes; the seeds do not name the field, so its three usual names are taken (MEDIA-RULES §4).
 fn inline(fields: &mut Fields<'_>) -> Option<Bytes> {
-    let given: Vec<_> = ["data", "content", "base64"].into_iter().filter_map(|name| fields.string(name)).collect();
+    let given: Vec<_> = ["data", "content", "base64"]
+        .into_iter()
+        .filter_map(|name| fields.string(name))
+        .collect();
     let faults = fields.faults;
     let text = match given.as_slice() {
         [] => {
@@ -166,7 +196,10 @@ fn inline(fields: &mut Fields<'_>) -> Option<Bytes> {
         }
         [one] => one,
         [first, second, ..] => {
-            faults.add(second.at.as_str(), format!("is another spelling of {}, which is given too", first.at));
+            faults.add(
+                second.at.as_str(),
+                format!("is another spelling of {}, which is given too", first.at),
+            );
             return None;
         }
     };
