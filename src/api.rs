@@ -115,10 +115,10 @@ impl Default for Limits {
             streams: 8_000,
             streams_per_key: 2_000,
             heartbeat: Duration::from_secs(15),
-            stream_age: Duration::from_secs(3600),
+            stream_age: Duration::from_hours(1),
             max_upload_bytes: crate::domain::limits::SourceLimits::default().max_bytes,
             upload_idle: Duration::from_secs(30),
-            upload_expiry: Duration::from_secs(24 * 3600),
+            upload_expiry: Duration::from_hours(24),
         }
     }
 }

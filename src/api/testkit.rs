@@ -191,7 +191,8 @@ impl Files for MemoryFiles {
     ) -> Result<ByteStream, Failure> {
         let whole = self.contents.lock().unwrap().get(&file.path).cloned();
         let whole = whole.ok_or_else(|| Failure::new(Code::SourceNotFound, "the file was removed"))?;
-        let part = range.map_or(whole.clone(), |r| whole.slice(r.start as usize..=r.end as usize));
+        let place = |n: u64| usize::try_from(n).unwrap();
+        let part = range.map_or(whole.clone(), |r| whole.slice(place(r.start)..=place(r.end)));
         Ok(Box::pin(stream::iter([Ok(part)])))
     }
 
@@ -435,6 +436,7 @@ impl Server {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it ends here")]
 fn done<T: std::fmt::Debug>(answer: crate::store::Result<Fenced<T>>) {
     assert!(matches!(answer, Ok(Fenced::Done(_))), "{answer:?}");
 }
