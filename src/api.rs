@@ -31,6 +31,8 @@ mod submission;
 mod system;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod tests;
 mod uploads;
 mod view;
 mod workers;
@@ -84,7 +86,7 @@ pub struct Services {
 pub struct Limits {
     /// Longest time from a request's head to the end of its body (uploads have their own).
     pub body_timeout: Duration,
-    /// Longest time a handler that is not a stream may take.
+    /// Longest time a handler that is not a stream may take, its body included: above `body_timeout`.
     pub request_timeout: Duration,
     /// Requests in hand whose JSON is above 1 MiB (inline sources); more get 503.
     pub large_bodies: usize,
@@ -108,15 +110,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_mins(1),
             large_bodies: 8,
             streams: 8_000,
             streams_per_key: 2_000,
             heartbeat: Duration::from_secs(15),
-            stream_age: Duration::from_secs(3600),
+            stream_age: Duration::from_hours(1),
             max_upload_bytes: crate::domain::limits::SourceLimits::default().max_bytes,
             upload_idle: Duration::from_secs(30),
-            upload_expiry: Duration::from_secs(24 * 3600),
+            upload_expiry: Duration::from_hours(24),
         }
     }
 }

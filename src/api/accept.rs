@@ -12,7 +12,7 @@ use crate::domain::{Fault, JobId, Source, TaskId, Tenant, UploadId};
 use crate::store::{Idempotency, NewJob, Submitted};
 
 /// How long an idempotency key is remembered.
-const KEY_MEMORY: Duration = Duration::from_secs(24 * 3600);
+const KEY_MEMORY: Duration = Duration::from_hours(24);
 
 /// A job that is on disk.
 pub(super) enum Accepted {

@@ -1,6 +1,7 @@
 //! The outermost layer: request ids, panics, and the last word on every answer's shape and headers.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -9,14 +10,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::Api;
 use super::problem::Problem;
+use crate::domain::IdSource;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Wraps every request, known route or not.
-pub(super) async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let id = accepted_id(request.headers()).unwrap_or_else(|| api.ids.random().simple().to_string());
+pub(super) async fn edge(State(ids): State<Arc<dyn IdSource>>, request: Request, next: Next) -> Response {
+    let id = accepted_id(request.headers()).unwrap_or_else(|| ids.random().simple().to_string());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|_| {
@@ -78,8 +79,14 @@ fn finish(mut response: Response, id: &str) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The edge around another router.
+    pub(in crate::api) fn around(router: axum::Router) -> axum::Router {
+        let ids: Arc<dyn IdSource> = Arc::new(crate::domain::SystemIds);
+        router.layer(axum::middleware::from_fn_with_state(ids, edge))
+    }
 
     #[test]
     fn only_harmless_request_ids_are_taken_over() {

@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn unknown_fields_are_named_with_the_nearest_known() {
         let found = with(json!({"prioritty": 1, "a/b": 2}), |f| {
-            assert_eq!(f.integer("priority", -1..=1), None)
+            assert_eq!(f.integer("priority", -1..=1), None);
         });
         assert_eq!(
             found,

@@ -20,23 +20,22 @@ pub(super) async fn list(State(api): State<Api>) -> Response {
 
 /// `GET /presets/{name}`.
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
-    match (api.presets.get(&name), api.presets.description(&name)) {
-        (Some(spec), about) => Ok(axum::Json(view(&name, about.unwrap_or_default(), spec)).into_response()),
-        (None, _) => {
-            let near: Vec<_> = api
-                .presets
-                .near(&name)
-                .into_iter()
-                .map(PresetName::as_str)
-                .collect();
-            let hint = if near.is_empty() {
-                String::new()
-            } else {
-                format!("; near: {}", near.join(", "))
-            };
-            Err(Problem::new(Kind::NotFound, format!("no such preset{hint}")))
-        }
+    if let Some(spec) = api.presets.get(&name) {
+        let about = api.presets.description(&name).unwrap_or_default();
+        return Ok(axum::Json(view(&name, about, spec)).into_response());
     }
+    let near: Vec<_> = api
+        .presets
+        .near(&name)
+        .into_iter()
+        .map(PresetName::as_str)
+        .collect();
+    let hint = if near.is_empty() {
+        String::new()
+    } else {
+        format!("; near: {}", near.join(", "))
+    };
+    Err(Problem::new(Kind::NotFound, format!("no such preset{hint}")))
 }
 
 /// The settings as a request would spell them, with name and description.

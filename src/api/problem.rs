@@ -189,7 +189,7 @@ impl From<store::Error> for Problem {
             }
             store::Error::NoSpace { .. } => {
                 tracing::error!(error = %chain, "store has no room");
-                Self::new(Kind::DiskFull, "the job store has no room").retry_after(Duration::from_secs(60))
+                Self::new(Kind::DiskFull, "the job store has no room").retry_after(Duration::from_mins(1))
             }
             store::Error::Inconsistent { .. }
             | store::Error::Locked { .. }

@@ -1,9 +1,12 @@
 //! Every route with the access it needs. What is not in this table is not served.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{Scope, guard};
 use super::edge::edge;
@@ -30,12 +33,46 @@ pub(super) enum Pace {
     Stream,
 }
 
+/// What a route answers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
 /// A row of the table.
 pub(super) struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the tests that walk the table"))]
+    pub(super) verb: Verb,
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) pace: Pace,
     handler: MethodRouter<Api>,
+}
+
+impl Route {
+    fn new<H, T>(verb: Verb, path: &'static str, access: Access, pace: Pace, handler: H) -> Self
+    where
+        H: Handler<T, Api>,
+        T: 'static,
+    {
+        let filter = match verb {
+            // Answers HEAD too.
+            Verb::Get => MethodFilter::GET,
+            Verb::Post => MethodFilter::POST,
+            Verb::Put => MethodFilter::PUT,
+            Verb::Delete => MethodFilter::DELETE,
+        };
+        Self {
+            verb,
+            path,
+            access,
+            pace,
+            handler: on(filter, handler),
+        }
+    }
 }
 
 const READ: Access = Access::Needs(Scope::JobsRead);
@@ -44,56 +81,54 @@ const WRITE: Access = Access::Needs(Scope::JobsWrite);
 /// The whole API.
 pub(super) fn table() -> Vec<Route> {
     use Pace::{Once, Stream};
-    let row = |path, access, pace, handler| Route {
-        path,
-        access,
-        pace,
-        handler,
-    };
+    use Verb::{Delete, Get, Post, Put};
     vec![
-        row("/api/v1/jobs", WRITE, Once, post(jobs::create)),
-        row("/api/v1/jobs", READ, Once, get(jobs::list)),
-        row("/api/v1/jobs/{id}", READ, Once, get(jobs::get)),
-        row("/api/v1/jobs/{id}", WRITE, Once, delete(jobs::delete)),
-        row("/api/v1/jobs/{id}/cancel", WRITE, Once, post(jobs::cancel)),
-        row("/api/v1/jobs/{id}/retry", WRITE, Once, post(jobs::retry)),
-        row("/api/v1/jobs/{id}/log", READ, Once, get(jobs::log)),
-        row("/api/v1/jobs/{id}/stream", READ, Stream, get(stream::job)),
-        row(
+        Route::new(Post, "/api/v1/jobs", WRITE, Once, jobs::create),
+        Route::new(Get, "/api/v1/jobs", READ, Once, jobs::list),
+        Route::new(Get, "/api/v1/jobs/{id}", READ, Once, jobs::get),
+        Route::new(Delete, "/api/v1/jobs/{id}", WRITE, Once, jobs::delete),
+        Route::new(Post, "/api/v1/jobs/{id}/cancel", WRITE, Once, jobs::cancel),
+        Route::new(Post, "/api/v1/jobs/{id}/retry", WRITE, Once, jobs::retry),
+        Route::new(Get, "/api/v1/jobs/{id}/log", READ, Once, jobs::log),
+        Route::new(Get, "/api/v1/jobs/{id}/stream", READ, Stream, stream::job),
+        Route::new(
+            Get,
             "/api/v1/jobs/{id}/outputs/{output}/content",
             READ,
             Stream,
-            get(content::first),
+            content::first,
         ),
-        row(
+        Route::new(
+            Get,
             "/api/v1/jobs/{id}/outputs/{output}/content/{*file}",
             READ,
             Stream,
-            get(content::named),
+            content::named,
         ),
-        row("/api/v1/events", READ, Stream, get(stream::all)),
-        row("/api/v1/uploads", WRITE, Once, post(uploads::create)),
-        row(
+        Route::new(Get, "/api/v1/events", READ, Stream, stream::all),
+        Route::new(Post, "/api/v1/uploads", WRITE, Once, uploads::create),
+        Route::new(
+            Put,
             "/api/v1/uploads/{id}",
             Access::Signed,
             Stream,
-            put(uploads::receive),
+            uploads::receive,
         ),
-        row("/api/v1/presets", READ, Once, get(presets::list)),
-        row("/api/v1/presets/{name}", READ, Once, get(presets::get)),
-        row("/api/v1/workers", READ, Once, get(workers::list)),
-        row("/api/v1/workers/status", READ, Once, get(workers::list)),
+        Route::new(Get, "/api/v1/presets", READ, Once, presets::list),
+        Route::new(Get, "/api/v1/presets/{name}", READ, Once, presets::get),
+        Route::new(Get, "/api/v1/workers", READ, Once, workers::list),
+        Route::new(Get, "/api/v1/workers/status", READ, Once, workers::list),
         // The seeds' own paths.
-        row("/jobs", WRITE, Once, post(jobs::create)),
-        row("/jobs", READ, Once, get(jobs::list)),
-        row("/jobs/{id}", READ, Once, get(jobs::get)),
-        row("/jobs/{id}", WRITE, Once, delete(jobs::delete)),
-        row("/workers", READ, Once, get(workers::list)),
-        row("/", Access::Public, Once, get(system::index)),
-        row("/health", Access::Public, Once, get(system::health)),
-        row("/ready", Access::Public, Once, get(system::ready)),
-        row("/metrics", Access::Public, Once, get(system::metrics)),
-        row("/problems/{code}", Access::Public, Once, get(system::problem)),
+        Route::new(Post, "/jobs", WRITE, Once, jobs::create),
+        Route::new(Get, "/jobs", READ, Once, jobs::list),
+        Route::new(Get, "/jobs/{id}", READ, Once, jobs::get),
+        Route::new(Delete, "/jobs/{id}", WRITE, Once, jobs::delete),
+        Route::new(Get, "/workers", READ, Once, workers::list),
+        Route::new(Get, "/", Access::Public, Once, system::index),
+        Route::new(Get, "/health", Access::Public, Once, system::health),
+        Route::new(Get, "/ready", Access::Public, Once, system::ready),
+        Route::new(Get, "/metrics", Access::Public, Once, system::metrics),
+        Route::new(Get, "/problems/{code}", Access::Public, Once, system::problem),
     ]
 }
 
@@ -105,6 +140,7 @@ pub(super) fn build(api: Api) -> Router {
         access,
         pace,
         handler,
+        ..
     } in table()
     {
         let guard = from_fn_with_state((api.clone(), access, pace), guard);
@@ -114,6 +150,6 @@ pub(super) fn build(api: Api) -> Router {
         .fallback(|| async { Problem::of_status(http::StatusCode::NOT_FOUND) })
         // Bodies are bounded by their readers, which know what each route may take.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(api.clone(), edge))
+        .layer(from_fn_with_state(Arc::clone(&api.ids), edge))
         .with_state(api)
 }

@@ -10,15 +10,18 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 pub(super) use self::socket::SendBuffer;
 use self::socket::Socket;
@@ -149,7 +152,11 @@ impl Connection {
         }
         let buffer = SendBuffer::default();
         let socket = Socket::new(tcp, limits.write_timeout, buffer.clone());
-        let service = TowerToHyperService::new(app.layer(Extension(buffer)));
+        // The router is shared: a layer of its own for each connection would build all its routes anew.
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(buffer.clone());
+            app.clone().oneshot(request)
+        });
         let connection = builder(&limits)
             .serve_connection(TokioIo::new(socket), service)
             .into_owned();

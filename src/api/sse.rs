@@ -65,14 +65,18 @@ struct Data<'a> {
     output: Option<OutputChange>,
     message: Option<&'a str>,
     timestamp: Timestamp,
-    /// Only on the last event.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output_url: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Option<ErrorView<'a>>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    last: Option<Last<'a>>,
     /// The whole resource: on a snapshot, and for readers of all jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<Value>,
+}
+
+/// What only the last event says.
+#[derive(Debug, Serialize)]
+struct Last<'a> {
+    output_url: Option<String>,
+    error: Option<ErrorView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -203,8 +207,10 @@ impl Follower {
             .find(|o| o.status == OutputStatus::Completed);
         let data = Data {
             message: job.failure.as_ref().map(|f| f.message.as_str()),
-            output_url: Some(published.map(|o| view::content_url(job.id, o.index))),
-            error: Some(job.failure.as_ref().map(ErrorView::of)),
+            last: Some(Last {
+                output_url: published.map(|o| view::content_url(job.id, o.index)),
+                error: job.failure.as_ref().map(ErrorView::of),
+            }),
             ..self.data(None, job.finished_at.unwrap_or(now))
         };
         write(out, job.status.as_str(), self.seen, &data);
@@ -223,8 +229,7 @@ impl Follower {
             output: None,
             message: None,
             timestamp,
-            output_url: None,
-            error: None,
+            last: None,
             job: None,
         }
     }

@@ -282,13 +282,10 @@ impl AllReader {
             return Ok(());
         }
         while let Some(job) = self.changed.pop_first() {
-            match store.get(self.reach.as_ref(), job).await? {
-                Some(stored) => {
-                    let report = self.api.control.report(job).await;
-                    sse::change(out, &stored, report.as_ref(), self.api.clock.now());
-                }
-                // Deleted, or another tenant's: the id alone would tell that it exists.
-                None => {}
+            // No answer: deleted, or another tenant's, whose id alone would tell that it exists.
+            if let Some(stored) = store.get(self.reach.as_ref(), job).await? {
+                let report = self.api.control.report(job).await;
+                sse::change(out, &stored, report.as_ref(), self.api.clock.now());
             }
         }
         Ok(())

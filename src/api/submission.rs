@@ -19,7 +19,7 @@ use self::destination::DestinationDraft;
 use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
-use crate::domain::preset::{EncodeSpec, PresetName, Presets};
+use crate::domain::preset::{BoxSize, EncodeSpec, PresetName, Presets};
 use crate::domain::{
     Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId,
 };
@@ -277,9 +277,7 @@ fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<E
 
 fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
     let video = encode.video.as_ref()?;
-    video
-        .height
-        .or_else(|| video.bounds.map(|bounds| bounds.height()))
+    video.height.or_else(|| video.bounds.map(BoxSize::height))
 }
 
 /// What two outputs must not share. A folder that is also a file is caught by publishing, not here.

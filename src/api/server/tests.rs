@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;

@@ -69,16 +69,13 @@ fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
         .map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
     match scheme.as_deref() {
         Some("http" | "https") => SourceDraft::http(at, &url, faults),
-        Some("file") => match Url::parse(&url.value)
-            .ok()
-            .and_then(|parsed| parsed.to_file_path().ok())
-        {
-            Some(path) => source::file(at, url.map(|_| path.to_string_lossy().into_owned()), faults),
-            None => {
+        Some("file") => {
+            let Some(path) = local_path(&url.value) else {
                 faults.add(at, "is not a local file URL");
-                None
-            }
-        },
+                return None;
+            };
+            source::file(at, url.map(|_| path), faults)
+        }
         Some(scheme @ ("s3" | "gs" | "az" | "ftp" | "ftps")) => {
             faults.add(at, source::unknown_kind(scheme));
             None
@@ -88,6 +85,11 @@ fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
             None
         }
     }
+}
+
+fn local_path(url: &str) -> Option<String> {
+    let path = Url::parse(url).ok()?.to_file_path().ok()?;
+    path.into_os_string().into_string().ok()
 }
 
 /// `{input_key, resolutions?}`: one output per resolution, by default all of them.

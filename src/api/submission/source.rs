@@ -173,13 +173,11 @@ fn storage(source_at: String, path: Place<String>, faults: &Faults) -> Option<So
 
 fn upload(at: String, fields: &mut Fields<'_>) -> Option<SourceDraft> {
     let id = fields.required_string("id")?;
-    match id.value.parse() {
-        Ok(id) => Some(SourceDraft::plain(at, Source::Upload { id })),
-        Err(_) => {
-            fields.faults.add(id.at, "is not an upload id");
-            None
-        }
-    }
+    let Ok(upload) = id.value.parse() else {
+        fields.faults.add(id.at, "is not an upload id");
+        return None;
+    };
+    Some(SourceDraft::plain(at, Source::Upload { id: upload }))
 }
 
 /// The bytes; the seeds do not name the field, so its three usual names are taken (MEDIA-RULES §4).
