@@ -18,9 +18,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex,
-    OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind, Tenant, Timestamp,
-    UploadId, WorkerId,
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo,
+    OutputIndex, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind,
+    Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
@@ -262,7 +262,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Accepts a job: job, outputs, task, first event, idempotency key, labels and sealed secrets in one commit.
     async fn submit(&self, job: NewJob) -> Result<Submitted>;
 
-    /// Opens a session for this control. With SQLite the data-folder lock is the session: everything held by
+    /// Opens a session for this control. With `SQLite` the data-folder lock is the session: everything held by
     /// predecessors is requeued at once (uncharged), and `None` of it survives.
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId>;
     /// Extends the session; `Lost` means it is over: drop all dispatch state and open a new one.
@@ -277,27 +277,50 @@ pub trait JobStore: Send + Sync + 'static {
     /// Stores what the source is and the states of outputs as they change; state events, not ticks.
     async fn media(&self, key: RunKey, media: &MediaInfo, now: Timestamp) -> Result<Fenced<()>>;
     /// Moves outputs to a working status (encoding, verifying, uploading); never backwards within a run.
-    async fn output_status(&self, key: RunKey, output: OutputIndex, status: OutputStatus, now: Timestamp) -> Result<Fenced<()>>;
+    async fn output_status(
+        &self,
+        key: RunKey,
+        output: OutputIndex,
+        status: OutputStatus,
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Upserts the high-water marks of progress of running jobs. Not fenced, never trusted for decisions.
     async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()>;
     /// Permits a publication and records its handle, if and only if the job is not being cancelled.
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>>;
     /// Records lower publications found dead while resolving.
-    async fn publications_dead(&self, key: RunKey, dead: &[PublicationId], now: Timestamp) -> Result<Fenced<()>>;
+    async fn publications_dead(
+        &self,
+        key: RunKey,
+        dead: &[PublicationId],
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Records that an output is visible. The last one completes nothing by itself: `complete` does.
     async fn output_done(&self, key: RunKey, done: OutputDone, now: Timestamp) -> Result<Fenced<()>>;
     /// Ends the task well; the last task completes the job (or, after a cancel request, cancels it).
     async fn complete(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>>;
     /// Ends the run badly: backoff and another try, or the job's end. `outputs` says which outputs failed and why
     /// (empty = all that are not completed).
-    async fn fail(&self, key: RunKey, failure: Failure, outputs: Vec<(OutputIndex, Failure)>, now: Timestamp) -> Result<Fenced<()>>;
+    async fn fail(
+        &self,
+        key: RunKey,
+        failure: Failure,
+        outputs: Vec<(OutputIndex, Failure)>,
+        now: Timestamp,
+    ) -> Result<Fenced<()>>;
     /// Gives the task back to the queue.
     async fn requeue(&self, key: RunKey, reason: RequeueReason, now: Timestamp) -> Result<Fenced<()>>;
 
     /// Cancels, or asks to cancel (PROTOCOL §1.4).
     async fn cancel(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled>;
     /// Starts the next run of a failed job; completed outputs stay.
-    async fn retry(&self, tenant: Option<&Tenant>, job: JobId, task: TaskId, now: Timestamp) -> Result<Retried>;
+    async fn retry(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Retried>;
     /// Deletes, cancelling first.
     async fn delete(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted>;
 

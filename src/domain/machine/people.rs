@@ -1,7 +1,8 @@
 //! The verbs of people: cancel, retry, delete.
 
 use super::super::{
-    JobStatus, OutputStatus, Progress, PublicationState, RunNumber, RunOutcome, TaskId, TaskKind, TaskRecord, TaskState,
+    JobStatus, OutputStatus, Progress, PublicationState, RunNumber, RunOutcome, TaskId, TaskKind, TaskRecord,
+    TaskState,
 };
 use super::{Cancelled, Deleted, Machine, Retried, SecretsFate, SecretsState, rank};
 
@@ -15,7 +16,13 @@ impl Machine {
         if self.job.job.cancel_at.is_some() {
             return Cancelled::Requested;
         }
-        if self.job.outputs.iter().all(|o| o.status == OutputStatus::Completed) && self.settle() {
+        if self
+            .job
+            .outputs
+            .iter()
+            .all(|o| o.status == OutputStatus::Completed)
+            && self.settle()
+        {
             return Cancelled::Already(self.job.job.status);
         }
         self.job.job.cancel_at = Some(self.context.now);
@@ -24,7 +31,12 @@ impl Machine {
             self.tell_status("cancel was requested; a publication is being resolved first");
             return Cancelled::Requested;
         }
-        let stop = self.job.tasks.iter().filter_map(|t| t.hold.as_ref().map(|h| h.run)).collect();
+        let stop = self
+            .job
+            .tasks
+            .iter()
+            .filter_map(|t| t.hold.as_ref().map(|h| h.run))
+            .collect();
         self.settle();
         Cancelled::Now(stop)
     }
@@ -91,7 +103,10 @@ impl Machine {
         for task in 0..self.job.tasks.len() {
             let run = self.job.tasks[task].hold.as_ref().map(|hold| hold.run);
             let publishing = run.is_some_and(|run| {
-                self.job.publications.iter().any(|p| p.run == run && p.state == PublicationState::Open)
+                self.job
+                    .publications
+                    .iter()
+                    .any(|p| p.run == run && p.state == PublicationState::Open)
             });
             if !publishing && !self.job.tasks[task].state.is_over() {
                 self.release(task, RunOutcome::Cancelled, None);

@@ -1,8 +1,8 @@
 //! The verbs of a run: everything a worker's control says about a task it holds.
 
 use super::super::{
-    Attempt, Code, Epoch, Failure, Hold, JobStatus, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
-    PublicationState, RunOutcome, TaskId, TaskState,
+    Attempt, Code, Epoch, Failure, Hold, JobStatus, MediaInfo, OutputIndex, OutputStatus, Publication,
+    PublicationId, PublicationState, RunOutcome, TaskId, TaskState,
 };
 use super::Fenced::{Done, Lost};
 use super::{Fenced, Illegal, Machine, OutputDone, Permit, RequeueReason, RunKey};
@@ -12,7 +12,12 @@ impl Machine {
     pub fn claim(&mut self, task: TaskId, hold: Hold) -> Result<Epoch, Illegal> {
         let now = self.context.now;
         let claimable = |t: &&mut super::super::TaskRecord| t.id == task && t.state == TaskState::Ready;
-        let task = self.job.tasks.iter_mut().find(claimable).ok_or(Illegal("only a ready task is claimed"))?;
+        let task = self
+            .job
+            .tasks
+            .iter_mut()
+            .find(claimable)
+            .ok_or(Illegal("only a ready task is claimed"))?;
         task.state = TaskState::Running;
         task.epoch = Epoch(task.epoch.0 + 1);
         self.effects.begun.push(Attempt {
@@ -72,7 +77,10 @@ impl Machine {
             OutputStatus::Encoding => "encoding",
             OutputStatus::Verifying => "verifying",
             OutputStatus::Uploading => "uploading",
-            OutputStatus::Pending | OutputStatus::Completed | OutputStatus::Failed | OutputStatus::Cancelled => {
+            OutputStatus::Pending
+            | OutputStatus::Completed
+            | OutputStatus::Failed
+            | OutputStatus::Cancelled => {
                 return Err(Illegal("a run only reports working statuses"));
             }
         };
@@ -86,7 +94,9 @@ impl Machine {
 
     /// Permits a publication and records its handle, if and only if the job goes on (PROTOCOL §1.4).
     pub fn permit(&mut self, key: &RunKey, publication: &Publication) -> Result<Fenced<Permit>, Illegal> {
-        let Some(task) = self.held(key) else { return Ok(Lost) };
+        let Some(task) = self.held(key) else {
+            return Ok(Lost);
+        };
         let epoch = self.job.tasks[task].epoch;
         if publication.run != key.run || publication.epoch != epoch {
             return Err(Illegal("a run asks for permits of its own publications"));
@@ -97,7 +107,9 @@ impl Machine {
                 PublicationState::Open | PublicationState::Committed
                     if known.run == key.run && known.output == publication.output =>
                 {
-                    Ok(Done(Permit { lower: self.open_below(publication.output, epoch) }))
+                    Ok(Done(Permit {
+                        lower: self.open_below(publication.output, epoch),
+                    }))
                 }
                 PublicationState::Dead => Ok(Lost),
                 PublicationState::Open | PublicationState::Committed => {
@@ -116,11 +128,19 @@ impl Machine {
         if self.job.outputs[at].status == OutputStatus::Completed {
             return Err(Illegal("the output is completed"));
         }
-        if self.job.publications.iter().any(|p| p.output == publication.output && p.epoch == epoch) {
+        if self
+            .job
+            .publications
+            .iter()
+            .any(|p| p.output == publication.output && p.epoch == epoch)
+        {
             return Err(Illegal("a run has one publication per output"));
         }
         let lower = self.open_below(publication.output, epoch);
-        self.job.publications.push(Publication { state: PublicationState::Open, ..publication.clone() });
+        self.job.publications.push(Publication {
+            state: PublicationState::Open,
+            ..publication.clone()
+        });
         self.job.tasks[task].state = TaskState::Committing;
         Ok(Done(Permit { lower }))
     }
@@ -130,8 +150,18 @@ impl Machine {
         if self.held(key).is_none() {
             return Ok(Lost);
         }
-        let state = |id: &PublicationId| self.job.publications.iter().find(|p| p.id == *id).map(|p| p.state);
-        match dead.iter().map(state).find(|s| matches!(s, None | Some(PublicationState::Committed))) {
+        let state = |id: &PublicationId| {
+            self.job
+                .publications
+                .iter()
+                .find(|p| p.id == *id)
+                .map(|p| p.state)
+        };
+        match dead
+            .iter()
+            .map(state)
+            .find(|s| matches!(s, None | Some(PublicationState::Committed)))
+        {
             Some(None) => return Err(Illegal("the job has no such publication")),
             Some(Some(_)) => return Err(Illegal("a committed publication cannot be dead")),
             None => {}
@@ -162,12 +192,21 @@ impl Machine {
         if self.job.outputs[at].status == OutputStatus::Completed {
             return Err(Illegal("the output is completed by another publication"));
         }
-        let known = self.job.publications.iter().find(|p| p.id == done.publication && p.output == done.output);
-        if !known.is_some_and(|p| p.state == PublicationState::Open) {
+        let known = self
+            .job
+            .publications
+            .iter()
+            .find(|p| p.id == done.publication && p.output == done.output);
+        if known.is_none_or(|p| p.state != PublicationState::Open) {
             return Err(Illegal("only an open publication of the output becomes visible"));
         }
         let ending = self.is_ending();
-        for publication in self.job.publications.iter_mut().filter(|p| p.output == done.output) {
+        for publication in self
+            .job
+            .publications
+            .iter_mut()
+            .filter(|p| p.output == done.output)
+        {
             publication.state = if publication.id == done.publication {
                 PublicationState::Committed
             } else {
@@ -188,7 +227,9 @@ impl Machine {
 
     /// Ends the task well. A worker that ends without having published everything has failed.
     pub fn complete(&mut self, key: &RunKey) -> Fenced<()> {
-        let Some(task) = self.held(key) else { return self.repeated(&[RunOutcome::Done]) };
+        let Some(task) = self.held(key) else {
+            return self.repeated(&[RunOutcome::Done]);
+        };
         if self.is_ending() {
             self.release(task, RunOutcome::Done, None);
             if !self.settle() {
@@ -197,7 +238,12 @@ impl Machine {
             }
             return Done(());
         }
-        if self.job.outputs.iter().all(|o| o.status == OutputStatus::Completed) {
+        if self
+            .job
+            .outputs
+            .iter()
+            .all(|o| o.status == OutputStatus::Completed)
+        {
             self.release(task, RunOutcome::Done, None);
             self.settle();
             return Done(());
@@ -208,8 +254,15 @@ impl Machine {
     }
 
     /// Ends the run badly: backoff and another try, or the job's end.
-    pub fn fail(&mut self, key: &RunKey, failure: &Failure, outputs: &[(OutputIndex, Failure)]) -> Fenced<()> {
-        let Some(task) = self.held(key) else { return self.repeated(&[RunOutcome::Failed]) };
+    pub fn fail(
+        &mut self,
+        key: &RunKey,
+        failure: &Failure,
+        outputs: &[(OutputIndex, Failure)],
+    ) -> Fenced<()> {
+        let Some(task) = self.held(key) else {
+            return self.repeated(&[RunOutcome::Failed]);
+        };
         self.end_badly(task, failure, outputs);
         Done(())
     }
@@ -263,6 +316,10 @@ impl Machine {
 
     /// A verb said again by the run that it ended: the answer is as before.
     fn repeated(&self, before: &[RunOutcome]) -> Fenced<()> {
-        if self.context.past.is_some_and(|outcome| before.contains(&outcome)) { Done(()) } else { Lost }
+        if self.context.past.is_some_and(|outcome| before.contains(&outcome)) {
+            Done(())
+        } else {
+            Lost
+        }
     }
 }

@@ -1,0 +1,294 @@
+//! What every store does, one function per behaviour, run against each implementation.
+//!
+//! To add a behaviour: a function here or below that takes a [`Desk`], and its name in [`behaviours`].
+
+mod people;
+mod queue;
+mod runs;
+mod submit;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::preset::{Container, EncodeSpec};
+use crate::domain::testing::{ManualClock, SeededIds};
+use crate::domain::{
+    Clock, Code, Destination, IdSource, JobOptions, ObjectPath, OutputResult, OutputSpec, Overwrite,
+    PublicationState, Source,
+};
+
+/// Every behaviour against every store.
+macro_rules! behaviours {
+    ($($module:ident: $($name:ident)*;)*) => {
+        mod sqlite_file {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let desk = super::Desk::open(|options| super::SqliteStore::open(folder.path(), options)).await;
+                    super::$module::$name(desk).await;
+                }
+            )*)*
+        }
+        mod sqlite_memory {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    let desk = super::Desk::open(super::SqliteStore::ephemeral).await;
+                    super::$module::$name(desk).await;
+                }
+            )*)*
+        }
+    };
+}
+
+behaviours! {
+    submit: a_submitted_job_is_read_back_whole one_key_makes_one_job a_key_with_another_body_is_refused
+        a_key_outlives_its_deleted_job a_full_queue_refuses_and_stores_nothing a_key_is_free_again_after_its_time
+        secrets_come_back_with_the_claim_and_are_wiped;
+    runs: the_whole_way_to_completed only_the_holder_writes a_stale_session_writes_nothing
+        a_permit_before_the_cancel_wins a_cancel_before_the_permit_wins the_next_epoch_learns_of_open_publications
+        failures_wait_and_then_end_the_job outputs_are_completed_one_by_one_and_survive_a_retry
+        progress_only_rises a_new_session_requeues_what_was_held media_is_kept;
+    people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
+        pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
+        changes_are_hinted;
+    queue: priority_orders_within_a_tenant tenants_take_turns positions_are_counted stats_count_by_state
+        an_old_session_claims_nothing;
+}
+
+/// Most jobs that may wait at a desk.
+const MAX_PENDING: u64 = 60;
+
+/// A test's place: a store, a clock and ids of its own, and an open session.
+struct Desk {
+    store: DynStore,
+    clock: ManualClock,
+    ids: SeededIds,
+    session: SessionId,
+}
+
+impl Desk {
+    async fn open<F>(open: impl FnOnce(Options) -> F) -> Self
+    where
+        F: Future<Output = Result<SqliteStore>>,
+    {
+        let options = Options {
+            ids: Arc::new(SeededIds::new(1)),
+            max_pending: Some(MAX_PENDING),
+            ..Options::default()
+        };
+        let store: DynStore = Arc::new(open(options).await.unwrap());
+        let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
+        let session = store.open_session("desk", clock.now()).await.unwrap();
+        Self {
+            store,
+            clock,
+            ids: SeededIds::new(2),
+            session,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn job(&self) -> NewJob {
+        let now = self.clock.advance(std::time::Duration::from_millis(1));
+        NewJob {
+            id: JobId::from_uuid(self.ids.sortable(now)),
+            task: self.task(),
+            tenant: Tenant::local(),
+            spec: spec(1),
+            secrets: JobSecrets::default(),
+            idempotency: None,
+            now,
+        }
+    }
+
+    fn task(&self) -> TaskId {
+        TaskId::from_uuid(self.ids.sortable(self.now()))
+    }
+
+    fn keyed(&self, key: &str, body: &str) -> NewJob {
+        let until = self.now().plus(std::time::Duration::from_hours(24));
+        let fingerprint = self.store.fingerprint(body.as_bytes());
+        NewJob {
+            idempotency: Some(Idempotency {
+                key: key.into(),
+                fingerprint,
+                until,
+            }),
+            ..self.job()
+        }
+    }
+
+    async fn submit(&self, job: NewJob) -> JobId {
+        let id = job.id;
+        assert_eq!(self.store.submit(job).await.unwrap(), Submitted::Created);
+        id
+    }
+
+    async fn submit_outputs(&self, outputs: usize) -> JobId {
+        self.submit(NewJob {
+            spec: spec(outputs),
+            ..self.job()
+        })
+        .await
+    }
+
+    fn grant(&self, slots: usize) -> Grant {
+        Grant {
+            worker: "w-1".parse().unwrap(),
+            boot: BootId::from_uuid(self.ids.random()),
+            runs: (0..slots).map(|_| RunId::from_uuid(self.ids.random())).collect(),
+        }
+    }
+
+    async fn claim(&self, slots: usize) -> Vec<Claimed> {
+        self.store
+            .claim(self.session, &[self.grant(slots)], self.now())
+            .await
+            .unwrap()
+    }
+
+    async fn claim_one(&self) -> Claimed {
+        let mut claimed = self.claim(1).await;
+        assert_eq!(claimed.len(), 1, "a task is ready");
+        claimed.remove(0)
+    }
+
+    /// Claims the one ready task and starts it.
+    async fn start(&self) -> Claimed {
+        let claimed = self.claim_one().await;
+        assert_eq!(
+            self.store.started(claimed.key, self.now()).await.unwrap(),
+            Fenced::Done(())
+        );
+        claimed
+    }
+
+    fn publication(&self, claimed: &Claimed, output: u16) -> Publication {
+        Publication {
+            id: PublicationId::from_uuid(self.ids.random()),
+            output: OutputIndex(output),
+            run: claimed.key.run,
+            epoch: claimed.epoch,
+            handle: r#"{"part":"x"}"#.into(),
+            manifest: "{}".into(),
+            state: PublicationState::Open,
+        }
+    }
+
+    async fn permit(&self, claimed: &Claimed, output: u16) -> (Publication, Fenced<Permit>) {
+        let publication = self.publication(claimed, output);
+        let answer = self
+            .store
+            .permit(claimed.key, publication.clone(), self.now())
+            .await
+            .unwrap();
+        (publication, answer)
+    }
+
+    async fn done(&self, key: RunKey, publication: &Publication) -> Fenced<()> {
+        let done = OutputDone {
+            output: publication.output,
+            publication: publication.id,
+            result: result(),
+        };
+        self.store.output_done(key, done, self.now()).await.unwrap()
+    }
+
+    async fn publish(&self, claimed: &Claimed, output: u16) -> Publication {
+        let (publication, permit) = self.permit(claimed, output).await;
+        assert!(matches!(permit, Fenced::Done(_)), "{permit:?}");
+        assert_eq!(self.done(claimed.key, &publication).await, Fenced::Done(()));
+        publication
+    }
+
+    /// From the queue to completed.
+    async fn finish(&self) -> Claimed {
+        let claimed = self.start().await;
+        for output in 0..claimed.spec.outputs.len() {
+            self.publish(&claimed, u16::try_from(output).unwrap()).await;
+        }
+        assert_eq!(
+            self.store.complete(claimed.key, self.now()).await.unwrap(),
+            Fenced::Done(())
+        );
+        claimed
+    }
+
+    async fn get(&self, id: JobId) -> StoredJob {
+        self.store.get(None, id).await.unwrap().expect("the job exists")
+    }
+
+    async fn status(&self, id: JobId) -> JobStatus {
+        self.get(id).await.aggregate.job.status
+    }
+
+    /// The history's numbers are 1, 2, 3 … and its last status is the job's.
+    async fn check_history(&self, id: JobId) {
+        let events = self.store.events(id, 0).await.unwrap();
+        let numbers: Vec<_> = events.iter().map(|e| e.seq).collect();
+        assert_eq!(
+            numbers,
+            (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>()
+        );
+        let job = self.get(id).await.aggregate.job;
+        assert_eq!(
+            events.last().map(|e| (e.seq, e.status, e.run)),
+            Some((job.seq, job.status, job.run))
+        );
+    }
+}
+
+fn spec(outputs: usize) -> JobSpec {
+    let output = |n| OutputSpec {
+        preset: None,
+        encode: EncodeSpec {
+            container: Container::Mp4,
+            video: None,
+            audio: None,
+        },
+        destination: Destination::Storage {
+            path: ObjectPath::parse(format!("out/{n}.mp4")).unwrap(),
+            overwrite: Overwrite::Replace,
+            metadata: BTreeMap::new(),
+        },
+        warnings: Vec::new(),
+    };
+    JobSpec {
+        source: Source::Http {
+            url: "https://example.com/in.mp4".into(),
+        },
+        outputs: (0..outputs).map(output).collect(),
+        priority: 0,
+        labels: BTreeMap::new(),
+        metadata: serde_json::Map::new(),
+        notification_url: None,
+        options: JobOptions::default(),
+    }
+}
+
+fn result() -> OutputResult {
+    OutputResult {
+        url: "file:///out/0.mp4".into(),
+        files: Vec::new(),
+        duration_seconds: 1.5,
+        frames: Some(36),
+        width: None,
+        height: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn broken() -> Failure {
+    Failure::new(Code::MediaCorrupt, "the source is not media")
+}
+
+fn crashed() -> Failure {
+    Failure::new(Code::EncoderCrashed, "the encoder crashed").with_log(["line".to_owned()])
+}

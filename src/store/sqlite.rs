@@ -1,0 +1,462 @@
+//! The store in one `SQLite` file: one writer that commits all that waits as one group, readers beside it.
+//!
+//! Owns the data folder's lock, which is the session (PROTOCOL §1.25): no lease runs out, and a restart waits for none.
+//! Every acknowledged write is on disk (`synchronous=FULL`); a read sees one commit, never half of one.
+
+mod claim;
+mod columns;
+mod error;
+mod folder;
+mod load;
+mod read;
+mod save;
+mod schema;
+mod submit;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod verbs;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ring::hmac;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqlitePool};
+use tokio_util::task::TaskTracker;
+
+use self::error::explain;
+use self::submit::Prepared;
+use self::verbs::Step;
+use self::writer::{Lane, Lanes, Shared};
+use super::seal::SealKeys;
+use super::{
+    Cancelled, Claimed, Deleted, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
+    OutputDone, Permit, QueueStats, RequeueReason, Result, Retried, RunKey, StoredJob, Submitted,
+    UploadRecord,
+};
+use crate::domain::machine::{Illegal, Machine, Policy};
+use crate::domain::{
+    Event, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Progress, Publication,
+    PublicationId, SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
+};
+
+const DATABASE: &str = "flux.db";
+/// Connections for reads; a WAL reader costs a file handle and some cache.
+const READERS: u32 = 4;
+/// How long `SQLite` waits for a lock before it says it is busy.
+const BUSY: Duration = Duration::from_secs(5);
+/// Changes a slow reader may miss before it has to read everything again.
+const CHANGES: usize = 1024;
+
+/// Where the sealing keys come from.
+#[derive(Debug, Default)]
+pub enum Keys {
+    /// The data folder's own, made at the first start (an ephemeral store's live in memory).
+    #[default]
+    DataFolder,
+    /// The operator's (`secrets.keys`).
+    Configured(SealKeys),
+}
+
+/// How a store is opened.
+pub struct Options {
+    /// The sealing keys.
+    pub keys: Keys,
+    /// Jobs that may wait; past it submissions are refused (`queue.max_pending`). `None` = no bound.
+    pub max_pending: Option<u64>,
+    /// Failed runs after which a job fails (`queue.max_attempts`).
+    pub max_attempts: u32,
+    /// Where session ids and jitter come from.
+    pub ids: Arc<dyn IdSource>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let max_attempts = Policy::default().max_attempts;
+        Self {
+            keys: Keys::default(),
+            max_pending: None,
+            max_attempts,
+            ids: Arc::new(SystemIds),
+        }
+    }
+}
+
+/// A store in one `SQLite` file, or in memory.
+pub struct SqliteStore {
+    lanes: Lanes,
+    readers: SqlitePool,
+    shared: Arc<Shared>,
+    fingerprints: hmac::Key,
+    writer: TaskTracker,
+}
+
+impl SqliteStore {
+    /// Opens the store in `folder`, making it at the first start. The folder stays locked until the store is
+    /// dropped and [`Self::closed`].
+    pub async fn open(folder: &Path, options: Options) -> Result<Self> {
+        let lock = folder::lock(folder)?;
+        let keys = match options.keys {
+            Keys::DataFolder => SealKeys::of_folder(folder)?,
+            Keys::Configured(keys) => keys,
+        };
+        let connect = SqliteConnectOptions::new()
+            .filename(folder.join(DATABASE))
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", "4000");
+        let rules = (options.max_pending, options.max_attempts);
+        Self::start(connect, keys, rules, options.ids, Some(lock)).await
+    }
+
+    /// Opens a store in memory, gone with this value: what `flux encode` needs.
+    pub async fn ephemeral(options: Options) -> Result<Self> {
+        let keys = match options.keys {
+            Keys::DataFolder => SealKeys::of_this_process()?,
+            Keys::Configured(keys) => keys,
+        };
+        // The memdb VFS shares a database between connections of one process by an absolute name.
+        let name = format!("/flux-{}", SystemIds.random());
+        let connect = SqliteConnectOptions::new()
+            .filename(name)
+            .vfs("memdb")
+            .synchronous(SqliteSynchronous::Off);
+        Self::start(
+            connect,
+            keys,
+            (options.max_pending, options.max_attempts),
+            options.ids,
+            None,
+        )
+        .await
+    }
+
+    async fn start(
+        connect: SqliteConnectOptions,
+        keys: SealKeys,
+        (max_pending, max_attempts): (Option<u64>, u32),
+        ids: Arc<dyn IdSource>,
+        lock: Option<folder::FolderLock>,
+    ) -> Result<Self> {
+        let connect = connect
+            .busy_timeout(BUSY)
+            .disable_statement_logging()
+            .statement_cache_capacity(256);
+        let mut conn = connect
+            .clone()
+            .create_if_missing(true)
+            .connect()
+            .await
+            .map_err(|e| Error::Open {
+                what: "connecting to the database".into(),
+                source: e.into(),
+            })?;
+        schema::migrate(&mut conn, ids.as_ref()).await?;
+        let secret = schema::check_keys(&mut conn, &keys).await?;
+        let waiting: i64 = sqlx::query_scalar("select count(*) from tasks where state in (1, 2)")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(explain("counting the queue"))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(connect.read_only(true))
+            .await
+            .map_err(explain("opening readers"))?;
+        let policy = Policy {
+            max_attempts: max_attempts.max(1),
+            ..Policy::default()
+        };
+        let (changes, _) = tokio::sync::broadcast::channel(CHANGES);
+        let last_tenant = std::sync::Mutex::default();
+        let waiting = AtomicI64::new(waiting);
+        let shared = Arc::new(Shared {
+            policy,
+            max_pending,
+            keys,
+            ids,
+            changes,
+            waiting,
+            last_tenant,
+        });
+        let (lanes, inbox) = writer::lanes();
+        let writer = TaskTracker::new();
+        let (served, pool) = (Arc::clone(&shared), readers.clone());
+        writer.spawn(async move {
+            conn = writer::serve(conn, inbox, served).await;
+            pool.close().await;
+            // The last connection folds the log into the file; should that fail, the next start does it.
+            let _ = conn.close().await;
+            drop(lock);
+        });
+        writer.close();
+        Ok(Self {
+            lanes,
+            readers,
+            shared,
+            fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            writer,
+        })
+    }
+
+    /// Resolves when the store was dropped, everything said to it is committed and the folder is free again.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let writer = self.writer.clone();
+        async move { writer.wait().await }
+    }
+
+    /// A fenced verb: a job that is gone is a run that is lost.
+    async fn fenced<T: Send + 'static>(
+        &self,
+        key: RunKey,
+        now: Timestamp,
+        apply: impl Fn(&mut Machine) -> std::result::Result<Fenced<T>, Illegal> + Send + Sync + 'static,
+    ) -> Result<Fenced<T>> {
+        let step = Step {
+            job: key.job,
+            tenant: None,
+            run: Some(key.run),
+            now,
+            apply,
+        };
+        Ok(self.lanes.say(Lane::Running, step).await?.unwrap_or(Fenced::Lost))
+    }
+
+    /// A verb of people; `None` = no such job of this tenant.
+    async fn asked<T: Send + 'static>(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+        now: Timestamp,
+        apply: impl Fn(&mut Machine) -> T + Send + Sync + 'static,
+    ) -> Result<Option<T>> {
+        let step = Step {
+            job,
+            tenant: tenant.cloned(),
+            run: None,
+            now,
+            apply: move |m: &mut Machine| Ok(apply(m)),
+        };
+        self.lanes.say(Lane::Running, step).await
+    }
+}
+
+#[async_trait]
+impl JobStore for SqliteStore {
+    async fn submit(&self, job: NewJob) -> Result<Submitted> {
+        self.lanes.submit(Prepared::new(&self.shared.keys, job)?).await
+    }
+
+    async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId> {
+        let id = SessionId::from_uuid(self.shared.ids.random());
+        self.lanes
+            .say(
+                Lane::Running,
+                verbs::OpenSession {
+                    id,
+                    name: name.to_owned(),
+                    now,
+                },
+            )
+            .await
+    }
+
+    async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>> {
+        self.lanes
+            .say(Lane::Running, verbs::RenewSession { session, now })
+            .await
+    }
+
+    async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>> {
+        self.lanes
+            .say(
+                Lane::Claim,
+                claim::Claim {
+                    session,
+                    grants: grants.to_vec(),
+                    now,
+                },
+            )
+            .await
+    }
+
+    async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
+        self.lanes.say(Lane::Claim, verbs::WakeDelayed { now }).await
+    }
+
+    async fn started(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| Ok(m.started(&key))).await
+    }
+
+    async fn media(&self, key: RunKey, media: &MediaInfo, now: Timestamp) -> Result<Fenced<()>> {
+        let media = media.clone();
+        self.fenced(key, now, move |m| Ok(m.media(&key, &media))).await
+    }
+
+    async fn output_status(
+        &self,
+        key: RunKey,
+        output: OutputIndex,
+        status: OutputStatus,
+        now: Timestamp,
+    ) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| m.output_status(&key, output, status))
+            .await
+    }
+
+    async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()> {
+        self.lanes
+            .say(
+                Lane::Running,
+                verbs::RaiseProgress {
+                    marks: marks.to_vec(),
+                },
+            )
+            .await
+    }
+
+    async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>> {
+        self.fenced(key, now, move |m| m.permit(&key, &publication)).await
+    }
+
+    async fn publications_dead(
+        &self,
+        key: RunKey,
+        dead: &[PublicationId],
+        now: Timestamp,
+    ) -> Result<Fenced<()>> {
+        let dead = dead.to_vec();
+        self.fenced(key, now, move |m| m.publications_dead(&key, &dead))
+            .await
+    }
+
+    async fn output_done(&self, key: RunKey, done: OutputDone, now: Timestamp) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| m.output_done(&key, &done)).await
+    }
+
+    async fn complete(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| Ok(m.complete(&key))).await
+    }
+
+    async fn fail(
+        &self,
+        key: RunKey,
+        failure: Failure,
+        outputs: Vec<(OutputIndex, Failure)>,
+        now: Timestamp,
+    ) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| Ok(m.fail(&key, &failure, &outputs)))
+            .await
+    }
+
+    async fn requeue(&self, key: RunKey, reason: RequeueReason, now: Timestamp) -> Result<Fenced<()>> {
+        self.fenced(key, now, move |m| Ok(m.requeue(&key, reason))).await
+    }
+
+    async fn cancel(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled> {
+        Ok(self
+            .asked(tenant, job, now, Machine::cancel)
+            .await?
+            .unwrap_or(Cancelled::NotFound))
+    }
+
+    async fn retry(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+        task: TaskId,
+        now: Timestamp,
+    ) -> Result<Retried> {
+        Ok(self
+            .asked(tenant, job, now, move |m| m.retry(task))
+            .await?
+            .unwrap_or(Retried::NotFound))
+    }
+
+    async fn delete(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted> {
+        Ok(self
+            .asked(tenant, job, now, Machine::delete)
+            .await?
+            .unwrap_or(Deleted::NotFound))
+    }
+
+    async fn get(&self, tenant: Option<&Tenant>, job: JobId) -> Result<Option<StoredJob>> {
+        read::get(&self.readers, tenant, job).await
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<JobPage> {
+        read::list(&self.readers, filter).await
+    }
+
+    async fn events(&self, job: JobId, after: i64) -> Result<Vec<Event>> {
+        read::events(&self.readers, job, after).await
+    }
+
+    async fn stats(&self) -> Result<QueueStats> {
+        read::stats(&self.readers).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        read::ping(&self.readers).await
+    }
+
+    async fn create_upload(&self, upload: &UploadRecord) -> Result<()> {
+        self.lanes
+            .say(Lane::Claim, verbs::CreateUpload(upload.clone()))
+            .await
+    }
+
+    async fn upload_done(&self, id: UploadId, sha256: &str) -> Result<()> {
+        self.lanes
+            .say(
+                Lane::Claim,
+                verbs::UploadDone {
+                    id,
+                    sha256: sha256.to_owned(),
+                },
+            )
+            .await
+    }
+
+    async fn upload(&self, tenant: Option<&Tenant>, id: UploadId) -> Result<Option<UploadRecord>> {
+        read::upload(&self.readers, tenant, id).await
+    }
+
+    async fn expire(&self, before: Timestamp, now: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            // One commit per batch: a long sweep must not hold running jobs up.
+            let (batch, more) = self.lanes.say(Lane::Claim, sweep::Expire { before, now }).await?;
+            removed += batch;
+            if !more {
+                return Ok(removed);
+            }
+        }
+    }
+
+    async fn wipe_secrets(&self, now: Timestamp) -> Result<u64> {
+        self.lanes.say(Lane::Claim, sweep::WipeSecrets { now }).await
+    }
+
+    async fn garbage(&self, now: Timestamp) -> Result<Vec<Garbage>> {
+        read::garbage(&self.readers, now).await
+    }
+
+    async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()> {
+        self.lanes
+            .say(Lane::Claim, sweep::Swept { ids: ids.to_vec() })
+            .await
+    }
+
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<JobId> {
+        self.shared.changes.subscribe()
+    }
+
+    fn fingerprint(&self, body: &[u8]) -> Vec<u8> {
+        hmac::sign(&self.fingerprints, body).as_ref().to_vec()
+    }
+}

@@ -1,0 +1,251 @@
+//! Claims: which ready tasks the granted slots get.
+//!
+//! Round robin over tenants, starting after the one that was served last; within a tenant by rank (PROTOCOL §1.16).
+
+use std::collections::VecDeque;
+
+use sqlx::Row;
+
+use super::super::row::to_json;
+use super::super::seal::Sealed;
+use super::super::{Claimed, Error, Grant, Result, RunKey};
+use super::columns::Columns;
+use super::error::explain;
+use super::load::{Loaded, load_one};
+use super::save::{CLASS, blob};
+use super::verbs::{is_current, transition};
+use super::writer::{Txn, Verb};
+use crate::domain::machine::is_ending;
+use crate::domain::{
+    Code, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState, SessionId, TaskId, Timestamp,
+};
+
+/// Fills granted slots with ready tasks. A session that is over claims nothing; its renewal says so.
+pub(super) struct Claim {
+    pub(super) session: SessionId,
+    pub(super) grants: Vec<Grant>,
+    pub(super) now: Timestamp,
+}
+
+impl Verb for Claim {
+    type Answer = Vec<Claimed>;
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<Vec<Claimed>> {
+        let slots: Vec<Hold> = self
+            .grants
+            .iter()
+            .flat_map(|grant| {
+                grant.runs.iter().map(|run| Hold {
+                    run: *run,
+                    session: self.session,
+                    worker: grant.worker.clone(),
+                    boot: grant.boot,
+                })
+            })
+            .collect();
+        if slots.is_empty() || !is_current(txn, self.session).await? {
+            return Ok(Vec::new());
+        }
+        let mut claimed = Vec::new();
+        for (hold, (task, job)) in slots.into_iter().zip(pick(txn, self.slots()).await?) {
+            let loaded = match load_one(txn.conn, job).await {
+                Ok(Some(loaded)) => loaded,
+                Ok(None) => continue,
+                Err(Error::Inconsistent { table, what }) => {
+                    tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
+                    set_aside(txn, job, self.now).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            claimed.extend(take(txn, loaded, task, hold, self.now).await?);
+        }
+        Ok(claimed)
+    }
+}
+
+impl Claim {
+    fn slots(&self) -> usize {
+        self.grants.iter().map(|grant| grant.runs.len()).sum()
+    }
+}
+
+/// Claims one task. `None` when its secrets cannot be opened: that run fails at once.
+async fn take(
+    txn: &mut Txn<'_>,
+    loaded: Loaded,
+    task: TaskId,
+    hold: Hold,
+    now: Timestamp,
+) -> Result<Option<Claimed>> {
+    let job = &loaded.aggregate;
+    let key = RunKey {
+        job: job.job.id,
+        task,
+        run: hold.run,
+        session: hold.session,
+    };
+    let opened = open_secrets(txn, job.job.id).await?;
+    let record = job.tasks.iter().find(|t| t.id == task);
+    let (kind, earlier_failures) =
+        record.map_or_else(Default::default, |t| (Some(t.kind), t.charged + t.losses));
+    let open = job
+        .publications
+        .iter()
+        .filter(|p| p.state == PublicationState::Open)
+        .cloned()
+        .collect();
+    let completed = job
+        .outputs
+        .iter()
+        .filter(|o| o.status == OutputStatus::Completed)
+        .map(|o| o.index)
+        .collect();
+    let resolve_only = is_ending(job);
+    let (tenant, spec) = (job.job.tenant.clone(), job.job.spec.clone());
+    let (worker, boot) = (hold.worker.clone(), hold.boot);
+    let usable = opened.is_some() || resolve_only;
+    let epoch = transition(txn, loaded, None, now, |machine| {
+        let epoch = machine.claim(task, hold.clone())?;
+        if !usable {
+            let failure = Failure::new(Code::Internal, "the job's sealed secrets cannot be opened");
+            machine.fail(&key, &failure, &[]);
+        }
+        Ok(epoch)
+    })
+    .await?;
+    let (Some(kind), true) = (kind, usable) else {
+        return Ok(None);
+    };
+    let secrets = opened.unwrap_or_default();
+    Ok(Some(Claimed {
+        key,
+        worker,
+        boot,
+        epoch,
+        kind,
+        tenant,
+        spec,
+        secrets,
+        completed,
+        open,
+        resolve_only,
+        earlier_failures,
+    }))
+}
+
+/// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its
+/// broken rows stay for whoever looks into it.
+async fn set_aside(txn: &mut Txn<'_>, job: JobId, now: Timestamp) -> Result<()> {
+    let failure = to_json(
+        "jobs",
+        &Failure::new(Code::Internal, "the record of this job cannot be read"),
+    )?;
+    let tasks = sqlx::query("delete from tasks where job_id = ? and state = 2")
+        .bind(blob(job.uuid()))
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("setting a job aside"))?;
+    txn.waiting -= i64::try_from(tasks.rows_affected()).unwrap_or(0);
+    sqlx::query("update jobs set status = 3, finished_at = ?, failure = ? where id = ?")
+        .bind(now.micros())
+        .bind(failure)
+        .bind(blob(job.uuid()))
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("setting a job aside"))?;
+    Ok(())
+}
+
+/// `None` when there are secrets that no key opens.
+async fn open_secrets(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets>> {
+    let row = sqlx::query("select key_id, sealed from job_secrets where job_id = ?")
+        .bind(blob(job.uuid()))
+        .fetch_optional(&mut *txn.conn)
+        .await
+        .map_err(explain("reading secrets"))?;
+    let Some(row) = row else {
+        return Ok(Some(JobSecrets::default()));
+    };
+    let columns = Columns {
+        table: "job_secrets",
+        row: &row,
+    };
+    let sealed = Sealed {
+        key_id: columns.text("key_id")?,
+        bytes: columns.bytes("sealed")?,
+    };
+    let text = txn.shared.keys.open(job.uuid().as_bytes(), &sealed);
+    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+}
+
+/// The next tasks in order of service.
+async fn pick(txn: &mut Txn<'_>, slots: usize) -> Result<Vec<(TaskId, JobId)>> {
+    let last = txn.shared.last_tenant.lock().ok().and_then(|last| last.clone());
+    let mut tenants = active_tenants(txn).await?;
+    let after = tenants
+        .iter()
+        .position(|tenant| last.as_ref().is_some_and(|last| tenant > last))
+        .unwrap_or(0);
+    tenants.rotate_left(after);
+    let mut lines = VecDeque::new();
+    for tenant in tenants.into_iter().take(slots) {
+        let line = line(txn, &tenant, slots).await?;
+        lines.push_back((tenant, line));
+    }
+    let mut picked = Vec::with_capacity(slots);
+    let mut served = None;
+    while picked.len() < slots {
+        let Some((tenant, mut line)) = lines.pop_front() else {
+            break;
+        };
+        if let Some(next) = line.pop_front() {
+            picked.push(next);
+            served = Some(tenant.clone());
+            lines.push_back((tenant, line));
+        }
+    }
+    if let (Some(served), Ok(mut last)) = (served, txn.shared.last_tenant.lock()) {
+        *last = Some(served);
+    }
+    Ok(picked)
+}
+
+/// Tenants with ready tasks, in order: one index probe each, however long their lines are.
+async fn active_tenants(txn: &mut Txn<'_>) -> Result<Vec<String>> {
+    let rows = sqlx::query(
+        "with recursive t(tenant) as (\
+           select min(tenant) from tasks where state = 2 and class = ?1 \
+           union all \
+           select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
+           from t where t.tenant is not null) \
+         select tenant from t where tenant is not null",
+    )
+    .bind(CLASS)
+    .fetch_all(&mut *txn.conn)
+    .await
+    .map_err(explain("finding active tenants"))?;
+    rows.iter()
+        .map(|row| row.try_get(0).map_err(explain("finding active tenants")))
+        .collect()
+}
+
+async fn line(txn: &mut Txn<'_>, tenant: &str, slots: usize) -> Result<VecDeque<(TaskId, JobId)>> {
+    let rows = sqlx::query(
+        "select id, job_id from tasks where state = 2 and class = ? and tenant = ? order by rank, id limit ?",
+    )
+    .bind(CLASS)
+    .bind(tenant.to_owned())
+    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+    .fetch_all(&mut *txn.conn)
+    .await
+    .map_err(explain("finding ready tasks"))?;
+    let pair = |row| {
+        let columns = Columns { table: "tasks", row };
+        Ok((
+            TaskId::from_uuid(columns.id("id")?),
+            JobId::from_uuid(columns.id("job_id")?),
+        ))
+    };
+    rows.iter().map(pair).collect()
+}

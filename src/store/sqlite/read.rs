@@ -1,0 +1,240 @@
+//! Answers to questions, from read-only connections: they wait for no writer and delay none.
+
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
+
+use super::super::row::event;
+use super::super::{Garbage, JobFilter, JobPage, QueueStats, Result, StoredJob, UploadRecord};
+use super::columns::Columns;
+use super::error::explain;
+use super::load::{Loaded, attempts, load, load_one};
+use super::save::{CLASS, blob};
+use crate::domain::{Aggregate, Event, JobId, JobStatus, TaskState, Tenant, Timestamp, UploadId};
+
+/// Queue positions are exact to here.
+const FARTHEST_POSITION: i64 = 1_000;
+/// Largest page.
+const MOST_JOBS: u32 = 100;
+/// Garbage handed out at once.
+const MOST_GARBAGE: i64 = 200;
+
+pub(super) async fn get(pool: &SqlitePool, tenant: Option<&Tenant>, id: JobId) -> Result<Option<StoredJob>> {
+    let mut snapshot = pool.begin().await.map_err(explain("reading a job"))?;
+    let Some(Loaded { aggregate, .. }) = load_one(&mut snapshot, id).await? else {
+        return Ok(None);
+    };
+    if tenant.is_some_and(|tenant| *tenant != aggregate.job.tenant) {
+        return Ok(None);
+    }
+    let attempts = attempts(&mut snapshot, id).await?;
+    let queue_position = position(&mut snapshot, &aggregate).await?;
+    Ok(Some(StoredJob {
+        aggregate,
+        attempts,
+        queue_position,
+    }))
+}
+
+async fn position(conn: &mut SqliteConnection, job: &Aggregate) -> Result<Option<u32>> {
+    let ready = job.tasks.iter().find(|t| t.state == TaskState::Ready);
+    let Some(task) = ready.filter(|_| job.job.status == JobStatus::Queued) else {
+        return Ok(None);
+    };
+    let ahead: i64 = sqlx::query_scalar(
+        "select count(*) from (select 1 from tasks \
+         where state = 2 and class = ? and tenant = ? and (rank, id) < (?, ?) limit ?)",
+    )
+    .bind(CLASS)
+    .bind(job.job.tenant.as_str().to_owned())
+    .bind(task.rank)
+    .bind(blob(task.id.uuid()))
+    .bind(FARTHEST_POSITION + 1)
+    .fetch_one(conn)
+    .await
+    .map_err(explain("counting the queue"))?;
+    Ok(u32::try_from(ahead).ok().filter(|_| ahead <= FARTHEST_POSITION))
+}
+
+pub(super) async fn list(pool: &SqlitePool, filter: &JobFilter) -> Result<JobPage> {
+    let limit = filter.limit.clamp(1, MOST_JOBS);
+    let mut snapshot = pool.begin().await.map_err(explain("listing jobs"))?;
+    let rows = page_query(filter, limit)
+        .build()
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(explain("listing jobs"))?;
+    let id = |row| Columns { table: "jobs", row }.id("id").map(JobId::from_uuid);
+    let mut ids: Vec<_> = rows.iter().map(id).collect::<Result<_>>()?;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = ids.len() > most;
+    ids.truncate(most);
+    let jobs = if ids.is_empty() {
+        Vec::new()
+    } else {
+        load(&mut snapshot, &ids).await?
+    };
+    let stored = |Loaded { aggregate, .. }| StoredJob {
+        aggregate,
+        attempts: Vec::new(),
+        queue_position: None,
+    };
+    Ok(JobPage {
+        jobs: jobs.into_iter().map(stored).collect(),
+        more,
+    })
+}
+
+/// Keyset over ids, which sort by age; never an offset, never a count.
+fn page_query(filter: &JobFilter, limit: u32) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("select j.id as id from ");
+    match (&filter.label, &filter.tenant) {
+        (Some((key, value)), Some(tenant)) => {
+            query.push("job_labels l cross join jobs j on j.id = l.job_id where l.tenant = ");
+            query
+                .push_bind(tenant.as_str().to_owned())
+                .push(" and l.k = ")
+                .push_bind(key.clone());
+            query.push(" and l.v = ").push_bind(value.clone());
+            if let Some(before) = filter.before {
+                query.push(" and l.job_id < ").push_bind(blob(before.uuid()));
+            }
+        }
+        (Some((key, value)), None) => {
+            query.push("jobs j where exists (select 1 from job_labels l where l.job_id = j.id and l.k = ");
+            query
+                .push_bind(key.clone())
+                .push(" and l.v = ")
+                .push_bind(value.clone())
+                .push(")");
+        }
+        (None, Some(tenant)) => {
+            query
+                .push("jobs j where j.tenant = ")
+                .push_bind(tenant.as_str().to_owned());
+        }
+        (None, None) => {
+            query.push("jobs j where 1");
+        }
+    }
+    query.push(" and j.deleted_at is null");
+    if let Some(status) = filter.status {
+        query.push(" and j.status = ").push_bind(status.number());
+    }
+    if let Some(before) = filter.before {
+        query.push(" and j.id < ").push_bind(blob(before.uuid()));
+    }
+    let labelled = filter.label.is_some() && filter.tenant.is_some();
+    query.push(if labelled {
+        " order by l.job_id desc limit "
+    } else {
+        " order by j.id desc limit "
+    });
+    query.push_bind(i64::from(limit) + 1);
+    query
+}
+
+pub(super) async fn events(pool: &SqlitePool, job: JobId, after: i64) -> Result<Vec<Event>> {
+    let rows =
+        sqlx::query("select seq, kind, data, at from job_events where job_id = ? and seq > ? order by seq")
+            .bind(blob(job.uuid()))
+            .bind(after)
+            .fetch_all(pool)
+            .await
+            .map_err(explain("reading events"))?;
+    let read = |row| {
+        let columns = Columns {
+            table: "job_events",
+            row,
+        };
+        event(
+            columns.int("seq")?,
+            columns.int("kind")?,
+            &columns.text("data")?,
+            columns.int("at")?,
+        )
+    };
+    rows.iter().map(read).collect()
+}
+
+/// The oldest ready job is looked for at the head of each tenant's line.
+pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
+    let row = sqlx::query(
+        "with recursive t(tenant) as (\
+           select min(tenant) from tasks where state = 2 and class = ?1 \
+           union all \
+           select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
+           from t where t.tenant is not null) \
+         select (select count(*) from tasks where state = 2) as ready, \
+           (select count(*) from tasks where state = 1) as delayed, \
+           (select count(*) from tasks where state in (3, 4)) as running, \
+           (select min((select j.created_at from jobs j where j.id = (select job_id from tasks \
+              where state = 2 and class = ?1 and tasks.tenant = t.tenant order by rank, id limit 1))) from t) as oldest",
+    )
+    .bind(CLASS)
+    .fetch_one(pool)
+    .await
+    .map_err(explain("counting the queue"))?;
+    let columns = Columns {
+        table: "tasks",
+        row: &row,
+    };
+    Ok(QueueStats {
+        ready: columns.narrow("ready")?,
+        delayed: columns.narrow("delayed")?,
+        running: columns.narrow("running")?,
+        oldest_ready: columns.maybe_time("oldest")?,
+    })
+}
+
+pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
+    let _: i64 = sqlx::query_scalar("select 1 from meta limit 1")
+        .fetch_one(pool)
+        .await
+        .map_err(explain("pinging"))?;
+    Ok(())
+}
+
+pub(super) async fn upload(
+    pool: &SqlitePool,
+    tenant: Option<&Tenant>,
+    id: UploadId,
+) -> Result<Option<UploadRecord>> {
+    let row = sqlx::query("select * from uploads where id = ?")
+        .bind(blob(id.uuid()))
+        .fetch_optional(pool)
+        .await
+        .map_err(explain("reading an upload"))?;
+    let Some(row) = row else { return Ok(None) };
+    let columns = Columns {
+        table: "uploads",
+        row: &row,
+    };
+    let record = UploadRecord {
+        id,
+        tenant: columns.name("tenant")?,
+        name: columns.text("key")?,
+        size: columns.narrow("size")?,
+        sha256: columns.maybe_text("etag")?,
+        expires_at: columns.time("expires_at")?,
+    };
+    Ok(Some(record).filter(|record| tenant.is_none_or(|tenant| *tenant == record.tenant)))
+}
+
+pub(super) async fn garbage(pool: &SqlitePool, now: Timestamp) -> Result<Vec<Garbage>> {
+    let rows = sqlx::query("select id, what from garbage where not_before <= ? order by not_before limit ?")
+        .bind(now.micros())
+        .bind(MOST_GARBAGE)
+        .fetch_all(pool)
+        .await
+        .map_err(explain("reading garbage"))?;
+    let read = |row| {
+        let columns = Columns {
+            table: "garbage",
+            row,
+        };
+        Ok(Garbage {
+            id: columns.id("id")?,
+            what: columns.text("what")?,
+        })
+    };
+    rows.iter().map(read).collect()
+}

@@ -1,0 +1,267 @@
+//! The verbs that the writer carries out, but for submissions, claims and sweeping.
+
+use std::collections::BTreeSet;
+
+use sqlx::AssertSqlSafe;
+
+use super::super::row::inconsistent;
+use super::super::{Fenced, Result, UploadRecord};
+use super::columns::Columns;
+use super::error::explain;
+use super::load::{Loaded, load, load_one, past};
+use super::save::{blob, save};
+use super::writer::{Txn, Verb};
+use crate::domain::machine::{Context, Illegal, Machine};
+use crate::domain::{JobId, Progress, RunId, RunOutcome, SessionId, TaskState, Tenant, Timestamp, UploadId};
+
+/// A session's nominal end, microseconds after its last renewal. Told to people only: here the lock is the session.
+const SESSION_MICROS: i64 = 30_000_000;
+/// Delayed tasks that wake in one commit, and jobs recovered in one read.
+const BATCH: usize = 500;
+
+/// Jobs with held tasks. The states are literals, or the partial index could not be used.
+pub(super) const HELD: &str = "select job_id from tasks indexed by tasks_session where state in (3, 4)";
+
+/// Runs one transition of the state machine over one job. `None` = no such job.
+pub(super) struct Step<F> {
+    pub(super) job: JobId,
+    /// Only this tenant's job.
+    pub(super) tenant: Option<Tenant>,
+    /// The run that speaks.
+    pub(super) run: Option<RunId>,
+    pub(super) now: Timestamp,
+    pub(super) apply: F,
+}
+
+impl<T, F> Verb for Step<F>
+where
+    T: Send + 'static,
+    F: Fn(&mut Machine) -> std::result::Result<T, Illegal> + Send + Sync + 'static,
+{
+    type Answer = Option<T>;
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<Option<T>> {
+        let Some(loaded) = load_one(txn.conn, self.job).await? else {
+            return Ok(None);
+        };
+        if self
+            .tenant
+            .as_ref()
+            .is_some_and(|tenant| *tenant != loaded.aggregate.job.tenant)
+        {
+            return Ok(None);
+        }
+        let past = match self.run {
+            Some(run) => past(txn.conn, self.job, run).await?,
+            None => None,
+        };
+        transition(txn, loaded, past, self.now, &self.apply)
+            .await
+            .map(Some)
+    }
+}
+
+/// Applies a transition and writes what it did.
+pub(super) async fn transition<T>(
+    txn: &mut Txn<'_>,
+    loaded: Loaded,
+    past: Option<RunOutcome>,
+    now: Timestamp,
+    apply: impl Fn(&mut Machine) -> std::result::Result<T, Illegal>,
+) -> Result<T> {
+    let context = Context {
+        policy: txn.shared.policy,
+        now,
+        random: txn.shared.ids.random().as_u64_pair().1,
+        past,
+        oldest_permit: loaded.oldest_permit,
+        secrets: loaded.secrets,
+    };
+    let mut machine = Machine::new(loaded.aggregate.clone(), context);
+    let answer = apply(&mut machine).map_err(|Illegal(what)| inconsistent("a verb", what))?;
+    let (after, effects) = machine.into_parts();
+    save(txn, &loaded.aggregate, &after, &effects, now).await?;
+    Ok(answer)
+}
+
+/// The lock is the session: whatever a predecessor held is requeued at once (PROTOCOL §1.25).
+pub(super) struct OpenSession {
+    pub(super) id: SessionId,
+    pub(super) name: String,
+    pub(super) now: Timestamp,
+}
+
+impl Verb for OpenSession {
+    type Answer = SessionId;
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<SessionId> {
+        sqlx::query("delete from sessions")
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("closing the last session"))?;
+        sqlx::query("insert into sessions(id, name, started_at, expires_at) values (?, ?, ?, ?)")
+            .bind(blob(self.id.uuid()))
+            .bind(self.name.clone())
+            .bind(self.now.micros())
+            .bind(self.now.micros().saturating_add(SESSION_MICROS))
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("opening a session"))?;
+        let held = sqlx::query(HELD)
+            .fetch_all(&mut *txn.conn)
+            .await
+            .map_err(explain("finding what was held"))?;
+        let id = |row| Columns { table: "tasks", row }.id("job_id").map(JobId::from_uuid);
+        let held: BTreeSet<_> = held.iter().map(id).collect::<Result<_>>()?;
+        let held: Vec<_> = held.into_iter().collect();
+        for jobs in held.chunks(BATCH) {
+            for loaded in load(txn.conn, jobs).await? {
+                transition(txn, loaded, None, self.now, |m| {
+                    m.recover();
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+        Ok(self.id)
+    }
+}
+
+/// Whether a session is the current one.
+pub(super) async fn is_current(txn: &mut Txn<'_>, session: SessionId) -> Result<bool> {
+    let found: Option<i64> = sqlx::query_scalar("select 1 from sessions where id = ?")
+        .bind(blob(session.uuid()))
+        .fetch_optional(&mut *txn.conn)
+        .await
+        .map_err(explain("reading the session"))?;
+    Ok(found.is_some())
+}
+
+pub(super) struct RenewSession {
+    pub(super) session: SessionId,
+    pub(super) now: Timestamp,
+}
+
+impl Verb for RenewSession {
+    type Answer = Fenced<()>;
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<Fenced<()>> {
+        let done = sqlx::query("update sessions set expires_at = ? where id = ?")
+            .bind(self.now.micros().saturating_add(SESSION_MICROS))
+            .bind(blob(self.session.uuid()))
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("renewing the session"))?;
+        Ok(if done.rows_affected() == 1 {
+            Fenced::Done(())
+        } else {
+            Fenced::Lost
+        })
+    }
+}
+
+/// Touches tasks only, like a claim: a job does not change by becoming ready.
+pub(super) struct WakeDelayed {
+    pub(super) now: Timestamp,
+}
+
+impl Verb for WakeDelayed {
+    type Answer = (u64, Option<Timestamp>);
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<Self::Answer> {
+        let woken = sqlx::query(
+            "update tasks set state = ?, not_before = null where id in \
+             (select id from tasks where state = 1 and not_before <= ? order by not_before limit 500)",
+        )
+        .bind(TaskState::Ready.number())
+        .bind(self.now.micros())
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("waking delayed tasks"))?;
+        let next: Option<i64> = sqlx::query_scalar("select min(not_before) from tasks where state = 1")
+            .fetch_one(&mut *txn.conn)
+            .await
+            .map_err(explain("waking delayed tasks"))?;
+        Ok((woken.rows_affected(), next.map(Timestamp::from_micros)))
+    }
+}
+
+pub(super) struct RaiseProgress {
+    pub(super) marks: Vec<(JobId, Progress)>,
+}
+
+impl Verb for RaiseProgress {
+    type Answer = ();
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<()> {
+        for marks in self.marks.chunks(256) {
+            let values = vec!["(?,?)"; marks.len()].join(",");
+            let sql = format!(
+                "with v(id, p) as (values {values}) update jobs set progress_hw = max(progress_hw, v.p) \
+                 from v where jobs.id = v.id and jobs.status = 1"
+            );
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for (job, progress) in marks {
+                query = query.bind(blob(job.uuid())).bind(i64::from(progress.permille()));
+            }
+            query
+                .execute(&mut *txn.conn)
+                .await
+                .map_err(explain("writing progress"))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct CreateUpload(pub(super) UploadRecord);
+
+impl Verb for CreateUpload {
+    type Answer = ();
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<()> {
+        let Self(upload) = self;
+        let size =
+            i64::try_from(upload.size).map_err(|_| inconsistent("uploads", "the size is beyond 8 EiB"))?;
+        sqlx::query(
+            "insert into uploads(id, tenant, key, size, etag, state, expires_at) values (?, ?, ?, ?, ?, ?, ?) \
+             on conflict(id) do nothing",
+        )
+        .bind(blob(upload.id.uuid()))
+        .bind(upload.tenant.as_str().to_owned())
+        .bind(upload.name.clone())
+        .bind(size)
+        .bind(upload.sha256.clone())
+        .bind(i64::from(upload.sha256.is_some()))
+        .bind(upload.expires_at.micros())
+        .execute(&mut *txn.conn)
+        .await
+        .map_err(explain("recording an upload"))?;
+        Ok(())
+    }
+}
+
+pub(super) struct UploadDone {
+    pub(super) id: UploadId,
+    pub(super) sha256: String,
+}
+
+impl Verb for UploadDone {
+    type Answer = ();
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<()> {
+        let done =
+            sqlx::query("update uploads set state = 1, etag = ? where id = ? and (state = 0 or etag = ?)")
+                .bind(self.sha256.clone())
+                .bind(blob(self.id.uuid()))
+                .bind(self.sha256.clone())
+                .execute(&mut *txn.conn)
+                .await
+                .map_err(explain("recording an upload"))?;
+        let open = done.rows_affected() == 1;
+        if open {
+            Ok(())
+        } else {
+            Err(inconsistent("uploads", "no such upload is open"))
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The one writer: takes all that waits, commits it as one group, answers each (STACK §4, PROTOCOL §1.15).
+//!
+//! No timer and no added latency: while one group is being committed the next one gathers in the lanes. Verbs of
+//! running jobs go before claims, claims before submissions, so that a flood of new jobs delays no encode.
+//! A group in which one command fails is rolled back and replayed one command at a time; every verb is idempotent, so
+//! the same replay serves a commit whose outcome is unknown.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::super::seal::SealKeys;
+use super::super::{Error, Result, Submitted};
+use super::error::explain;
+use super::submit::{self, Prepared, Replay};
+use crate::domain::machine::Policy;
+use crate::domain::{IdSource, JobId};
+
+/// Commands in one commit, at most: bounds the latency of what comes next.
+const GROUP: usize = 256;
+/// Commands that wait in each lane. Running jobs' verbs and claims wait for room; a submission that finds its lane full
+/// is refused, because its client can come back.
+const LANE: usize = 1024;
+
+/// What every command may use.
+pub(super) struct Shared {
+    pub(super) policy: Policy,
+    pub(super) max_pending: Option<u64>,
+    pub(super) keys: SealKeys,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) changes: broadcast::Sender<JobId>,
+    /// Tasks that wait for a worker or a time, as committed.
+    pub(super) waiting: AtomicI64,
+    /// The tenant that was served last.
+    pub(super) last_tenant: std::sync::Mutex<Option<String>>,
+}
+
+/// One transaction in progress.
+pub(super) struct Txn<'c> {
+    pub(super) conn: &'c mut SqliteConnection,
+    pub(super) shared: &'c Shared,
+    /// Jobs whose readers should look again, once committed.
+    pub(super) changed: Vec<JobId>,
+    /// Change of the number of waiting tasks.
+    pub(super) waiting: i64,
+}
+
+/// One business verb.
+pub(super) trait Verb: Send + Sync + 'static {
+    /// Its answer.
+    type Answer: Send + 'static;
+    /// Carries it out. Called again from the start when its group was rolled back.
+    fn run(&self, txn: &mut Txn<'_>) -> impl Future<Output = Result<Self::Answer>> + Send;
+}
+
+/// Which lane a verb takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Verbs about jobs that run.
+    Running,
+    /// Claims and housekeeping.
+    Claim,
+}
+
+/// The sending side of the writer; the writer ends when all clones are gone.
+#[derive(Clone)]
+pub(super) struct Lanes {
+    running: mpsc::Sender<Box<dyn Command>>,
+    claim: mpsc::Sender<Box<dyn Command>>,
+    submit: mpsc::Sender<Submission>,
+}
+
+/// The writer's side.
+pub(super) struct Inbox {
+    running: mpsc::Receiver<Box<dyn Command>>,
+    claim: mpsc::Receiver<Box<dyn Command>>,
+    submit: mpsc::Receiver<Submission>,
+}
+
+struct Submission {
+    job: Box<Prepared>,
+    reply: oneshot::Sender<Result<Submitted>>,
+}
+
+#[async_trait]
+trait Command: Send {
+    async fn run(&mut self, txn: &mut Txn<'_>) -> Result<()>;
+    fn reply(self: Box<Self>, outcome: Result<()>);
+}
+
+struct Pending<V: Verb> {
+    verb: V,
+    answer: Option<V::Answer>,
+    reply: oneshot::Sender<Result<V::Answer>>,
+}
+
+#[async_trait]
+impl<V: Verb> Command for Pending<V> {
+    async fn run(&mut self, txn: &mut Txn<'_>) -> Result<()> {
+        self.answer = Some(self.verb.run(txn).await?);
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, outcome: Result<()>) {
+        let Self { answer, reply, .. } = *self;
+        // A caller that went away needs no answer: what it asked for is committed and idempotent.
+        let _ = reply.send(outcome.and_then(|()| answer.ok_or_else(stopped)));
+    }
+}
+
+fn stopped() -> Error {
+    Error::Unavailable {
+        doing: "writing",
+        source: "the store is closed".into(),
+    }
+}
+
+/// The lanes of a new writer.
+pub(super) fn lanes() -> (Lanes, Inbox) {
+    let (running, running_inbox) = mpsc::channel(LANE);
+    let (claim, claim_inbox) = mpsc::channel(LANE);
+    let (submit, submit_inbox) = mpsc::channel(LANE);
+    (
+        Lanes {
+            running,
+            claim,
+            submit,
+        },
+        Inbox {
+            running: running_inbox,
+            claim: claim_inbox,
+            submit: submit_inbox,
+        },
+    )
+}
+
+impl Lanes {
+    /// Says a verb and waits for its commit.
+    pub(super) async fn say<V: Verb>(&self, lane: Lane, verb: V) -> Result<V::Answer> {
+        let (reply, answer) = oneshot::channel();
+        let lane = match lane {
+            Lane::Running => &self.running,
+            Lane::Claim => &self.claim,
+        };
+        lane.send(Box::new(Pending {
+            verb,
+            answer: None,
+            reply,
+        }))
+        .await
+        .map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Submits a job and waits for its commit; refused at once when too many wait.
+    pub(super) async fn submit(&self, job: Prepared) -> Result<Submitted> {
+        let (reply, answer) = oneshot::channel();
+        self.submit
+            .try_send(Submission {
+                job: Box::new(job),
+                reply,
+            })
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => Error::Unavailable {
+                    doing: "accepting a job",
+                    source: "too many submissions wait already".into(),
+                },
+                mpsc::error::TrySendError::Closed(_) => stopped(),
+            })?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+/// Serves the lanes until every [`Lanes`] is gone.
+pub(super) async fn serve(
+    mut conn: SqliteConnection,
+    mut inbox: Inbox,
+    shared: Arc<Shared>,
+) -> SqliteConnection {
+    let mut group = Group::default();
+    loop {
+        tokio::select! {
+            biased;
+            Some(command) = inbox.running.recv() => group.commands.push(command),
+            Some(command) = inbox.claim.recv() => group.commands.push(command),
+            Some(submission) = inbox.submit.recv() => group.submissions.push(submission),
+            else => return conn,
+        }
+        group.gather(&mut inbox);
+        group.commit(&mut conn, &shared).await;
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    commands: Vec<Box<dyn Command>>,
+    submissions: Vec<Submission>,
+}
+
+impl Group {
+    fn gather(&mut self, inbox: &mut Inbox) {
+        for lane in [&mut inbox.running, &mut inbox.claim] {
+            while self.len() < GROUP {
+                let Ok(command) = lane.try_recv() else { break };
+                self.commands.push(command);
+            }
+        }
+        while self.len() < GROUP {
+            let Ok(submission) = inbox.submit.try_recv() else {
+                break;
+            };
+            self.submissions.push(submission);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.commands.len() + self.submissions.len()
+    }
+
+    async fn commit(&mut self, conn: &mut SqliteConnection, shared: &Shared) {
+        let mut commands = std::mem::take(&mut self.commands);
+        let submissions = std::mem::take(&mut self.submissions);
+        let (jobs, replies): (Vec<_>, Vec<_>) = submissions.into_iter().map(|s| (s.job, s.reply)).unzip();
+        let alone = commands.len() + jobs.len() == 1;
+        match transact(conn, shared, &mut commands, &jobs, Replay::No).await {
+            Ok(answers) => {
+                for command in commands {
+                    command.reply(Ok(()));
+                }
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    let _ = reply.send(Ok(answer));
+                }
+            }
+            Err(error) if alone && jobs.is_empty() => {
+                if let Some(command) = commands.pop() {
+                    command.reply(Err(error));
+                }
+            }
+            Err(_) => {
+                for command in commands {
+                    let mut one = [command];
+                    let outcome = transact(conn, shared, &mut one, &[], Replay::No)
+                        .await
+                        .map(|_| ());
+                    let [command] = one;
+                    command.reply(outcome);
+                }
+                for (job, reply) in jobs.into_iter().zip(replies) {
+                    let outcome =
+                        transact(conn, shared, &mut [], std::slice::from_ref(&job), Replay::Yes).await;
+                    let _ = reply.send(outcome.and_then(|mut answers| answers.pop().ok_or_else(stopped)));
+                }
+            }
+        }
+    }
+}
+
+async fn transact(
+    conn: &mut SqliteConnection,
+    shared: &Shared,
+    commands: &mut [Box<dyn Command>],
+    jobs: &[Box<Prepared>],
+    replay: Replay,
+) -> Result<Vec<Submitted>> {
+    sqlx::query("begin immediate")
+        .execute(&mut *conn)
+        .await
+        .map_err(explain("beginning a commit"))?;
+    let mut txn = Txn {
+        conn: &mut *conn,
+        shared,
+        changed: Vec::new(),
+        waiting: 0,
+    };
+    let outcome = run(&mut txn, commands, jobs, replay).await;
+    let Txn { changed, waiting, .. } = txn;
+    let outcome = match outcome {
+        Ok(answers) => sqlx::query("commit")
+            .execute(&mut *conn)
+            .await
+            .map(|_| answers)
+            .map_err(explain("committing")),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(answers) => {
+            shared.waiting.fetch_add(waiting, Ordering::Relaxed);
+            for job in changed {
+                // Nobody may be listening.
+                let _ = shared.changes.send(job);
+            }
+            Ok(answers)
+        }
+        Err(error) => {
+            // SQLite may have rolled back by itself (a full disk); then there is nothing to roll back.
+            let _ = sqlx::query("rollback").execute(&mut *conn).await;
+            Err(error)
+        }
+    }
+}
+
+async fn run(
+    txn: &mut Txn<'_>,
+    commands: &mut [Box<dyn Command>],
+    jobs: &[Box<Prepared>],
+    replay: Replay,
+) -> Result<Vec<Submitted>> {
+    for command in commands {
+        command.run(txn).await?;
+    }
+    submit::accept(txn, jobs, replay).await
+}
