@@ -4,6 +4,7 @@ mod failures;
 mod memory;
 mod normal;
 mod random;
+mod sqlite;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -75,10 +76,6 @@ impl Bench {
             |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
         let workers: Vec<_> = (0..).zip(slots).map(worker).collect();
         prepare(&workers);
-        let handle = |worker: &Arc<FakeWorker>| WorkerHandle {
-            client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
-            address: "in-process".into(),
-        };
         let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
         let (clock, ids) = (
             Arc::new(TokioClock(Instant::now())),
@@ -89,7 +86,7 @@ impl Bench {
             store: Arc::clone(&store) as DynStore,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids) as Arc<dyn IdSource>,
-            workers: workers.iter().map(handle).collect(),
+            workers: workers.iter().map(in_process).collect(),
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
@@ -198,6 +195,13 @@ impl Bench {
             .filter(|event| event.run == run)
             .count();
         assert_eq!(ends, 1, "one terminal state per run");
+    }
+}
+
+fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
+    WorkerHandle {
+        client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
+        address: "in-process".into(),
     }
 }
 
