@@ -13,4 +13,3 @@ pub mod rpc;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
-pub mod worker;

@@ -1,1 +1,234 @@
+//! The control against scripted workers and the real state machine, on paused time.
 
+mod failures;
+mod memory;
+mod normal;
+mod random;
+mod sqlite;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use self::memory::Memory;
+use self::worker::{Destination, FakeWorker, Handle};
+use super::{Control, ControlSettings, Deps, Sweeper, WorkerHandle};
+use crate::domain::preset::{Container, EncodeSpec};
+use crate::domain::testing::SeededIds;
+use crate::domain::{
+    Clock, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputSpec, OutputStatus,
+    Overwrite, Source, TaskId, Tenant, Timestamp,
+};
+use crate::lifecycle::Lifecycle;
+use crate::rpc::WorkerClient;
+use crate::store::{DynStore, NewJob};
+
+/// Short, because each paused hour is worth a second of polls.
+const RETENTION: Duration = Duration::from_mins(20);
+
+/// Wall time that follows tokio's, so that pausing one pauses both.
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_700_000_000_000_000).plus(self.0.elapsed())
+    }
+}
+
+#[derive(Default)]
+struct Broom(AtomicBool);
+
+#[async_trait]
+impl Sweeper for Broom {
+    async fn sweep(&self, _: &str) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A control with everything around it.
+struct Bench {
+    control: Control,
+    store: Arc<Memory>,
+    workers: Vec<Arc<FakeWorker>>,
+    destination: Arc<Destination>,
+    lifecycle: Lifecycle,
+    broom: Arc<Broom>,
+    clock: Arc<TokioClock>,
+    ids: Arc<SeededIds>,
+}
+
+impl Bench {
+    /// A control with workers of so many slots.
+    async fn start(slots: &[u32]) -> Self {
+        let bench = Self::start_with(slots, 1, |_| {}).await;
+        bench.settled().await;
+        bench
+    }
+
+    async fn start_with(slots: &[u32], seed: u64, prepare: impl FnOnce(&[Arc<FakeWorker>])) -> Self {
+        let destination = Arc::new(Destination::default());
+        let worker =
+            |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
+        let workers: Vec<_> = (0..).zip(slots).map(worker).collect();
+        prepare(&workers);
+        let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
+        let (clock, ids) = (
+            Arc::new(TokioClock(Instant::now())),
+            Arc::new(SeededIds::new(seed + 7)),
+        );
+        let lifecycle = Lifecycle::new();
+        let deps = Deps {
+            store: Arc::clone(&store) as DynStore,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ids: Arc::clone(&ids) as Arc<dyn IdSource>,
+            workers: workers.iter().map(in_process).collect(),
+            sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
+            lifecycle: lifecycle.clone(),
+        };
+        let settings = ControlSettings {
+            retention: Some(RETENTION),
+            ..ControlSettings::default()
+        };
+        let control = Control::start(settings, deps).await.unwrap();
+        Self {
+            control,
+            store,
+            workers,
+            destination,
+            lifecycle,
+            broom,
+            clock,
+            ids,
+        }
+    }
+
+    /// Everything that can happen without time passing has happened.
+    async fn settled(&self) {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn submit(&self, outputs: u16) -> JobId {
+        let id = JobId::from_uuid(self.ids.sortable(self.clock.now()));
+        let job = NewJob {
+            id,
+            task: TaskId::from_uuid(self.ids.sortable(self.clock.now())),
+            tenant: Tenant::local(),
+            spec: spec(outputs),
+            secrets: JobSecrets::default(),
+            idempotency: None,
+            now: self.clock.now(),
+        };
+        self.control.submit(job).await.unwrap();
+        id
+    }
+
+    /// Waits for a condition as a reader would: woken by the job's changes and by reports.
+    async fn until(&self, job: JobId, what: impl Fn(&Self) -> bool) {
+        let mut live = self.control.watch(job).await;
+        let reached = async {
+            while !what(self) {
+                // Conditions about workers change without the job: looked at again on a coarse beat.
+                let _ = tokio::time::timeout(Duration::from_millis(500), live.changed()).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_hours(48), reached)
+            .await
+            .expect("it never happened");
+    }
+
+    async fn ended(&self, job: JobId) -> JobStatus {
+        self.until(job, |bench| bench.store.status(job).is_terminal())
+            .await;
+        self.settled().await;
+        self.check(job);
+        self.store.status(job)
+    }
+
+    /// What must hold of every ended job (PROTOCOL §2, I1 to I4 as far as one look can show).
+    fn check(&self, job: JobId) {
+        let stored = self.store.job(job);
+        let recorded: Vec<_> = stored
+            .aggregate
+            .outputs
+            .iter()
+            .filter_map(|o| Some((o.index, o.publication?)))
+            .collect();
+        assert_eq!(
+            self.destination.visible(job),
+            recorded,
+            "visible is what is recorded"
+        );
+        if stored.aggregate.job.status == JobStatus::Completed {
+            assert!(
+                stored
+                    .aggregate
+                    .outputs
+                    .iter()
+                    .all(|o| o.status == OutputStatus::Completed)
+            );
+        }
+        assert!(
+            stored
+                .aggregate
+                .tasks
+                .iter()
+                .all(|task| task.state.is_over() && task.hold.is_none())
+        );
+        assert!(stored.attempts.is_sorted_by_key(|attempt| attempt.epoch));
+        assert!(stored.attempts.iter().all(|attempt| attempt.outcome.is_some()));
+        let terminal = |event: &&crate::domain::Event| {
+            event.kind == crate::domain::EventKind::Status && event.status.is_terminal()
+        };
+        let run = stored.aggregate.job.run;
+        let ends = self
+            .store
+            .events_of(job)
+            .iter()
+            .filter(terminal)
+            .filter(|event| event.run == run)
+            .count();
+        assert_eq!(ends, 1, "one terminal state per run");
+    }
+}
+
+fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
+    WorkerHandle {
+        client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
+        address: "in-process".into(),
+    }
+}
+
+fn spec(outputs: u16) -> JobSpec {
+    let output = |n| OutputSpec {
+        preset: None,
+        encode: EncodeSpec {
+            container: Container::Mp4,
+            video: None,
+            audio: None,
+        },
+        destination: crate::domain::Destination::Storage {
+            path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
+            overwrite: Overwrite::Replace,
+            metadata: BTreeMap::new(),
+        },
+        warnings: Vec::new(),
+    };
+    JobSpec {
+        source: Source::File {
+            path: "in.mp4".into(),
+        },
+        outputs: (0..outputs).map(output).collect(),
+        priority: 0,
+        labels: BTreeMap::new(),
+        metadata: serde_json::Map::new(),
+        notification_url: None,
+        options: JobOptions::default(),
+    }
+}
