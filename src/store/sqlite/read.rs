@@ -163,9 +163,9 @@ pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
            union all \
            select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
            from t where t.tenant is not null) \
-         select (select count(*) from tasks where state = 2) as ready, \
-           (select count(*) from tasks where state = 1) as delayed, \
-           (select count(*) from tasks where state in (3, 4)) as running, \
+         select (select count(*) from tasks indexed by tasks_ready where state = 2) as ready, \
+           (select count(*) from tasks indexed by tasks_delayed where state = 1) as delayed, \
+           (select count(*) from tasks indexed by tasks_session where state in (3, 4)) as running, \
            (select min((select j.created_at from jobs j where j.id = (select job_id from tasks \
               where state = 2 and class = ?1 and tasks.tenant = t.tenant order by rank, id limit 1))) from t) as oldest",
     )

@@ -49,7 +49,8 @@ impl Verb for Expire {
         remove(txn.conn, &gone).await?;
         self.expire_uploads(txn).await?;
         sqlx::query(
-            "update jobs set idem_key = null, idem_fp = null, idem_until = null where idem_until <= ?",
+            "update jobs set idem_key = null, idem_fp = null, idem_until = null \
+             where idem_until <= ? and idem_key is not null",
         )
         .bind(self.now.micros())
         .execute(&mut *txn.conn)

@@ -282,6 +282,7 @@ async fn claims_and_ticks_search_their_indexes() {
             "tasks_delayed",
         ),
         (verbs::HELD, "tasks_session"),
+        (&submit::key_lookup(3), "jobs_idem (tenant=? AND idem_key=?)"),
         (
             "select id from jobs j where j.tenant = 'a' and j.deleted_at is null and j.id < x'00' order by j.id desc",
             "jobs_list",
