@@ -13,3 +13,4 @@ pub mod rpc;
 pub mod storage;
 pub mod store;
 pub mod telemetry;
+pub mod worker;
