@@ -95,17 +95,23 @@ async fn silent_and_half_open_connections_are_closed() {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_is_cut_off() {
-    let server = start(short()).await;
-    let mut tcp = TcpStream::connect(server.address).await.unwrap();
-    tcp.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+    let server = start(ServerLimits {
+        connections: 1,
+        ..short()
+    })
+    .await;
+    let mut deaf = TcpStream::connect(server.address).await.unwrap();
+    deaf.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
         .unwrap();
-    server.closing.cancel();
-    // The stream has no end: only the write limit (or the drain) ends it.
-    timeout(PATIENCE, server.tasks.wait())
-        .await
-        .expect("the connection was ended");
-    drop(tcp);
+    // It holds the only place, and its stream has no end: only the write limit gives the place to the next.
+    let next = until_closed(
+        server.address,
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(next.ends_with(b"hello"));
+    drop(deaf);
 }
 
 #[tokio::test]
