@@ -124,6 +124,7 @@ impl HubActor {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Change {
     Of(JobId),
     /// The hints came faster than we read them: any job may have changed.
@@ -162,6 +163,26 @@ mod tests {
         changes.send(job(1)).unwrap();
         mine.changed().await.unwrap();
         assert_eq!((mine.borrow().revision, other.borrow().revision), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_thousand_readers_share_one_channel() {
+        let (_changes, receiver) = broadcast::channel(2);
+        let (hub, actor) = Hub::new(receiver);
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(actor.run(CancellationToken::new()));
+        let driver = hub.channel(job(1)).await;
+        let mut readers = Vec::new();
+        for _ in 0..1000 {
+            readers.push(hub.channel(job(1)).await.subscribe());
+        }
+        for revision in 1..=50 {
+            driver.send_modify(|live| live.revision = revision);
+        }
+        assert!(
+            readers.iter().all(|reader| reader.borrow().revision == 50),
+            "late readers see the latest only"
+        );
     }
 
     #[tokio::test]

@@ -33,26 +33,23 @@ pub(super) struct Reservations {
 impl Reservations {
     /// Puts a granted or an unused slot on its worker's shelf. A slot of an older incarnation is dropped with its kind.
     pub(super) fn put(&mut self, slot: Slot) {
-        let shelf = match self
+        let place = self
             .shelves
-            .iter_mut()
-            .position(|(member, _)| Arc::ptr_eq(member, &slot.member))
-        {
-            Some(at) => &mut self.shelves[at].1,
-            None => {
-                self.shelves.push((Arc::clone(&slot.member), VecDeque::new()));
-                let end = self.shelves.len() - 1;
-                &mut self.shelves[end].1
-            }
-        };
-        shelf.retain(|known| known.boot == slot.boot);
-        shelf.push_back(slot);
+            .iter()
+            .position(|(member, _)| Arc::ptr_eq(member, &slot.member));
+        let place = place.unwrap_or_else(|| {
+            self.shelves.push((Arc::clone(&slot.member), VecDeque::new()));
+            self.shelves.len() - 1
+        });
+        let slots = &mut self.shelves[place].1;
+        slots.retain(|known| known.boot == slot.boot);
+        slots.push_back(slot);
     }
 
     /// How many are on a worker's shelf.
     pub(super) fn of(&self, member: &Arc<Member>, now: Instant) -> u32 {
-        let shelf = self.shelves.iter().find(|(known, _)| Arc::ptr_eq(known, member));
-        let fresh = shelf.map_or(0, |(_, slots)| {
+        let mine = self.shelves.iter().find(|(known, _)| Arc::ptr_eq(known, member));
+        let fresh = mine.map_or(0, |(_, slots)| {
             slots.iter().filter(|slot| slot.until > now).count()
         });
         u32::try_from(fresh).unwrap_or(u32::MAX)
@@ -60,8 +57,8 @@ impl Reservations {
 
     /// Takes up to `most` usable slots, one from each worker in turn, beginning after the one used last.
     pub(super) fn take(&mut self, most: usize, now: Instant) -> Vec<Slot> {
-        for (_, shelf) in &mut self.shelves {
-            shelf.retain(|slot| slot.until > now);
+        for (_, slots) in &mut self.shelves {
+            slots.retain(|slot| slot.until > now);
         }
         let after = |last: &Arc<Member>| {
             self.shelves

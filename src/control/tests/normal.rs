@@ -298,7 +298,7 @@ async fn progress_reaches_readers_and_never_goes_back() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_control_says_nothing_to_the_store() {
     let bench = Bench::start(&[2]).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(bench.store.said("claim"), 1, "the first look only");
     assert!(
         bench.store.said("wake_delayed") <= 14,
@@ -322,7 +322,7 @@ async fn a_drain_finishes_what_runs_and_claims_nothing() {
         .shut_down(crate::lifecycle::ShutdownReason::Requested);
     bench.settled().await;
     assert!(
-        tokio::time::timeout(Duration::from_secs(60), bench.control.drained())
+        tokio::time::timeout(Duration::from_mins(1), bench.control.drained())
             .await
             .is_err()
     );
