@@ -227,7 +227,9 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
 }
 
 pub(super) async fn old_jobs_expire(desk: Desk) {
-    let old = desk.submit(desk.keyed("k", "body")).await;
+    let mut labelled = desk.keyed("k", "body");
+    labelled.spec.labels.insert("show".into(), "news".into());
+    let old = desk.submit(labelled).await;
     desk.finish().await;
     let waiting = desk.submit_outputs(1).await;
     desk.clock.advance(Duration::from_hours(2));

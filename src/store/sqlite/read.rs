@@ -99,7 +99,7 @@ fn page_query(filter: &JobFilter, limit: u32) -> QueryBuilder<Sqlite> {
             }
         }
         (Some((key, value)), None) => {
-            query.push("jobs j where exists (select 1 from job_labels l where l.job_id = j.id and l.k = ");
+            query.push("jobs j where exists (select 1 from job_labels l where l.tenant = j.tenant and l.job_id = j.id and l.k = ");
             query
                 .push_bind(key.clone())
                 .push(" and l.v = ")

@@ -1,5 +1,7 @@
 //! Housekeeping: what leaves the record, when, and what it leaves for the sweeper.
 
+use std::collections::BTreeMap;
+
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::super::row::to_json;
@@ -27,8 +29,8 @@ impl Verb for Expire {
     async fn run(&self, txn: &mut Txn<'_>) -> Result<Self::Answer> {
         let hidden = self.hide_promised(txn.conn).await?;
         let rows = sqlx::query(
-            "select id, spec, deleted_at from jobs where finished_at < ?1 and coalesce(idem_until, 0) <= ?2 \
-             union select id, spec, deleted_at from jobs where deleted_at is not null and coalesce(idem_until, 0) <= ?2 \
+            "select id, tenant, spec, deleted_at from jobs where finished_at < ?1 and coalesce(idem_until, 0) <= ?2 \
+             union select id, tenant, spec, deleted_at from jobs where deleted_at is not null and coalesce(idem_until, 0) <= ?2 \
              limit ?3",
         )
         .bind(self.before.micros())
@@ -41,10 +43,12 @@ impl Verb for Expire {
         let mut removed = hidden;
         for row in &rows {
             let columns = Columns { table: "jobs", row };
-            let JobSpec { source, .. } = columns.json("spec")?;
+            let JobSpec { source, labels, .. } = columns.json("spec")?;
             self.leave_source(txn, &source).await?;
+            let (id, tenant) = (columns.id("id")?, columns.text("tenant")?);
+            remove_labels(txn.conn, id, &tenant, &labels).await?;
             removed += u64::from(columns.maybe_int("deleted_at")?.is_none());
-            gone.push(columns.id("id")?);
+            gone.push(id);
         }
         remove(txn.conn, &gone).await?;
         self.expire_uploads(txn).await?;
@@ -135,6 +139,26 @@ impl Expire {
     }
 }
 
+/// By their whole key: an index by job would cost every submission a second tree.
+async fn remove_labels(
+    conn: &mut SqliteConnection,
+    job: uuid::Uuid,
+    tenant: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<()> {
+    for (key, value) in labels {
+        sqlx::query("delete from job_labels where tenant = ? and k = ? and v = ? and job_id = ?")
+            .bind(tenant.to_owned())
+            .bind(key.clone())
+            .bind(value.clone())
+            .bind(blob(job))
+            .execute(&mut *conn)
+            .await
+            .map_err(explain("removing labels"))?;
+    }
+    Ok(())
+}
+
 async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
@@ -147,7 +171,6 @@ async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> 
         "publications",
         "task_progress",
         "job_events",
-        "job_labels",
         "job_secrets",
     ];
     let statements = children

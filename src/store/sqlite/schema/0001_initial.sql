@@ -21,11 +21,9 @@ create index jobs_finished on jobs(finished_at) where finished_at is not null;
 create index jobs_deleted on jobs(deleted_at) where deleted_at is not null;
 create table job_labels(tenant text not null, k text not null, v text not null, job_id blob not null,
   primary key(tenant, k, v, job_id)) without rowid;
-create index job_labels_job on job_labels(job_id);
 -- An empty `sealed` is a wiped one: the row stays, so that `retry` can say why it refuses.
-create table job_secrets(job_id blob primary key, key_id text not null, sealed blob not null, wipe_at bigint);
+create table job_secrets(job_id blob primary key, key_id text not null, sealed blob not null, wipe_at bigint) without rowid;
 create index secrets_wipe on job_secrets(wipe_at) where wipe_at is not null;
-create index secrets_key on job_secrets(key_id) where sealed <> x'';
 create table outputs(job_id blob not null, idx smallint not null, status smallint not null default 0,
   result text, failure text, publication blob, primary key(job_id, idx),
   check((status = 4) = (publication is not null))) without rowid;
