@@ -147,10 +147,5 @@ pub fn router(services: Services) -> Router {
     let gate = auth::Gate::new(&services.auth, services.limits.streams_per_key);
     let streams = Arc::new(Semaphore::new(services.limits.streams));
     let large_bodies = Arc::new(Semaphore::new(services.limits.large_bodies));
-    routes::build(Api(Arc::new(Inner {
-        services,
-        gate,
-        streams,
-        large_bodies,
-    })))
+    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies })))
 }

@@ -68,26 +68,17 @@ pub(crate) struct Failed {
 
 impl Failed {
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit,
-            error: error.into(),
-        }
+        Self { exit, error: error.into() }
     }
 
     pub(crate) fn msg(exit: Exit, message: impl std::fmt::Display) -> Self {
-        Self {
-            exit,
-            error: anyhow::anyhow!("{message}"),
-        }
+        Self { exit, error: anyhow::anyhow!("{message}") }
     }
 }
 
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
-        Self {
-            exit: Exit::Failed,
-            error,
-        }
+        Self { exit: Exit::Failed, error }
     }
 }
 
@@ -97,10 +88,7 @@ pub(crate) type Outcome = Result<Exit, Failed>;
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // The launcher becomes ffmpeg within a millisecond: no parser, no runtime, no threads before its exec.
-    if arguments
-        .get(1)
-        .is_some_and(|first| first == crate::media::process::LAUNCH_COMMAND)
-    {
+    if arguments.get(1).is_some_and(|first| first == crate::media::process::LAUNCH_COMMAND) {
         return crate::media::process::launch_main(arguments.into_iter().skip(2));
     }
     let cli = match Cli::try_parse_from(arguments) {
@@ -108,25 +96,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // clap prints help to stdout and mistakes to stderr; a closed pipe is nobody's mistake.
             let _ = error.print();
-            return if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Ok.into()
-            };
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("flux")
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("flux").build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return fail(
-                &anyhow::Error::new(error).context("cannot start the runtime"),
-                Exit::Failed,
-            );
+            return fail(&anyhow::Error::new(error).context("cannot start the runtime"), Exit::Failed);
         }
     };
     let ending = runtime.block_on(dispatch(cli));

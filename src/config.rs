@@ -327,6 +327,17 @@ impl Surroundings {
     }
 }
 
+/// This program's own file, for the launcher that becomes ffmpeg.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Where the system keeps files of a moment (`TMPDIR`).
+#[must_use]
+pub fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
 /// What the command line says; it has the last word.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {

@@ -143,24 +143,10 @@ pub struct RunningTask {
 impl Control {
     /// Opens a session and starts every actor.
     pub async fn start(settings: ControlSettings, deps: Deps) -> Result<Self, Error> {
-        let ControlSettings {
-            name,
-            retention,
-            pace,
-        } = settings;
-        let Deps {
-            store,
-            clock,
-            ids,
-            workers,
-            sweeper,
-            lifecycle,
-        } = deps;
+        let ControlSettings { name, retention, pace } = settings;
+        let Deps { store, clock, ids, workers, sweeper, lifecycle } = deps;
         let (hub, follower) = hub::Hub::new(store.changes());
-        let session = store
-            .open_session(&name, clock.now())
-            .await
-            .map_err(Error::OpenSession)?;
+        let session = store.open_session(&name, clock.now()).await.map_err(Error::OpenSession)?;
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
             clock,
@@ -186,10 +172,7 @@ impl Control {
         shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
         let secrets = reconcile::Secrets(Arc::clone(&store));
         shared.spawn("secrets", reconcile::clean(Arc::clone(&shared), secrets));
-        let garbage = reconcile::Garbage {
-            store: Arc::clone(&store),
-            sweeper,
-        };
+        let garbage = reconcile::Garbage { store: Arc::clone(&store), sweeper };
         shared.spawn("garbage", reconcile::clean(Arc::clone(&shared), garbage));
         if let Some(keep) = retention {
             let retention = reconcile::Retention { store, keep };

@@ -128,12 +128,7 @@ impl Lifecycle {
     #[must_use]
     pub fn new() -> Self {
         let hard = CancellationToken::new();
-        Self {
-            soft: hard.child_token(),
-            hard,
-            tracker: TaskTracker::new(),
-            reason: Arc::default(),
-        }
+        Self { soft: hard.child_token(), hard, tracker: TaskTracker::new(), reason: Arc::default() }
     }
 
     /// Cancelled when nothing new may be taken.
@@ -157,10 +152,7 @@ impl Lifecycle {
     /// Why it stops, once it does. The hard stage without a reason counts as requested.
     #[must_use]
     pub fn reason(&self) -> Option<ShutdownReason> {
-        self.reason
-            .get()
-            .cloned()
-            .or_else(|| self.is_stopping().then_some(ShutdownReason::Requested))
+        self.reason.get().cloned().or_else(|| self.is_stopping().then_some(ShutdownReason::Requested))
     }
 
     /// Begins the soft stage. Later reasons are logged and do not replace the first.
@@ -275,9 +267,7 @@ impl Lifecycle {
         }
         match tokio::time::timeout(HARD_TIMEOUT, self.tracker.wait()).await {
             Ok(()) => Drained::Forced,
-            Err(_) => Drained::Abandoned {
-                tasks: self.tracker.len(),
-            },
+            Err(_) => Drained::Abandoned { tasks: self.tracker.len() },
         }
     }
 }
@@ -309,9 +299,7 @@ impl<E: std::error::Error> Ending for Result<(), E> {
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let literal = panic.downcast_ref::<&'static str>().copied();
-    literal
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[cfg(test)]

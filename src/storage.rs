@@ -130,10 +130,9 @@ impl Storage {
         let uploads = Arc::new(Uploads::open(&settings.data_dir)?);
         let storage = match destinations.reading() {
             Reading::Folder(root) => SourceStorage::Local { root },
-            Reading::Objects { store, prefix } => SourceStorage::Objects {
-                store,
-                prefix: prefix.map(String::from).unwrap_or_default(),
-            },
+            Reading::Objects { store, prefix } => {
+                SourceStorage::Objects { store, prefix: prefix.map(String::from).unwrap_or_default() }
+            }
         };
         let sources = Sources::open_with(SourceSettings {
             file_roots: settings.file_roots.clone(),
@@ -144,11 +143,7 @@ impl Storage {
             upload_dir: upload_folder(&settings.data_dir),
             storage,
         })?;
-        Ok(Self {
-            destinations,
-            sources,
-            uploads,
-        })
+        Ok(Self { destinations, sources, uploads })
     }
 
     /// Opening sources.
@@ -172,21 +167,16 @@ impl Storage {
 
 /// Makes a folder and its parents, with an error that names it.
 fn make_folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Folder {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
 /// Bytes as lower-case hex.
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// SHA-256 of what is left to read of a file, lower-case hex. Blocks.
@@ -210,9 +200,7 @@ mod tests {
     fn opening_makes_what_is_ours_and_refuses_what_is_missing_of_others() {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings {
-            storage: StorageSettings::Local {
-                root: folder.path().join("data/storage"),
-            },
+            storage: StorageSettings::Local { root: folder.path().join("data/storage") },
             destination_roots: Vec::new(),
             data_dir: folder.path().join("data"),
             file_roots: Vec::new(),
@@ -225,10 +213,7 @@ mod tests {
         assert!(matches!(storage.destinations().reading(), Reading::Folder(root) if root.is_dir()));
         settings.destination_roots.push(folder.path().join("unmounted"));
         let error = Storage::open(&settings).unwrap_err();
-        assert!(
-            matches!(&error, Error::Folder { path, .. } if path.ends_with("unmounted")),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Folder { path, .. } if path.ends_with("unmounted")), "{error}");
         assert!(!folder.path().join("unmounted").exists());
     }
 }

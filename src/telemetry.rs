@@ -46,13 +46,7 @@ pub fn init_logs(log: &Log) -> Result<(), Error> {
         LogFormat::Json => true,
     };
     let filter = EnvFilter::try_new(&log.filter).map_err(Error::Filter)?;
-    let form = if json {
-        Form::Json
-    } else {
-        Form::Pretty {
-            color: io::stderr().is_terminal(),
-        }
-    };
+    let form = if json { Form::Json } else { Form::Pretty { color: io::stderr().is_terminal() } };
     tracing::dispatcher::set_global_default(subscriber(form, filter, io::stderr))
         .map_err(|error| Error::Subscriber(error.into()))?;
     panic::set_hook(Box::new(log_panic));
@@ -69,25 +63,16 @@ fn subscriber<W>(form: Form, filter: EnvFilter, writer: W) -> tracing::Dispatch
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match form {
         // Current span only: our spans repeat what their parents say.
-        Form::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .finish()
-            .into(),
+        Form::Json => {
+            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().into()
+        }
         Form::Pretty { color: true } => builder.compact().with_target(false).finish().into(),
-        Form::Pretty { color: false } => builder
-            .compact()
-            .with_target(false)
-            .with_ansi(false)
-            .finish()
-            .into(),
+        Form::Pretty { color: false } => {
+            builder.compact().with_target(false).with_ansi(false).finish().into()
+        }
     }
 }
 

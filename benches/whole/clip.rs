@@ -15,41 +15,13 @@ pub fn hd(seconds: u32) -> PathBuf {
     if !path.exists() {
         let part = path.with_extension("part.mp4");
         let status = Command::new("ffmpeg")
-            .args([
-                "-nostdin",
-                "-v",
-                "error",
-                "-y",
-                "-f",
-                "lavfi",
-                "-i",
-                "testsrc2=size=1280x720:rate=30",
-            ])
-            .args([
-                "-f",
-                "lavfi",
-                "-i",
-                "sine=frequency=440:sample_rate=48000",
-                "-t",
-                &seconds.to_string(),
-            ])
-            .args([
-                "-vf",
-                "noise=alls=8:allf=t",
-                "-c:v",
-                "libx264",
-                "-preset",
-                "veryfast",
-                "-crf",
-                "20",
-            ])
+            .args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30"])
+            .args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-t", &seconds.to_string()])
+            .args(["-vf", "noise=alls=8:allf=t", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"])
             .args(["-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart"])
             .arg(&part)
             .status();
-        assert!(
-            status.is_ok_and(|s| s.success()),
-            "ffmpeg could not make the clip"
-        );
+        assert!(status.is_ok_and(|s| s.success()), "ffmpeg could not make the clip");
         std::fs::rename(&part, &path).expect("the clip is kept");
     }
     path

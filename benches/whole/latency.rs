@@ -21,9 +21,7 @@ pub async fn run(report: &mut Report) {
         server.completed(&id).await;
         let log = server.log.lock().expect("unpoisoned").clone();
         let at = |what: &str| {
-            log.iter()
-                .find(|r| r["fields"]["message"] == what || r["message"] == what)
-                .map(time)
+            log.iter().find(|r| r["fields"]["message"] == what || r["message"] == what).map(time)
         };
         let (Some(probe), Some(probed), Some(encoder)) =
             (at("probe started"), at("probe ended"), at("encoder started"))
@@ -33,11 +31,7 @@ pub async fn run(report: &mut Report) {
         first.push(probe.duration_since(submitted).as_secs_f64() * 1e3);
         between.push(encoder.duration_since(probed).as_secs_f64() * 1e3);
     }
-    report.add(
-        "submit to first media process, median of 15",
-        format!("{:.1} ms", median(&first)),
-        "≤ 15 ms",
-    );
+    report.add("submit to first media process, median of 15", format!("{:.1} ms", median(&first)), "≤ 15 ms");
     report.add(
         "probe's end to encoder's start, median of 15",
         format!("{:.1} ms", median(&between)),
@@ -46,8 +40,5 @@ pub async fn run(report: &mut Report) {
 }
 
 fn time(record: &Value) -> jiff::Timestamp {
-    record["timestamp"]
-        .as_str()
-        .and_then(|t| t.parse().ok())
-        .expect("a timestamp on each record")
+    record["timestamp"].as_str().and_then(|t| t.parse().ok()).expect("a timestamp on each record")
 }

@@ -36,11 +36,7 @@ pub async fn run(report: &mut Report) {
             ratios.iter().copied().fold(f64::MAX, f64::min),
             ratios.iter().copied().fold(0.0, f64::max)
         );
-        report.add(
-            &format!("30 s 720p through the API / bare ffmpeg, verify {level}"),
-            spread,
-            target,
-        );
+        report.add(&format!("30 s 720p through the API / bare ffmpeg, verify {level}"), spread, target);
     }
     folder_of_clips(report, &server, work.path()).await;
 }
@@ -101,9 +97,5 @@ async fn folder_of_clips(report: &mut Report, server: &Server, work: &Path) {
         let script: f64 = (0..8).map(|_| bare(&arguments, work)).sum();
         ratios.push(through / script);
     }
-    report.add(
-        "8 clips of 4 s, flux / a script's loop",
-        format!("{:.3}", median(&ratios)),
-        "",
-    );
+    report.add("8 clips of 4 s, flux / a script's loop", format!("{:.3}", median(&ratios)), "");
 }

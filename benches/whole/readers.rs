@@ -42,16 +42,8 @@ pub async fn run(report: &mut Report) {
         ratios.push(begun.elapsed().as_secs_f64() / alone);
         readers.shutdown().await;
     }
-    report.add(
-        "memory of one of 1000 readers",
-        format!("{each:.1} kB"),
-        "≤ 25 kB",
-    );
-    report.add(
-        "encode with 1000 readers / without",
-        format!("{:.3}", median(&ratios)),
-        "1.0",
-    );
+    report.add("memory of one of 1000 readers", format!("{each:.1} kB"), "≤ 25 kB");
+    report.add("encode with 1000 readers / without", format!("{:.3}", median(&ratios)), "1.0");
 
     let before = rss(server.pid());
     let id = server.submit(&job(&clip, "720p_h264", "sampled")).await;
@@ -61,17 +53,12 @@ pub async fn run(report: &mut Report) {
     }
     server.completed(&id).await;
     let grown = rss(server.pid()).saturating_sub(before) as f64 / 200.0 / 1e3;
-    report.add(
-        "memory of a reader that never reads",
-        format!("{grown:.1} kB"),
-        "bounded",
-    );
+    report.add("memory of a reader that never reads", format!("{grown:.1} kB"), "bounded");
 }
 
 async fn open(server: &Server, id: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(server.url.trim_start_matches("http://"))
-        .await
-        .expect("a connection");
+    let mut socket =
+        TcpStream::connect(server.url.trim_start_matches("http://")).await.expect("a connection");
     let request = format!("GET /api/v1/jobs/{id}/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
     socket.write_all(request.as_bytes()).await.expect("a request");
     socket

@@ -12,11 +12,7 @@ impl Report {
     pub fn add(&mut self, what: &str, figure: String, target: &str) {
         eprintln!(
             "  {what}: {figure}{}",
-            if target.is_empty() {
-                String::new()
-            } else {
-                format!("  (target {target})")
-            }
+            if target.is_empty() { String::new() } else { format!("  (target {target})") }
         );
         self.0.push([what.to_owned(), figure, target.to_owned()]);
     }
@@ -41,8 +37,5 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().saturating_sub(1);
-    sorted
-        .get(((last as f64) * share).round() as usize)
-        .copied()
-        .unwrap_or(f64::NAN)
+    sorted.get(((last as f64) * share).round() as usize).copied().unwrap_or(f64::NAN)
 }

@@ -26,16 +26,8 @@ pub async fn run(report: &mut Report) {
     server.submit(&blocker).await;
     let server = Arc::new(server);
     let alone = load(&server, 1).await;
-    report.add(
-        "durable submit, 1 connection, median",
-        format!("{:.2} ms", median(&alone) * 1e3),
-        "≤ 3 ms",
-    );
-    report.add(
-        "durable submits a second, 1 connection",
-        format!("{}", alone.len() as u64 / SECONDS),
-        "",
-    );
+    report.add("durable submit, 1 connection, median", format!("{:.2} ms", median(&alone) * 1e3), "≤ 3 ms");
+    report.add("durable submits a second, 1 connection", format!("{}", alone.len() as u64 / SECONDS), "");
     let many = load(&server, 64).await;
     report.add(
         "durable submits a second, 64 connections",
@@ -44,11 +36,7 @@ pub async fn run(report: &mut Report) {
     );
     report.add(
         "  their latency, median and 99 %",
-        format!(
-            "{:.1} / {:.1} ms",
-            median(&many) * 1e3,
-            percentile(&many, 0.99) * 1e3
-        ),
+        format!("{:.1} / {:.1} ms", median(&many) * 1e3, percentile(&many, 0.99) * 1e3),
         "",
     );
 }
@@ -60,19 +48,12 @@ async fn load(server: &Arc<Server>, connections: usize) -> Vec<f64> {
     let mut tasks = JoinSet::new();
     let body = job(&super::clip::folder().join("x.mp4"), "720p_h264", "sampled").to_string();
     for connection in 0..connections {
-        let (server, stop, keys, body) = (
-            Arc::clone(server),
-            Arc::clone(&stop),
-            Arc::clone(&keys),
-            body.clone(),
-        );
+        let (server, stop, keys, body) =
+            (Arc::clone(server), Arc::clone(&stop), Arc::clone(&keys), body.clone());
         tasks.spawn(async move {
             let mut times = Vec::new();
-            let http = reqwest::Client::builder()
-                .no_proxy()
-                .pool_max_idle_per_host(1)
-                .build()
-                .expect("a client");
+            let http =
+                reqwest::Client::builder().no_proxy().pool_max_idle_per_host(1).build().expect("a client");
             while !stop.load(Ordering::Relaxed) {
                 let key = keys.fetch_add(1, Ordering::Relaxed);
                 let request = http

@@ -51,11 +51,7 @@ pub(super) async fn check(
     settle_upload(api, &who.tenant, &mut submission).await?;
     let faults = check_places(api, &submission);
     if faults.is_empty() {
-        Ok(Checked {
-            id,
-            submission,
-            idempotency,
-        })
+        Ok(Checked { id, submission, idempotency })
     } else {
         Err(Problem::invalid(faults))
     }
@@ -63,17 +59,8 @@ pub(super) async fn check(
 
 /// Stores the inline source, then the job. When this returns `Ok`, the job survives any crash.
 pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Result<Accepted, Problem> {
-    let Checked {
-        id,
-        submission,
-        idempotency,
-    } = checked;
-    let Submission {
-        spec,
-        secrets,
-        inline,
-        ..
-    } = submission;
+    let Checked { id, submission, idempotency } = checked;
+    let Submission { spec, secrets, inline, .. } = submission;
     let inline_key = match (&spec.source, inline) {
         (Source::Inline { key, .. }, Some(bytes)) => {
             api.files.store_inline(key, bytes).await?;
@@ -83,15 +70,7 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
     };
     let now = api.clock.now();
     let task = TaskId::from_uuid(api.ids.sortable(now));
-    let job = NewJob {
-        id,
-        task,
-        tenant: who.tenant.clone(),
-        spec,
-        secrets,
-        idempotency,
-        now,
-    };
+    let job = NewJob { id, task, tenant: who.tenant.clone(), spec, secrets, idempotency, now };
     let submitted = api.control.submit(job).await;
     if let (
         Some(key),
@@ -108,14 +87,9 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
             Kind::IdempotencyKeyReused,
             "the key was used within 24 hours with another body",
         )),
-        Submitted::KeyGone => Err(Problem::new(
-            Kind::Gone,
-            "the job of this idempotency key was deleted",
-        )),
-        Submitted::QueueFull => Err(
-            Problem::new(Kind::QueueFull, "as many jobs wait as the queue takes")
-                .retry_after(Duration::from_secs(10)),
-        ),
+        Submitted::KeyGone => Err(Problem::new(Kind::Gone, "the job of this idempotency key was deleted")),
+        Submitted::QueueFull => Err(Problem::new(Kind::QueueFull, "as many jobs wait as the queue takes")
+            .retry_after(Duration::from_secs(10))),
     }
 }
 
@@ -123,17 +97,10 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
 async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) -> Result<(), Problem> {
     let whole = |id: UploadId| async move {
         let upload = api.control.store().upload(Some(tenant), id).await?;
-        Ok::<_, Problem>(
-            upload
-                .filter(|u| u.expires_at > api.clock.now())
-                .map(|u| u.sha256.is_some()),
-        )
+        Ok::<_, Problem>(upload.filter(|u| u.expires_at > api.clock.now()).map(|u| u.sha256.is_some()))
     };
     let refuse = |at: &str, detail: &str| {
-        Err(Problem::invalid(vec![Fault {
-            pointer: at.to_owned(),
-            detail: detail.to_owned(),
-        }]))
+        Err(Problem::invalid(vec![Fault { pointer: at.to_owned(), detail: detail.to_owned() }]))
     };
     if let Some(id) = submission.maybe_upload {
         return match whole(id).await? {
@@ -158,23 +125,14 @@ async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) 
 
 fn check_places(api: &Api, submission: &Submission) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if let Err(failure) = api
-        .files
-        .check_source(&submission.spec.source, &submission.secrets)
-    {
+    if let Err(failure) = api.files.check_source(&submission.spec.source, &submission.secrets) {
         tracing::debug!(code = %failure.code, detail = failure.detail, "source refused");
-        faults.push(Fault {
-            pointer: submission.source_at.clone(),
-            detail: failure.message,
-        });
+        faults.push(Fault { pointer: submission.source_at.clone(), detail: failure.message });
     }
     for (output, at) in submission.spec.outputs.iter().zip(&submission.destinations_at) {
         if let Err(failure) = api.files.check_destination(&output.destination) {
             tracing::debug!(code = %failure.code, detail = failure.detail, "destination refused");
-            faults.push(Fault {
-                pointer: at.clone(),
-                detail: failure.message,
-            });
+            faults.push(Fault { pointer: at.clone(), detail: failure.message });
         }
     }
     faults

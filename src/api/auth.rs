@@ -71,9 +71,7 @@ impl Scope {
     /// The scope of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::JobsRead, Self::JobsWrite, Self::Admin]
-            .into_iter()
-            .find(|scope| scope.as_str() == name)
+        [Self::JobsRead, Self::JobsWrite, Self::Admin].into_iter().find(|scope| scope.as_str() == name)
     }
 }
 
@@ -97,18 +95,11 @@ impl Principal {
     /// The right to hold one event stream.
     pub(super) fn admit_stream(&self, api: &Api) -> Result<StreamPermit, Problem> {
         let full = |what| {
-            Problem::new(
-                Kind::TooManyStreams,
-                format!("the limit of open event streams {what} is reached"),
-            )
-            .retry_after(Duration::from_secs(10))
+            Problem::new(Kind::TooManyStreams, format!("the limit of open event streams {what} is reached"))
+                .retry_after(Duration::from_secs(10))
         };
-        let own = Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_| full("for this key"))?;
-        let all = Arc::clone(&api.0.streams)
-            .try_acquire_owned()
-            .map_err(|_| full("of this server"))?;
+        let own = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| full("for this key"))?;
+        let all = Arc::clone(&api.0.streams).try_acquire_owned().map_err(|_| full("of this server"))?;
         Ok(StreamPermit { _own: own, _all: all })
     }
 }
@@ -124,21 +115,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
 
     /// Set by [`guard`]; its absence would be a route outside the table.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(Problem::internal)
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::internal)
     }
 }
 
 /// The door: keys and local names, with each key's share of streams.
 pub(super) enum Gate {
     Keys(Vec<(ApiKey, Arc<Semaphore>)>),
-    Loopback {
-        hosts: Vec<String>,
-        streams: Arc<Semaphore>,
-    },
+    Loopback { hosts: Vec<String>, streams: Arc<Semaphore> },
 }
 
 impl Gate {
@@ -165,12 +149,7 @@ impl Gate {
                 if !key.scopes.contains(&scope) {
                     return Err(insufficient(scope));
                 }
-                principal(
-                    &key.tenant,
-                    key.scopes.contains(&Scope::Admin),
-                    streams,
-                    &parts.uri,
-                )
+                principal(&key.tenant, key.scopes.contains(&Scope::Admin), streams, &parts.uri)
             }
             Self::Loopback { hosts, streams } => {
                 local_only(&parts.headers, &parts.uri, hosts)?;
@@ -199,13 +178,11 @@ pub(super) async fn guard(
     let answer = next.run(Request::from_parts(parts, body));
     match pace {
         Pace::Stream => answer.await,
-        Pace::Once => tokio::time::timeout(api.limits.request_timeout, answer)
-            .await
-            .unwrap_or_else(|_| {
-                Problem::new(Kind::Unavailable, "the request took too long")
-                    .retry_after(Duration::from_secs(5))
-                    .into_response()
-            }),
+        Pace::Once => tokio::time::timeout(api.limits.request_timeout, answer).await.unwrap_or_else(|_| {
+            Problem::new(Kind::Unavailable, "the request took too long")
+                .retry_after(Duration::from_secs(5))
+                .into_response()
+        }),
     }
 }
 
@@ -228,22 +205,12 @@ fn principal(
             Some(parsed)
         }
     };
-    Ok(Principal {
-        tenant: tenant.clone(),
-        admin,
-        reach,
-        streams: Arc::clone(streams),
-    })
+    Ok(Principal { tenant: tenant.clone(), admin, reach, streams: Arc::clone(streams) })
 }
 
 /// For routes that know nobody: it owns nothing and may open no stream.
 fn anonymous() -> Principal {
-    Principal {
-        tenant: Tenant::local(),
-        admin: false,
-        reach: None,
-        streams: Arc::new(Semaphore::new(0)),
-    }
+    Principal { tenant: Tenant::local(), admin: false, reach: None, streams: Arc::new(Semaphore::new(0)) }
 }
 
 /// The key of an `Authorization: Bearer …` header.
@@ -278,17 +245,9 @@ fn find<'k>(keys: &'k [(ApiKey, Arc<Semaphore>)], key: &str) -> Option<(&'k ApiK
 /// Refuses what a foreign web page could send through a browser on this machine (DNS rebinding, cross-site requests).
 fn local_only(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> Result<(), Problem> {
     let refuse = |what: &str| {
-        Problem::new(
-            Kind::OriginRefused,
-            format!("this server has no keys and serves {what} only"),
-        )
+        Problem::new(Kind::OriginRefused, format!("this server has no keys and serves {what} only"))
     };
-    let host = uri.host().or_else(|| {
-        headers
-            .get(header::HOST)
-            .and_then(|v| v.to_str().ok())
-            .map(host_of)
-    });
+    let host = uri.host().or_else(|| headers.get(header::HOST).and_then(|v| v.to_str().ok()).map(host_of));
     if !host.is_some_and(|host| is_local(host, hosts)) {
         return Err(refuse("requests addressed to localhost"));
     }
@@ -302,10 +261,7 @@ fn local_only(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> Result<(), Pr
             return Err(refuse("pages of localhost"));
         }
     }
-    if headers
-        .get("sec-fetch-site")
-        .is_some_and(|site| site == "cross-site")
-    {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
         return Err(refuse("pages of localhost"));
     }
     Ok(())
@@ -320,28 +276,19 @@ fn host_of(authority: &str) -> &str {
 }
 
 fn is_local(host: &str, hosts: &[String]) -> bool {
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_ascii_lowercase();
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || hosts.contains(&host)
 }
 
 fn unauthenticated(detail: &str, sent: bool) -> Problem {
-    let challenge = if sent {
-        r#"Bearer realm="flux", error="invalid_token""#
-    } else {
-        r#"Bearer realm="flux""#
-    };
+    let challenge =
+        if sent { r#"Bearer realm="flux", error="invalid_token""# } else { r#"Bearer realm="flux""# };
     Problem::new(Kind::Unauthenticated, detail)
         .with(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 fn insufficient(scope: Scope) -> Problem {
-    Problem::new(
-        Kind::Forbidden,
-        format!("the key needs the scope {}", scope.as_str()),
-    )
+    Problem::new(Kind::Forbidden, format!("the key needs the scope {}", scope.as_str()))
 }
 
 #[cfg(test)]
@@ -358,14 +305,8 @@ mod tests {
 
     #[test]
     fn bearer_headers() {
-        assert_eq!(
-            bearer(&headers(&[("authorization", "Bearer abc")])).unwrap(),
-            "abc"
-        );
-        assert_eq!(
-            bearer(&headers(&[("authorization", "bearer abc")])).unwrap(),
-            "abc"
-        );
+        assert_eq!(bearer(&headers(&[("authorization", "Bearer abc")])).unwrap(), "abc");
+        assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])).unwrap(), "abc");
         for bad in [
             &[][..],
             &[("authorization", "Basic abc")],
@@ -374,13 +315,7 @@ mod tests {
         ] {
             assert!(bearer(&headers(bad)).is_err());
         }
-        assert!(
-            bearer(&headers(&[
-                ("authorization", "Bearer a"),
-                ("authorization", "Bearer a")
-            ]))
-            .is_err()
-        );
+        assert!(bearer(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")])).is_err());
     }
 
     #[test]
@@ -389,10 +324,7 @@ mod tests {
         let hosts = vec!["encoder.lan".to_owned()];
         let ok = |pairs: &[(&'static str, &str)]| local_only(&headers(pairs), &uri, &hosts).is_ok();
         assert!(ok(&[("host", "localhost:8080")]));
-        assert!(ok(&[
-            ("host", "127.0.0.1:8080"),
-            ("origin", "http://127.0.0.1:8080")
-        ]));
+        assert!(ok(&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")]));
         assert!(ok(&[("host", "[::1]:8080")]));
         assert!(ok(&[("host", "Encoder.LAN")]));
         assert!(!ok(&[]));
@@ -405,16 +337,9 @@ mod tests {
 
     #[test]
     fn keys_are_found_by_hash_alone() {
-        let sha256: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, b"k1")
-            .as_ref()
-            .try_into()
-            .unwrap();
-        let key = ApiKey {
-            name: "ci".into(),
-            tenant: Tenant::local(),
-            sha256,
-            scopes: vec![],
-        };
+        let sha256: [u8; 32] =
+            ring::digest::digest(&ring::digest::SHA256, b"k1").as_ref().try_into().unwrap();
+        let key = ApiKey { name: "ci".into(), tenant: Tenant::local(), sha256, scopes: vec![] };
         let keys = vec![(key, Arc::new(Semaphore::new(1)))];
         assert!(find(&keys, "k1").is_some());
         assert!(find(&keys, "k2").is_none());

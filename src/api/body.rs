@@ -34,27 +34,17 @@ pub(super) struct Json<'a> {
 pub(super) async fn read_json(api: &Api, request: Request) -> Result<Json<'_>, Problem> {
     require_json(request.headers())?;
     let reading = collect(api, request.into_body());
-    let (bytes, permit) = tokio::time::timeout(api.limits.body_timeout, reading)
-        .await
-        .map_err(|_| {
-            Problem::new(Kind::RequestTimeout, "the body came too slowly").retry_after(Duration::from_secs(1))
-        })??;
+    let (bytes, permit) = tokio::time::timeout(api.limits.body_timeout, reading).await.map_err(|_| {
+        Problem::new(Kind::RequestTimeout, "the body came too slowly").retry_after(Duration::from_secs(1))
+    })??;
     let faults = Faults::default();
     let value = json::parse(&bytes, &faults)?;
-    Ok(Json {
-        value,
-        faults,
-        large: bytes.len() > SMALL,
-        _permit: permit,
-    })
+    Ok(Json { value, faults, large: bytes.len() > SMALL, _permit: permit })
 }
 
 /// The answer to a body above 1 MiB that has no inline source to excuse it.
 pub(super) fn too_large() -> Problem {
-    Problem::new(
-        Kind::BodyTooLarge,
-        format!("a body without an inline source is at most {SMALL} bytes"),
-    )
+    Problem::new(Kind::BodyTooLarge, format!("a body without an inline source is at most {SMALL} bytes"))
 }
 
 async fn collect(api: &Api, mut body: Body) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Problem> {
@@ -64,10 +54,7 @@ async fn collect(api: &Api, mut body: Body) -> Result<(Bytes, Option<SemaphorePe
         let frame = frame.map_err(|_| Problem::new(Kind::InvalidRequest, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > LARGE {
-            return Err(Problem::new(
-                Kind::BodyTooLarge,
-                format!("a body is at most {LARGE} bytes"),
-            ));
+            return Err(Problem::new(Kind::BodyTooLarge, format!("a body is at most {LARGE} bytes")));
         }
         bytes.extend_from_slice(&data);
         if bytes.len() > SMALL && permit.is_none() {
@@ -82,17 +69,11 @@ async fn collect(api: &Api, mut body: Body) -> Result<(Bytes, Option<SemaphorePe
 
 /// `application/json` only: other types are what a cross-site form can send without asking first.
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         Ok(())
     } else {
-        Err(Problem::new(
-            Kind::UnsupportedMediaType,
-            "send the body with 'Content-Type: application/json'",
-        ))
+        Err(Problem::new(Kind::UnsupportedMediaType, "send the body with 'Content-Type: application/json'"))
     }
 }

@@ -70,32 +70,16 @@ fn locate<'a>(
     name: Option<&str>,
 ) -> Result<(&'a crate::domain::Destination, &'a OutputFile), Problem> {
     let index: usize = output.parse().map_err(|_| Problem::no_such("output"))?;
-    let output = stored
-        .aggregate
-        .outputs
-        .get(index)
-        .ok_or_else(|| Problem::no_such("output"))?;
-    let published = output
-        .result
-        .as_ref()
-        .filter(|_| output.status == OutputStatus::Completed);
+    let output = stored.aggregate.outputs.get(index).ok_or_else(|| Problem::no_such("output"))?;
+    let published = output.result.as_ref().filter(|_| output.status == OutputStatus::Completed);
     let result = published.ok_or_else(|| {
-        Problem::new(
-            Kind::OutputNotReady,
-            format!("the output is {}", output.status.as_str()),
-        )
+        Problem::new(Kind::OutputNotReady, format!("the output is {}", output.status.as_str()))
     })?;
     let file = match name {
         None => result.files.first(),
-        Some(name) => result
-            .files
-            .iter()
-            .find(|f| f.path == name || f.path.rsplit('/').next() == Some(name)),
+        Some(name) => result.files.iter().find(|f| f.path == name || f.path.rsplit('/').next() == Some(name)),
     };
-    Ok((
-        &output.spec.destination,
-        file.ok_or_else(|| Problem::no_such("file"))?,
-    ))
+    Ok((&output.spec.destination, file.ok_or_else(|| Problem::no_such("file"))?))
 }
 
 enum Described {
@@ -107,20 +91,15 @@ enum Described {
 fn describe(file: &OutputFile, headers: &HeaderMap) -> Described {
     let tag = etag(file);
     let text = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-    let listed = |list: &str| {
-        list.split(',')
-            .any(|t| t.trim() == "*" || t.trim().trim_start_matches("W/") == tag)
-    };
+    let listed =
+        |list: &str| list.split(',').any(|t| t.trim() == "*" || t.trim().trim_start_matches("W/") == tag);
     if text(header::IF_NONE_MATCH).is_some_and(listed) {
         return Described::Answer((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let unchanged = text(header::IF_RANGE).is_none_or(|wanted| wanted.trim() == tag);
     let asked = range::parse(text(header::RANGE).filter(|_| unchanged), file.size);
     if asked == Asked::Outside {
-        let problem = Problem::new(
-            Kind::RangeNotSatisfiable,
-            format!("the file has {} bytes", file.size),
-        );
+        let problem = Problem::new(Kind::RangeNotSatisfiable, format!("the file has {} bytes", file.size));
         let size = HeaderValue::from_str(&format!("bytes */{}", file.size));
         let problem = match size {
             Ok(size) => problem.with(header::CONTENT_RANGE, size),
@@ -146,10 +125,7 @@ fn head(file: &OutputFile, asked: Asked, body: Body) -> Response {
     match asked {
         Asked::Part(part) => {
             set(header::CONTENT_LENGTH, part.length().to_string());
-            set(
-                header::CONTENT_RANGE,
-                format!("bytes {}-{}/{}", part.start, part.end, file.size),
-            );
+            set(header::CONTENT_RANGE, format!("bytes {}-{}/{}", part.start, part.end, file.size));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
         Asked::Whole | Asked::Outside => set(header::CONTENT_LENGTH, file.size.to_string()),
@@ -165,20 +141,9 @@ fn etag(file: &OutputFile) -> String {
 /// RFC 6266: a plain name for old clients, the true one encoded.
 fn disposition(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let plain: String = name
-        .chars()
-        .map(|c| {
-            if c.is_ascii_graphic() && !"\"\\%".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    format!(
-        "inline; filename=\"{plain}\"; filename*=UTF-8''{}",
-        utf8_percent_encode(name, NON_ALPHANUMERIC)
-    )
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_graphic() && !"\"\\%".contains(c) { c } else { '_' }).collect();
+    format!("inline; filename=\"{plain}\"; filename*=UTF-8''{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
 #[cfg(test)]
@@ -195,10 +160,7 @@ mod tests {
     }
 
     fn with(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
-            .collect()
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
@@ -206,26 +168,14 @@ mod tests {
         let part =
             |headers: &HeaderMap| matches!(describe(&file(), headers), Described::Send(Asked::Part(_)));
         assert!(part(&with(&[(header::RANGE, "bytes=0-1")])));
-        assert!(part(&with(&[
-            (header::RANGE, "bytes=0-1"),
-            (header::IF_RANGE, "\"ab\"")
-        ])));
-        assert!(!part(&with(&[
-            (header::RANGE, "bytes=0-1"),
-            (header::IF_RANGE, "\"cd\"")
-        ])));
-        assert!(!part(&with(&[
-            (header::RANGE, "bytes=0-1"),
-            (header::IF_RANGE, "W/\"ab\"")
-        ])));
+        assert!(part(&with(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, "\"ab\"")])));
+        assert!(!part(&with(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, "\"cd\"")])));
+        assert!(!part(&with(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, "W/\"ab\"")])));
         let answered = |headers: &HeaderMap| match describe(&file(), headers) {
             Described::Answer(response) => Some(response.status().as_u16()),
             Described::Send(_) => None,
         };
-        assert_eq!(
-            answered(&with(&[(header::IF_NONE_MATCH, "\"x\", \"ab\"")])),
-            Some(304)
-        );
+        assert_eq!(answered(&with(&[(header::IF_NONE_MATCH, "\"x\", \"ab\"")])), Some(304));
         assert_eq!(answered(&with(&[(header::RANGE, "bytes=10-")])), Some(416));
         assert_eq!(answered(&with(&[])), None);
     }

@@ -17,10 +17,7 @@ impl Faults {
     pub(super) fn add(&self, pointer: impl Into<String>, detail: impl Into<String>) {
         let mut faults = self.0.borrow_mut();
         if faults.len() < MAX_FAULTS {
-            faults.push(Fault {
-                pointer: pointer.into(),
-                detail: detail.into(),
-            });
+            faults.push(Fault { pointer: pointer.into(), detail: detail.into() });
         }
     }
 
@@ -53,10 +50,7 @@ pub(super) struct Place<T> {
 
 impl<T> Place<T> {
     pub(super) fn map<U>(self, f: impl FnOnce(T) -> U) -> Place<U> {
-        Place {
-            at: self.at,
-            value: f(self.value),
-        }
+        Place { at: self.at, value: f(self.value) }
     }
 }
 
@@ -72,12 +66,7 @@ impl<'f> Fields<'f> {
     /// The object at `at`; anything else is a fault.
     pub(super) fn of(place: Place<Value>, faults: &'f Faults) -> Option<Self> {
         match place.value {
-            Value::Object(map) => Some(Self {
-                at: place.at,
-                map,
-                known: Vec::new(),
-                faults,
-            }),
+            Value::Object(map) => Some(Self { at: place.at, map, known: Vec::new(), faults }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 faults.add(place.at, "must be an object");
                 None
@@ -98,24 +87,12 @@ impl<'f> Fields<'f> {
     pub(super) fn take(&mut self, name: &'static str) -> Option<Place<Value>> {
         self.known.push(name);
         let camel = camel_case(name);
-        let plain = self.map.remove(name).map(|value| Place {
-            at: self.at(name),
-            value,
-        });
-        let other = if camel == name {
-            None
-        } else {
-            self.map.remove(&camel)
-        };
-        let other = other.map(|value| Place {
-            at: self.at(&camel),
-            value,
-        });
+        let plain = self.map.remove(name).map(|value| Place { at: self.at(name), value });
+        let other = if camel == name { None } else { self.map.remove(&camel) };
+        let other = other.map(|value| Place { at: self.at(&camel), value });
         if let (Some(_), Some(second)) = (&plain, &other) {
-            self.faults.add(
-                second.at.clone(),
-                format!("is another spelling of {name:?}, which is given too"),
-            );
+            self.faults
+                .add(second.at.clone(), format!("is another spelling of {name:?}, which is given too"));
         }
         plain.or(other).filter(|place| !place.value.is_null())
     }
@@ -147,10 +124,8 @@ impl<'f> Fields<'f> {
         let place = self.take(name)?;
         let value = place.value.as_i64().filter(|n| range.contains(n));
         if value.is_none() {
-            self.faults.add(
-                place.at,
-                format!("must be an integer from {} to {}", range.start(), range.end()),
-            );
+            self.faults
+                .add(place.at, format!("must be an integer from {} to {}", range.start(), range.end()));
         }
         value
     }
@@ -183,17 +158,12 @@ impl<'f> Fields<'f> {
             return out;
         };
         if map.len() > most {
-            self.faults
-                .add(place.at.as_str(), format!("has more than {most} keys"));
+            self.faults.add(place.at.as_str(), format!("has more than {most} keys"));
             return out;
         }
         for (key, value) in map {
             let at = child(&place.at, &key);
-            match value
-                .as_str()
-                .ok_or("must be a string")
-                .and_then(|text| fits(&key, text).map(|()| text))
-            {
+            match value.as_str().ok_or("must be a string").and_then(|text| fits(&key, text).map(|()| text)) {
                 Ok(text) => drop(out.insert(key, text.to_owned())),
                 Err(detail) => self.faults.add(at, detail),
             }
@@ -214,11 +184,8 @@ impl<'f> Fields<'f> {
                 .iter()
                 .filter(|known| strsim::damerau_levenshtein(known, name) <= 2)
                 .min_by_key(|known| strsim::damerau_levenshtein(known, name));
-            let hint = near
-                .map(|known| format!("; did you mean {known:?}?"))
-                .unwrap_or_default();
-            self.faults
-                .add(child(&self.at, name), format!("unknown field{hint}"));
+            let hint = near.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
+            self.faults.add(child(&self.at, name), format!("unknown field{hint}"));
         }
     }
 }
@@ -242,21 +209,10 @@ mod tests {
 
     fn with(value: Value, read: impl FnOnce(&mut Fields<'_>)) -> Vec<String> {
         let faults = Faults::default();
-        let mut fields = Fields::of(
-            Place {
-                at: String::new(),
-                value,
-            },
-            &faults,
-        )
-        .unwrap();
+        let mut fields = Fields::of(Place { at: String::new(), value }, &faults).unwrap();
         read(&mut fields);
         fields.finish();
-        faults
-            .into_vec()
-            .into_iter()
-            .map(|f| format!("{} {}", f.pointer, f.detail))
-            .collect()
+        faults.into_vec().into_iter().map(|f| format!("{} {}", f.pointer, f.detail)).collect()
     }
 
     #[test]
@@ -264,35 +220,20 @@ mod tests {
         let found = with(json!({"prioritty": 1, "a/b": 2}), |f| {
             assert_eq!(f.integer("priority", -1..=1), None);
         });
-        assert_eq!(
-            found,
-            [
-                "/a~1b unknown field",
-                "/prioritty unknown field; did you mean \"priority\"?"
-            ]
-        );
+        assert_eq!(found, ["/a~1b unknown field", "/prioritty unknown field; did you mean \"priority\"?"]);
     }
 
     #[test]
     fn both_spellings_of_one_field_are_a_fault() {
         let read = |f: &mut Fields<'_>| drop(f.string("notification_url"));
         assert!(with(json!({"notificationUrl": "x"}), read).is_empty());
-        assert_eq!(
-            with(json!({"notificationUrl": "x", "notification_url": "y"}), read).len(),
-            1
-        );
+        assert_eq!(with(json!({"notificationUrl": "x", "notification_url": "y"}), read).len(), 1);
     }
 
     #[test]
     fn null_is_absent_and_types_are_checked() {
         assert!(with(json!({"s": null}), |f| assert!(f.string("s").is_none())).is_empty());
-        assert_eq!(
-            with(json!({"s": 5}), |f| assert!(f.string("s").is_none())),
-            ["/s must be a string"]
-        );
-        assert_eq!(
-            with(json!({"n": 1e300}), |f| assert!(f.integer("n", 0..=5).is_none())).len(),
-            1
-        );
+        assert_eq!(with(json!({"s": 5}), |f| assert!(f.string("s").is_none())), ["/s must be a string"]);
+        assert_eq!(with(json!({"n": 1e300}), |f| assert!(f.integer("n", 0..=5).is_none())).len(), 1);
     }
 }

@@ -20,19 +20,10 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = value.to_str().map_err(|_| bad("must be ASCII"))?.trim();
     let key = match text.strip_prefix('"') {
         Some(rest) => unquote(rest).ok_or_else(|| bad("has a broken quoted string"))?,
-        None if text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'"' && b != b',') =>
-        {
-            text.to_owned()
-        }
+        None if text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b',') => text.to_owned(),
         None => return Err(bad("must be a quoted string or a token")),
     };
-    if (1..=MAX).contains(&key.len()) {
-        Ok(Some(key))
-    } else {
-        Err(bad("must have 1 to 255 characters"))
-    }
+    if (1..=MAX).contains(&key.len()) { Ok(Some(key)) } else { Err(bad("must have 1 to 255 characters")) }
 }
 
 /// The content of a structured-field string (RFC 8941 §3.3.3) after its opening quote.
@@ -64,22 +55,10 @@ mod tests {
     #[test]
     fn quoted_and_bare() {
         assert_eq!(read("\"a b\\\"c\"").unwrap().as_deref(), Some("a b\"c"));
-        assert_eq!(
-            read("8e03978e-40d5-43dd").unwrap().as_deref(),
-            Some("8e03978e-40d5-43dd")
-        );
+        assert_eq!(read("8e03978e-40d5-43dd").unwrap().as_deref(), Some("8e03978e-40d5-43dd"));
         assert_eq!(read("\"x\"").unwrap(), read("x").unwrap());
         assert_eq!(key(&HeaderMap::new()).unwrap(), None);
-        for bad in [
-            "",
-            "\"\"",
-            "\"a",
-            "\"a\\x\"",
-            "\"a\"b",
-            "a b",
-            "a,b",
-            &"x".repeat(256),
-        ] {
+        for bad in ["", "\"\"", "\"a", "\"a\\x\"", "\"a\"b", "a b", "a,b", &"x".repeat(256)] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }

@@ -27,11 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Dialect {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(if parts.uri.path().starts_with(PREFIX) {
-            Self::Canonical
-        } else {
-            Self::Legacy
-        })
+        Ok(if parts.uri.path().starts_with(PREFIX) { Self::Canonical } else { Self::Legacy })
     }
 }
 
@@ -44,9 +40,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let params = Params::of(request.uri());
     params.only(&["dry_run"])?;
-    let dry = params
-        .parsed("dry_run", |text| text.parse::<bool>().ok(), "true or false")?
-        .unwrap_or(false);
+    let dry = params.parsed("dry_run", |text| text.parse::<bool>().ok(), "true or false")?.unwrap_or(false);
     let key = idempotency::key(request.headers())?;
     let body = body::read_json(&api, request).await?;
     let checked = accept::check(&api, &who, key, body).await?;
@@ -56,17 +50,10 @@ pub(super) async fn create(
     let accepted = accept::submit(&api, &who, checked).await?;
     let (Accepted::New(id) | Accepted::Replayed(id)) = accepted;
     let gone = || Problem::new(Kind::Gone, "the job of this idempotency key was deleted");
-    let stored = api
-        .control
-        .store()
-        .get(Some(&who.tenant), id)
-        .await?
-        .ok_or_else(gone)?;
+    let stored = api.control.store().get(Some(&who.tenant), id).await?.ok_or_else(gone)?;
     let mut response = show(&api, &stored, dialect, StatusCode::ACCEPTED, Showing::Accepted).await;
     if matches!(accepted, Accepted::Replayed(_)) {
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -112,10 +99,7 @@ pub(super) async fn cancel(
         Cancelled::Now(_) | Cancelled::Already(JobStatus::Cancelled) => StatusCode::OK,
         Cancelled::Requested => StatusCode::ACCEPTED,
         Cancelled::Already(status) => {
-            return Err(Problem::new(
-                Kind::JobFinished,
-                format!("the job is {} already", status.as_str()),
-            ));
+            return Err(Problem::new(Kind::JobFinished, format!("the job is {} already", status.as_str())));
         }
         Cancelled::NotFound => return Err(Problem::no_such("job")),
     };
@@ -133,16 +117,10 @@ pub(super) async fn retry(
     match api.control.retry(who.reach(), params::id(&id, "job")?).await? {
         Retried::Queued => {}
         Retried::NotFailed(status) => {
-            return Err(Problem::new(
-                Kind::JobNotFailed,
-                format!("the job is {}", status.as_str()),
-            ));
+            return Err(Problem::new(Kind::JobNotFailed, format!("the job is {}", status.as_str())));
         }
         Retried::SecretsGone => {
-            return Err(Problem::new(
-                Kind::SecretsGone,
-                "submit the job again with its credentials",
-            ));
+            return Err(Problem::new(Kind::SecretsGone, "submit the job again with its credentials"));
         }
         Retried::NotFound => return Err(Problem::no_such("job")),
     }
@@ -200,11 +178,7 @@ pub(super) async fn log(
 /// The job of a path, if it exists for this caller.
 pub(super) async fn find(api: &Api, who: &Principal, id: &str) -> Result<StoredJob, Problem> {
     let id: JobId = params::id(id, "job")?;
-    api.control
-        .store()
-        .get(who.reach(), id)
-        .await?
-        .ok_or_else(|| Problem::no_such("job"))
+    api.control.store().get(who.reach(), id).await?.ok_or_else(|| Problem::no_such("job"))
 }
 
 /// The job resource as JSON, with what its worker reports just now.
@@ -233,23 +207,14 @@ async fn show(
         Showing::Job => (status, axum::Json(view)).into_response(),
         Showing::Accepted => {
             let location = view::job_url(stored.aggregate.job.id);
-            (
-                status,
-                [(header::LOCATION, location)],
-                axum::Json(view.accepted()),
-            )
-                .into_response()
+            (status, [(header::LOCATION, location)], axum::Json(view.accepted())).into_response()
         }
     }
 }
 
 async fn live(api: &Api, stored: &StoredJob) -> Option<crate::domain::TaskReport> {
     let job = &stored.aggregate.job;
-    if job.status == JobStatus::Running {
-        api.control.report(job.id).await
-    } else {
-        None
-    }
+    if job.status == JobStatus::Running { api.control.report(job.id).await } else { None }
 }
 
 /// What a dry run shows: the job as it would be stored. Renditions and commands need the source's probe.
@@ -284,18 +249,12 @@ fn resolved(submission: &Submission) -> Value {
 fn filter(params: &Params, who: &Principal) -> Result<JobFilter, Problem> {
     params.only(&["status", "label", "limit", "cursor"])?;
     let status = |text: &str| JobStatus::ALL.iter().copied().find(|s| s.as_str() == text);
-    let label = |text: &str| {
-        text.split_once(['=', ':'])
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    };
+    let label =
+        |text: &str| text.split_once(['=', ':']).map(|(key, value)| (key.to_owned(), value.to_owned()));
     let limit = |text: &str| text.parse().ok().filter(|n| (1..=100).contains(n));
     Ok(JobFilter {
         tenant: who.reach().cloned(),
-        status: params.parsed(
-            "status",
-            status,
-            "queued, running, completed, failed or cancelled",
-        )?,
+        status: params.parsed("status", status, "queued, running, completed, failed or cancelled")?,
         label: params.parsed("label", label, "KEY=VALUE")?,
         before: params.parsed("cursor", job_of_cursor, "a next_cursor of an earlier page")?,
         limit: params.parsed("limit", limit, "from 1 to 100")?.unwrap_or(PAGE),

@@ -14,11 +14,7 @@ const MAX_DEPTH: usize = 32;
 /// Parses a whole body. Duplicate keys are faults beside the caller's own; anything that is not JSON is a problem.
 pub(super) fn parse(bytes: &[u8], faults: &Faults) -> Result<Value, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let mut walk = Walk {
-        at: String::new(),
-        depth: 0,
-        faults,
-    };
+    let mut walk = Walk { at: String::new(), depth: 0, faults };
     Node(&mut walk)
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
@@ -113,9 +109,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         Ok(value.into())
     }
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
@@ -140,9 +134,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         while let Some(key) = entries.next_key::<String>()? {
             let value = self.0.down(&key, |walk| entries.next_value_seed(Node(walk)))?;
             if map.contains_key(&key) {
-                self.0
-                    .faults
-                    .add(child(&self.0.at, &key), "the key is given twice");
+                self.0.faults.add(child(&self.0.at, &key), "the key is given twice");
             }
             map.insert(key, value);
         }
@@ -158,11 +150,7 @@ mod tests {
         let faults = Faults::default();
         let value = parse(text.as_bytes(), &faults).map_err(|p| String::from_utf8(p.body("r")).unwrap())?;
         let found: Vec<_> = faults.into_vec().into_iter().map(|f| f.pointer).collect();
-        if found.is_empty() {
-            Ok(value)
-        } else {
-            Err(found.join(" "))
-        }
+        if found.is_empty() { Ok(value) } else { Err(found.join(" ")) }
     }
 
     #[test]
@@ -180,10 +168,7 @@ mod tests {
             "{'a':1}",
             "\u{feff}{}",
         ] {
-            assert!(
-                read(bad).is_err_and(|body| body.contains("malformed_json")),
-                "{bad:?}"
-            );
+            assert!(read(bad).is_err_and(|body| body.contains("malformed_json")), "{bad:?}");
         }
         assert!(parse(b"\"\xff\"", &Faults::default()).is_err());
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -193,10 +178,7 @@ mod tests {
     #[test]
     fn duplicate_keys_are_named_at_any_depth() {
         assert_eq!(read(r#"{"a":1,"a":2}"#), Err("/a".into()));
-        assert_eq!(
-            read(r#"{"o":[{"x":1},{"y/z":1,"y/z":1}]}"#),
-            Err("/o/1/y~1z".into())
-        );
+        assert_eq!(read(r#"{"o":[{"x":1},{"y/z":1,"y/z":1}]}"#), Err("/o/1/y~1z".into()));
     }
 
     #[test]

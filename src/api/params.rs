@@ -10,26 +10,17 @@ pub(super) struct Params(Vec<(String, String)>);
 impl Params {
     pub(super) fn of(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default();
-        Self(
-            url::form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-        )
+        Self(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
     /// The value of `name`, if given once.
     pub(super) fn one(&self, name: &str) -> Result<Option<String>, Problem> {
-        let mut found = self
-            .0
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value);
+        let mut found = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
         match (found.next(), found.next()) {
             (first, None) => Ok(first.cloned()),
-            (_, Some(_)) => Err(Problem::new(
-                Kind::InvalidRequest,
-                format!("the parameter {name} is given twice"),
-            )),
+            (_, Some(_)) => {
+                Err(Problem::new(Kind::InvalidRequest, format!("the parameter {name} is given twice")))
+            }
         }
     }
 
@@ -40,35 +31,17 @@ impl Params {
         parse: impl FnOnce(&str) -> Option<T>,
         want: &str,
     ) -> Result<Option<T>, Problem> {
-        let bad = || {
-            Problem::new(
-                Kind::InvalidRequest,
-                format!("the parameter {name} must be {want}"),
-            )
-        };
-        self.one(name)?
-            .map(|text| parse(&text).ok_or_else(bad))
-            .transpose()
+        let bad = || Problem::new(Kind::InvalidRequest, format!("the parameter {name} must be {want}"));
+        self.one(name)?.map(|text| parse(&text).ok_or_else(bad)).transpose()
     }
 
     /// Refuses parameters besides these and `tenant`, which every route knows.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
-        match self
-            .0
-            .iter()
-            .find(|(key, _)| key != "tenant" && !known.contains(&key.as_str()))
-        {
+        match self.0.iter().find(|(key, _)| key != "tenant" && !known.contains(&key.as_str())) {
             None => Ok(()),
             Some((key, _)) => {
-                let known = if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                };
-                Err(Problem::new(
-                    Kind::InvalidRequest,
-                    format!("unknown parameter {key:?}; known: {known}"),
-                ))
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(Problem::new(Kind::InvalidRequest, format!("unknown parameter {key:?}; known: {known}")))
             }
         }
     }

@@ -10,11 +10,8 @@ use crate::domain::preset::{EncodeSpec, PresetName};
 
 /// `GET /presets`.
 pub(super) async fn list(State(api): State<Api>) -> Response {
-    let presets: Vec<_> = api
-        .presets
-        .iter()
-        .map(|(name, about, spec)| view(name.as_str(), about, spec))
-        .collect();
+    let presets: Vec<_> =
+        api.presets.iter().map(|(name, about, spec)| view(name.as_str(), about, spec)).collect();
     axum::Json(json!({"presets": presets})).into_response()
 }
 
@@ -24,17 +21,8 @@ pub(super) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Res
         let about = api.presets.description(&name).unwrap_or_default();
         return Ok(axum::Json(view(&name, about, spec)).into_response());
     }
-    let near: Vec<_> = api
-        .presets
-        .near(&name)
-        .into_iter()
-        .map(PresetName::as_str)
-        .collect();
-    let hint = if near.is_empty() {
-        String::new()
-    } else {
-        format!("; near: {}", near.join(", "))
-    };
+    let near: Vec<_> = api.presets.near(&name).into_iter().map(PresetName::as_str).collect();
+    let hint = if near.is_empty() { String::new() } else { format!("; near: {}", near.join(", ")) };
     Err(Problem::new(Kind::NotFound, format!("no such preset{hint}")))
 }
 

@@ -83,12 +83,7 @@ struct FaultView<'a> {
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            errors: Vec::new(),
-            headers: Vec::new(),
-        }
+        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
     /// All faults of a body at once.
@@ -97,10 +92,7 @@ impl Problem {
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} faults; see errors", many.len()),
         };
-        Self {
-            errors,
-            ..Self::new(Kind::ValidationFailed, detail)
-        }
+        Self { errors, ..Self::new(Kind::ValidationFailed, detail) }
     }
 
     pub(super) fn no_such(what: &str) -> Self {
@@ -108,10 +100,7 @@ impl Problem {
     }
 
     pub(super) fn internal() -> Self {
-        Self::new(
-            Kind::Internal,
-            "the server met an unexpected condition; its log has the request id",
-        )
+        Self::new(Kind::Internal, "the server met an unexpected condition; its log has the request id")
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -128,10 +117,7 @@ impl Problem {
     pub(super) fn of_status(status: StatusCode) -> Self {
         match status.as_u16() {
             404 => Self::new(Kind::NotFound, "no such route"),
-            405 => Self::new(
-                Kind::MethodNotAllowed,
-                "the Allow header lists what is known here",
-            ),
+            405 => Self::new(Kind::MethodNotAllowed, "the Allow header lists what is known here"),
             408 => Self::new(Kind::RequestTimeout, "the request came too slowly"),
             413 => Self::new(Kind::BodyTooLarge, "the body is too large"),
             415 => Self::new(Kind::UnsupportedMediaType, "the body must be application/json"),
@@ -156,10 +142,7 @@ impl Problem {
             errors: self
                 .errors
                 .iter()
-                .map(|f| FaultView {
-                    pointer: &f.pointer,
-                    detail: &f.detail,
-                })
+                .map(|f| FaultView { pointer: &f.pointer, detail: &f.detail })
                 .collect(),
         };
         serde_json::to_vec(&body).unwrap_or_default()
@@ -217,11 +200,7 @@ impl From<Failure> for Problem {
             (_, Class::Internal) => return Self::internal(),
         };
         let problem = Self::new(kind, failure.message);
-        if kind.retryable() {
-            problem.retry_after(Duration::from_secs(10))
-        } else {
-            problem
-        }
+        if kind.retryable() { problem.retry_after(Duration::from_secs(10)) } else { problem }
     }
 }
 
@@ -244,14 +223,8 @@ mod tests {
     #[test]
     fn bodies_have_every_member() {
         let faults = vec![
-            Fault {
-                pointer: "/outputs/0/preset".into(),
-                detail: "no such preset".into(),
-            },
-            Fault {
-                pointer: "/x".into(),
-                detail: "unknown field".into(),
-            },
+            Fault { pointer: "/outputs/0/preset".into(), detail: "no such preset".into() },
+            Fault { pointer: "/x".into(), detail: "unknown field".into() },
         ];
         let body: serde_json::Value =
             serde_json::from_slice(&Problem::invalid(faults).body("req-1")).unwrap();

@@ -44,32 +44,21 @@ pub(super) fn parse(header: Option<&str>, size: u64) -> Asked {
     let range = match (first, last) {
         ("", suffix) => match number(suffix) {
             Some(0) => return Asked::Outside,
-            Some(length) => ByteRange {
-                start: size.saturating_sub(length),
-                end: size.saturating_sub(1),
-            },
+            Some(length) => ByteRange { start: size.saturating_sub(length), end: size.saturating_sub(1) },
             None => return Asked::Whole,
         },
         (first, "") => match number(first) {
-            Some(start) => ByteRange {
-                start,
-                end: size.saturating_sub(1),
-            },
+            Some(start) => ByteRange { start, end: size.saturating_sub(1) },
             None => return Asked::Whole,
         },
         (first, last) => match (number(first), number(last)) {
-            (Some(start), Some(end)) if start <= end => ByteRange {
-                start,
-                end: end.min(size.saturating_sub(1)),
-            },
+            (Some(start), Some(end)) if start <= end => {
+                ByteRange { start, end: end.min(size.saturating_sub(1)) }
+            }
             _ => return Asked::Whole,
         },
     };
-    if range.start < size {
-        Asked::Part(range)
-    } else {
-        Asked::Outside
-    }
+    if range.start < size { Asked::Part(range) } else { Asked::Outside }
 }
 
 #[cfg(test)]

@@ -65,13 +65,7 @@ impl Route {
             Verb::Put => MethodFilter::PUT,
             Verb::Delete => MethodFilter::DELETE,
         };
-        Self {
-            verb,
-            path,
-            access,
-            pace,
-            handler: on(filter, handler),
-        }
+        Self { verb, path, access, pace, handler: on(filter, handler) }
     }
 }
 
@@ -91,29 +85,11 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Post, "/api/v1/jobs/{id}/retry", WRITE, Once, jobs::retry),
         Route::new(Get, "/api/v1/jobs/{id}/log", READ, Once, jobs::log),
         Route::new(Get, "/api/v1/jobs/{id}/stream", READ, Stream, stream::job),
-        Route::new(
-            Get,
-            "/api/v1/jobs/{id}/outputs/{output}/content",
-            READ,
-            Stream,
-            content::first,
-        ),
-        Route::new(
-            Get,
-            "/api/v1/jobs/{id}/outputs/{output}/content/{*file}",
-            READ,
-            Stream,
-            content::named,
-        ),
+        Route::new(Get, "/api/v1/jobs/{id}/outputs/{output}/content", READ, Stream, content::first),
+        Route::new(Get, "/api/v1/jobs/{id}/outputs/{output}/content/{*file}", READ, Stream, content::named),
         Route::new(Get, "/api/v1/events", READ, Stream, stream::all),
         Route::new(Post, "/api/v1/uploads", WRITE, Once, uploads::create),
-        Route::new(
-            Put,
-            "/api/v1/uploads/{id}",
-            Access::Signed,
-            Stream,
-            uploads::receive,
-        ),
+        Route::new(Put, "/api/v1/uploads/{id}", Access::Signed, Stream, uploads::receive),
         Route::new(Get, "/api/v1/presets", READ, Once, presets::list),
         Route::new(Get, "/api/v1/presets/{name}", READ, Once, presets::get),
         Route::new(Get, "/api/v1/workers", READ, Once, workers::list),
@@ -135,14 +111,7 @@ pub(super) fn table() -> Vec<Route> {
 /// The table as a router, with the edge around it.
 pub(super) fn build(api: Api) -> Router {
     let mut router = Router::new();
-    for Route {
-        path,
-        access,
-        pace,
-        handler,
-        ..
-    } in table()
-    {
+    for Route { path, access, pace, handler, .. } in table() {
         let guard = from_fn_with_state((api.clone(), access, pace), guard);
         router = router.route(path, handler.route_layer(guard));
     }

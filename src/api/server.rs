@@ -64,11 +64,7 @@ impl Default for ServerLimits {
 /// Serves until `closing`, then lets open requests finish for at most `limits.drain`. Returns when no connection is left.
 pub async fn serve(listener: TcpListener, app: Router, closing: CancellationToken, limits: ServerLimits) {
     let permits = Arc::new(Semaphore::new(limits.connections));
-    let (graceful, tracker, hard) = (
-        GracefulShutdown::new(),
-        TaskTracker::new(),
-        CancellationToken::new(),
-    );
+    let (graceful, tracker, hard) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
     while let Some((tcp, permit)) = accept(&listener, &permits, &closing).await {
         let connection = Connection {
             watcher: graceful.watcher(),
@@ -91,10 +87,7 @@ pub async fn serve(listener: TcpListener, app: Router, closing: CancellationToke
         tracker.wait().await;
     });
     if drained.await.is_err() {
-        tracing::warn!(
-            open = tracker.len(),
-            "connections did not end in time and were cut"
-        );
+        tracing::warn!(open = tracker.len(), "connections did not end in time and were cut");
         hard.cancel();
         tracker.wait().await;
     }
@@ -135,12 +128,7 @@ struct Connection {
 
 impl Connection {
     async fn run(self, tcp: TcpStream, app: Router) {
-        let Self {
-            watcher,
-            limits,
-            closing,
-            permit: _permit,
-        } = self;
+        let Self { watcher, limits, closing, permit: _permit } = self;
         // Answers are written whole; waiting to fill packets only delays events.
         let _ = tcp.set_nodelay(true);
         let greeted = tokio::select! {
@@ -157,9 +145,7 @@ impl Connection {
             request.extensions_mut().insert(buffer.clone());
             app.clone().oneshot(request)
         });
-        let connection = builder(&limits)
-            .serve_connection(TokioIo::new(socket), service)
-            .into_owned();
+        let connection = builder(&limits).serve_connection(TokioIo::new(socket), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error, "connection ended");
         }

@@ -41,15 +41,7 @@ pub(super) fn change(out: &mut BytesMut, stored: &StoredJob, live: Option<&TaskR
     let mut follower = Follower::new(stored, None);
     follower.high = view::progress(stored, live);
     let whole = serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical));
-    write(
-        out,
-        "status",
-        None,
-        &Data {
-            job: whole.ok(),
-            ..follower.data(live, now)
-        },
-    );
+    write(out, "status", None, &Data { job: whole.ok(), ..follower.data(live, now) });
 }
 
 /// The data of every event of a job.
@@ -103,17 +95,9 @@ impl Follower {
     /// A reader that says it has `last_event_id`. What the job's history does not know gets a new snapshot.
     pub(super) fn new(stored: &StoredJob, last_event_id: Option<&str>) -> Self {
         let job = &stored.aggregate.job;
-        let seen = last_event_id
-            .and_then(|text| text.trim().parse().ok())
-            .filter(|id| (1..=job.seq).contains(id));
-        Self {
-            job: job.id,
-            seen,
-            status: job.status,
-            high: Progress::ZERO,
-            sent: None,
-            ended: false,
-        }
+        let seen =
+            last_event_id.and_then(|text| text.trim().parse().ok()).filter(|id| (1..=job.seq).contains(id));
+        Self { job: job.id, seen, status: job.status, high: Progress::ZERO, sent: None, ended: false }
     }
 
     /// From where the job's events are wanted; a fresh reader wants none, its snapshot tells all.
@@ -141,10 +125,7 @@ impl Follower {
         self.high = self.high.raise(view::progress(stored, live));
         if self.seen.is_none() {
             let whole = serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical));
-            let data = Data {
-                job: whole.ok(),
-                ..self.data(live, now)
-            };
+            let data = Data { job: whole.ok(), ..self.data(live, now) };
             write(out, "snapshot", Some(job.seq), &data);
             self.sent = live.cloned();
         }
@@ -180,31 +161,20 @@ impl Follower {
     }
 
     fn tell(&self, out: &mut BytesMut, event: &Event) {
-        let output = event
-            .output
-            .zip(event.output_status)
-            .map(|(index, status)| OutputChange { index, status });
+        let output =
+            event.output.zip(event.output_status).map(|(index, status)| OutputChange { index, status });
         let name = match event.kind {
             EventKind::Status => "status",
             EventKind::Output => "output",
         };
         let message = Some(event.message.as_str()).filter(|m| !m.is_empty());
-        let data = Data {
-            status: event.status,
-            output,
-            message,
-            ..self.data(None, event.at)
-        };
+        let data = Data { status: event.status, output, message, ..self.data(None, event.at) };
         write(out, name, Some(event.seq), &data);
     }
 
     fn end(&mut self, out: &mut BytesMut, stored: &StoredJob, now: Timestamp) {
         let job = &stored.aggregate.job;
-        let published = stored
-            .aggregate
-            .outputs
-            .iter()
-            .find(|o| o.status == OutputStatus::Completed);
+        let published = stored.aggregate.outputs.iter().find(|o| o.status == OutputStatus::Completed);
         let data = Data {
             message: job.failure.as_ref().map(|f| f.message.as_str()),
             last: Some(Last {

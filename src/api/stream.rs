@@ -66,9 +66,7 @@ pub(super) async fn job(
     };
     Ok(respond(
         buffer,
-        stream::unfold(reader, |mut reader| async move {
-            Some((Ok(reader.next().await?), reader))
-        }),
+        stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }),
     ))
 }
 
@@ -96,9 +94,7 @@ pub(super) async fn all(
     };
     Ok(respond(
         buffer,
-        stream::unfold(reader, |mut reader| async move {
-            Some((Ok(reader.next().await?), reader))
-        }),
+        stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }),
     ))
 }
 
@@ -110,15 +106,9 @@ where
         buffer.bound();
     }
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            header::HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
+        (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(frames)).into_response()
 }
@@ -188,13 +178,9 @@ impl JobReader {
             return Ok(false);
         };
         let after = self.follower.wants_after(&stored);
-        let events = if after < stored.aggregate.job.seq {
-            store.events(self.job, after).await?
-        } else {
-            Vec::new()
-        };
-        self.follower
-            .catch_up(out, &stored, &events, live.report.as_ref(), self.api.clock.now());
+        let events =
+            if after < stored.aggregate.job.seq { store.events(self.job, after).await? } else { Vec::new() };
+        self.follower.catch_up(out, &stored, &events, live.report.as_ref(), self.api.clock.now());
         Ok(true)
     }
 }
@@ -239,11 +225,7 @@ impl AllReader {
                 return Some(out.freeze());
             }
             let waiting = self.snapshot_due || !self.changed.is_empty();
-            let wake = if waiting {
-                self.not_before
-            } else {
-                self.beat.min(self.ends)
-            };
+            let wake = if waiting { self.not_before } else { self.beat.min(self.ends) };
             tokio::select! {
                 () = self.api.closing.cancelled() => return None,
                 change = self.changes.recv(), if !self.snapshot_due => match change {
@@ -267,11 +249,7 @@ impl AllReader {
             // From here on, later changes come one by one.
             self.changes = store.changes();
             self.changed.clear();
-            let filter = JobFilter {
-                tenant: self.reach.clone(),
-                limit: SNAPSHOT,
-                ..JobFilter::default()
-            };
+            let filter = JobFilter { tenant: self.reach.clone(), limit: SNAPSHOT, ..JobFilter::default() };
             let page = store.list(&filter).await?;
             let mut jobs = Vec::with_capacity(page.jobs.len());
             for stored in &page.jobs {

@@ -78,17 +78,9 @@ pub(super) fn read(
 }
 
 fn draft(body: Value, faults: &Faults) -> Option<Draft> {
-    let mut fields = Fields::of(
-        Place {
-            at: String::new(),
-            value: body,
-        },
-        faults,
-    )?;
-    let shapes: Vec<_> = ["source", "input_url", "input_key"]
-        .into_iter()
-        .filter(|name| fields.has(name))
-        .collect();
+    let mut fields = Fields::of(Place { at: String::new(), value: body }, faults)?;
+    let shapes: Vec<_> =
+        ["source", "input_url", "input_key"].into_iter().filter(|name| fields.has(name)).collect();
     if let [first, second, ..] = shapes.as_slice() {
         faults.add(fields.at(second), format!("cannot stand beside {first:?}"));
         return None;
@@ -113,9 +105,7 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
         labels: fields.strings("labels", MAX_KEYS, label_fits),
         metadata: metadata(&mut fields),
         options: JobOptions {
-            on_damage: fields
-                .one_of("on_damage", "\"fail\" or \"warn\"")
-                .unwrap_or_default(),
+            on_damage: fields.one_of("on_damage", "\"fail\" or \"warn\"").unwrap_or_default(),
             verify: fields.one_of("verify", "\"probe\", \"sampled\" or \"full\""),
             timeout_seconds: fields
                 .integer("timeout_seconds", 1..=MAX_TIMEOUT_SECONDS)
@@ -129,9 +119,7 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
 /// `{source, outputs: [{preset?, …overrides, destination}], destination?}`.
 fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
     let faults = fields.faults;
-    let source = fields
-        .take("source")
-        .and_then(|place| source::read(place, faults));
+    let source = fields.take("source").and_then(|place| source::read(place, faults));
     let default = fields.take("destination");
     let Some(place) = fields.take("outputs") else {
         faults.add(fields.at("outputs"), "is required");
@@ -146,10 +134,7 @@ fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>)
         return (source, Vec::new());
     }
     let outputs = items.into_iter().enumerate().filter_map(|(index, value)| {
-        let output = Place {
-            at: format!("{}/{index}", place.at),
-            value,
-        };
+        let output = Place { at: format!("{}/{index}", place.at), value };
         canonical_output(output, default.as_ref(), faults)
     });
     (source, outputs.collect())
@@ -164,23 +149,12 @@ fn canonical_output(
     let mut fields = Fields::of(place, faults)?;
     let preset = fields.string("preset").map(|p| p.value);
     let own = fields.take("destination");
-    let destination = own.or_else(|| {
-        default.map(|d| Place {
-            at: d.at.clone(),
-            value: d.value.clone(),
-        })
-    });
+    let destination = own.or_else(|| default.map(|d| Place { at: d.at.clone(), value: d.value.clone() }));
     if destination.is_none() {
         faults.add(fields.at("destination"), "is required");
     }
     let destination = destination.and_then(|place| destination::read(place, faults));
-    Some(OutputDraft {
-        at,
-        preset,
-        overrides: fields.rest(),
-        destination,
-        warnings: Vec::new(),
-    })
+    Some(OutputDraft { at, preset, overrides: fields.rest(), destination, warnings: Vec::new() })
 }
 
 /// Resolves presets and paths of a draft.
@@ -215,10 +189,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         let (Some(encode), Some(destination)) = (encode, output.destination) else {
             continue;
         };
-        let preset = output
-            .preset
-            .as_deref()
-            .and_then(|name| name.parse::<PresetName>().ok());
+        let preset = output.preset.as_deref().and_then(|name| name.parse::<PresetName>().ok());
         let values = PathValues {
             job_id: &job.to_string(),
             index: u16::try_from(index).unwrap_or(u16::MAX),
@@ -239,12 +210,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
             );
         }
         destinations_at.push(path_at);
-        outputs.push(OutputSpec {
-            preset,
-            encode,
-            destination,
-            warnings: output.warnings,
-        });
+        outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
     }
     let spec = JobSpec {
         source: source?,
@@ -255,14 +221,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         notification_url,
         options: draft.options,
     };
-    Some(Submission {
-        spec,
-        secrets,
-        inline,
-        maybe_upload,
-        source_at,
-        destinations_at,
-    })
+    Some(Submission { spec, secrets, inline, maybe_upload, source_at, destinations_at })
 }
 
 fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<EncodeSpec> {
@@ -292,10 +251,9 @@ fn notification(fields: &mut Fields<'_>) -> Option<Place<String>> {
     let url = fields.string("notification_url");
     let seed = fields.string("callback_url");
     if let (Some(_), Some(second)) = (&url, &seed) {
-        fields.faults.add(
-            second.at.as_str(),
-            "is another spelling of \"notification_url\", which is given too",
-        );
+        fields
+            .faults
+            .add(second.at.as_str(), "is another spelling of \"notification_url\", which is given too");
     }
     url.or(seed)
 }
@@ -306,19 +264,14 @@ fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {
     };
     match place.value {
         Value::Object(map) if map.len() > MAX_KEYS => {
-            fields
-                .faults
-                .add(place.at, format!("has more than {MAX_KEYS} keys"));
+            fields.faults.add(place.at, format!("has more than {MAX_KEYS} keys"));
             Map::new()
         }
         Value::Object(map) if serde_json::to_vec(&map).is_ok_and(|json| json.len() <= MAX_METADATA_BYTES) => {
             map
         }
         Value::Object(_) => {
-            fields.faults.add(
-                place.at,
-                format!("is more than {MAX_METADATA_BYTES} bytes of JSON"),
-            );
+            fields.faults.add(place.at, format!("is more than {MAX_METADATA_BYTES} bytes of JSON"));
             Map::new()
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
@@ -330,9 +283,7 @@ fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {
 
 fn label_fits(key: &str, value: &str) -> Result<(), &'static str> {
     let key_fits = (1..=64).contains(&key.len())
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
     let value_fits = value.len() <= 256 && !value.chars().any(char::is_control);
     if key_fits && value_fits {
         Ok(())
@@ -363,10 +314,6 @@ fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<St
     // These only fail for URLs without a host.
     let _ = (url.set_username(""), url.set_password(None));
     url.set_query(None);
-    let shown = if queried {
-        format!("{url}?…")
-    } else {
-        url.to_string()
-    };
+    let shown = if queried { format!("{url}?…") } else { url.to_string() };
     Some((shown, hides.then_some(whole)))
 }

@@ -44,24 +44,13 @@ pub(super) async fn metrics(State(api): State<Api>) -> Response {
 
 /// `GET /`.
 pub(super) async fn index() -> Response {
-    (
-        [(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        )],
-        INDEX,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], INDEX).into_response()
 }
 
 /// `GET /problems/{code}`: what the `type` of a problem points at.
 pub(super) async fn problem(Path(code): Path<String>) -> Result<Response, Problem> {
-    let kind = Kind::ALL
-        .iter()
-        .find(|kind| kind.code() == code)
-        .ok_or_else(|| Problem::no_such("problem type"))?;
-    Ok(
-        axum::Json(json!({"code": kind.code(), "title": kind.title(), "retryable": kind.retryable()}))
-            .into_response(),
-    )
+    let kind =
+        Kind::ALL.iter().find(|kind| kind.code() == code).ok_or_else(|| Problem::no_such("problem type"))?;
+    Ok(axum::Json(json!({"code": kind.code(), "title": kind.title(), "retryable": kind.retryable()}))
+        .into_response())
 }

@@ -33,10 +33,7 @@ pub(super) const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000
 
 /// A running job with one output, two events and one attempt.
 pub(super) fn stored(status: JobStatus) -> StoredJob {
-    let encode = Presets::builtin()
-        .get("720p_h264")
-        .expect("a built-in preset")
-        .clone();
+    let encode = Presets::builtin().get("720p_h264").expect("a built-in preset").clone();
     let output = OutputSpec {
         preset: Some("720p_h264".parse().expect("a name")),
         encode,
@@ -63,9 +60,7 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         warnings: vec!["not_upscaled".into()],
     };
     let spec = JobSpec {
-        source: Source::Http {
-            url: "https://example.com/in.mp4?…".into(),
-        },
+        source: Source::Http { url: "https://example.com/in.mp4?…".into() },
         outputs: vec![output.clone()],
         priority: 0,
         labels: BTreeMap::new(),
@@ -90,11 +85,7 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
     };
     let output = OutputRecord {
         index: OutputIndex(0),
-        status: if done {
-            OutputStatus::Completed
-        } else {
-            OutputStatus::Encoding
-        },
+        status: if done { OutputStatus::Completed } else { OutputStatus::Encoding },
         spec: output,
         result: done.then_some(result),
         failure: None,
@@ -112,12 +103,7 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         log: None,
     };
     StoredJob {
-        aggregate: Aggregate {
-            job,
-            outputs: vec![output],
-            tasks: vec![],
-            publications: vec![],
-        },
+        aggregate: Aggregate { job, outputs: vec![output], tasks: vec![], publications: vec![] },
         attempts: vec![attempt],
         queue_position: None,
     }
@@ -161,20 +147,18 @@ pub(super) struct MemoryFiles {
 impl Files for MemoryFiles {
     fn check_source(&self, source: &Source, _: &JobSecrets) -> Result<(), Failure> {
         match source {
-            Source::File { .. } => Err(Failure::new(
-                Code::SourceBlocked,
-                "files are not open on this server",
-            )),
+            Source::File { .. } => {
+                Err(Failure::new(Code::SourceBlocked, "files are not open on this server"))
+            }
             _ => Ok(()),
         }
     }
 
     fn check_destination(&self, destination: &Destination) -> Result<(), Failure> {
         match destination {
-            Destination::File { .. } => Err(Failure::new(
-                Code::DestinationForbidden,
-                "no folder is open on this server",
-            )),
+            Destination::File { .. } => {
+                Err(Failure::new(Code::DestinationForbidden, "no folder is open on this server"))
+            }
             Destination::Storage { .. } => Ok(()),
         }
     }
@@ -201,13 +185,8 @@ impl Files for MemoryFiles {
         while let Some(chunk) = body.next().await {
             bytes.extend(chunk.map_err(|e| Failure::new(Code::SourceTooLarge, e.to_string()))?);
         }
-        self.contents
-            .lock()
-            .unwrap()
-            .insert(upload.id.to_string(), bytes.into());
-        Ok(Received {
-            sha256: "cd".repeat(32),
-        })
+        self.contents.lock().unwrap().insert(upload.id.to_string(), bytes.into());
+        Ok(Received { sha256: "cd".repeat(32) })
     }
 
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure> {
@@ -250,20 +229,12 @@ impl Answer {
     }
 
     pub(super) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 
     /// The problem's code, after checking that it is one in full.
     pub(super) fn problem(&self) -> String {
-        assert_eq!(
-            self.header("content-type"),
-            "application/problem+json",
-            "{:?}",
-            self.bytes
-        );
+        assert_eq!(self.header("content-type"), "application/problem+json", "{:?}", self.bytes);
         let body = self.json();
         assert_eq!(body["status"], self.status);
         assert_eq!(body["request_id"], self.header("x-request-id"));
@@ -282,23 +253,12 @@ pub(super) async fn local() -> Server {
 
 /// A key of `tenant` that is its own name.
 pub(super) fn key(name: &str, tenant: &str, scopes: &[Scope]) -> ApiKey {
-    let sha256 = ring::digest::digest(&ring::digest::SHA256, name.as_bytes())
-        .as_ref()
-        .try_into()
-        .unwrap();
-    ApiKey {
-        name: name.into(),
-        tenant: tenant.parse().unwrap(),
-        sha256,
-        scopes: scopes.to_vec(),
-    }
+    let sha256 = ring::digest::digest(&ring::digest::SHA256, name.as_bytes()).as_ref().try_into().unwrap();
+    ApiKey { name: name.into(), tenant: tenant.parse().unwrap(), sha256, scopes: scopes.to_vec() }
 }
 
 pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) -> Server {
-    let options = Options {
-        max_pending,
-        ..Options::default()
-    };
+    let options = Options { max_pending, ..Options::default() };
     let store: DynStore = Arc::new(SqliteStore::ephemeral(options).await.unwrap());
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
     let (files, lifecycle) = (Arc::new(MemoryFiles::default()), Lifecycle::new());
@@ -321,12 +281,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         metrics: Arc::new(|| "flux_up 1\n".to_owned()),
         closing: lifecycle.soft().clone(),
     });
-    Server {
-        router,
-        files,
-        store,
-        lifecycle,
-    }
+    Server { router, files, store, lifecycle }
 }
 
 impl Server {
@@ -337,11 +292,7 @@ impl Server {
     pub(super) async fn ask(&self, request: Request<Body>) -> Answer {
         let (parts, body) = self.send(request).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            bytes,
-        }
+        Answer { status: parts.status.as_u16(), headers: parts.headers, bytes }
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -354,8 +305,7 @@ impl Server {
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
         let request = request("POST", path).header("content-type", "application/json");
-        self.ask(request.body(Body::from(body.to_string())).unwrap())
-            .await
+        self.ask(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     /// Submits a job and returns its id.
@@ -372,27 +322,15 @@ impl Server {
         let session = store.open_session("test", now).await.unwrap();
         let run = RunId::from_uuid(SystemIds.random());
         let boot = BootId::from_uuid(SystemIds.random());
-        let grant = Grant {
-            worker: "w1".parse().unwrap(),
-            boot,
-            runs: vec![run],
-        };
+        let grant = Grant { worker: "w1".parse().unwrap(), boot, runs: vec![run] };
         let claimed = store.claim(session, &[grant], now).await.unwrap().pop().unwrap();
         let key = claimed.key;
         done(store.started(key, now).await);
-        done(
-            store
-                .output_status(key, OutputIndex(0), OutputStatus::Encoding, now)
-                .await,
-        );
+        done(store.output_status(key, OutputIndex(0), OutputStatus::Encoding, now).await);
         let Destination::Storage { path, .. } = &claimed.spec.outputs[0].destination else {
             panic!("storage")
         };
-        self.files
-            .contents
-            .lock()
-            .unwrap()
-            .insert(path.to_string(), Bytes::from_static(content));
+        self.files.contents.lock().unwrap().insert(path.to_string(), Bytes::from_static(content));
         let file = OutputFile {
             path: path.to_string(),
             size: content.len() as u64,
@@ -420,17 +358,7 @@ impl Server {
         let id = publication.id;
         done(store.permit(key, publication, now).await);
         done(
-            store
-                .output_done(
-                    key,
-                    OutputDone {
-                        output: OutputIndex(0),
-                        publication: id,
-                        result,
-                    },
-                    now,
-                )
-                .await,
+            store.output_done(key, OutputDone { output: OutputIndex(0), publication: id, result }, now).await,
         );
         done(store.complete(key, now).await);
     }
@@ -442,10 +370,7 @@ fn done<T: std::fmt::Debug>(answer: crate::store::Result<Fenced<T>>) {
 }
 
 pub(super) fn request(method: &str, path: &str) -> http::request::Builder {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "localhost:8080")
+    Request::builder().method(method).uri(path).header("host", "localhost:8080")
 }
 
 /// The smallest canonical body.

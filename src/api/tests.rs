@@ -41,8 +41,5 @@ fn empty(builder: http::request::Builder) -> http::Request<Body> {
 }
 
 fn body(builder: http::request::Builder, value: &Value) -> http::Request<Body> {
-    builder
-        .header("content-type", "application/json")
-        .body(Body::from(value.to_string()))
-        .unwrap()
+    builder.header("content-type", "application/json").body(Body::from(value.to_string())).unwrap()
 }

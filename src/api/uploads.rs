@@ -63,15 +63,10 @@ pub(super) async fn receive(
         return Err(Problem::new(Kind::Gone, "the upload has expired"));
     }
     if upload.sha256.is_some() {
-        return Err(Problem::new(
-            Kind::UploadFinished,
-            "its bytes are here; post a new upload for others",
-        ));
+        return Err(Problem::new(Kind::UploadFinished, "its bytes are here; post a new upload for others"));
     }
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length != upload.size) {
         return Err(wrong_size(upload.size));
     }
@@ -136,30 +131,18 @@ struct Asked {
 
 fn read(value: serde_json::Value, faults: Faults, most: u64) -> Result<Asked, Vec<Fault>> {
     let mut asked = None;
-    if let Some(mut fields) = Fields::of(
-        Place {
-            at: String::new(),
-            value,
-        },
-        &faults,
-    ) {
-        let name = fields
-            .required_string("filename")
-            .map(|name| safe_name(&name.value));
+    if let Some(mut fields) = Fields::of(Place { at: String::new(), value }, &faults) {
+        let name = fields.required_string("filename").map(|name| safe_name(&name.value));
         if !fields.has("size") {
             faults.add("/size", "is required");
         }
-        let size = fields
-            .integer("size", 1..=i64::try_from(most).unwrap_or(i64::MAX))
-            .map(i64::unsigned_abs);
+        let size = fields.integer("size", 1..=i64::try_from(most).unwrap_or(i64::MAX)).map(i64::unsigned_abs);
         // Clients of the seeds send the type too; the bytes say what they are.
         drop(fields.string("content_type"));
         fields.finish();
         asked = name.zip(size).map(|(name, size)| Asked { name, size });
     }
-    asked
-        .filter(|_| faults.is_empty())
-        .ok_or_else(|| faults.into_vec())
+    asked.filter(|_| faults.is_empty()).ok_or_else(|| faults.into_vec())
 }
 
 /// One harmless segment of a client's file name.
@@ -167,20 +150,10 @@ fn safe_name(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let safe: String = last
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
         .take(100)
         .collect();
-    if safe.chars().all(|c| c == '.') {
-        "upload".to_owned()
-    } else {
-        safe
-    }
+    if safe.chars().all(|c| c == '.') { "upload".to_owned() } else { safe }
 }
 
 fn view(api: &Api, upload: &UploadRecord) -> serde_json::Value {
@@ -209,10 +182,7 @@ fn sign(api: &Api, id: UploadId) -> String {
 }
 
 fn wrong_size(announced: u64) -> Problem {
-    Problem::new(
-        Kind::InvalidRequest,
-        format!("the upload was announced with {announced} bytes"),
-    )
+    Problem::new(Kind::InvalidRequest, format!("the upload was announced with {announced} bytes"))
 }
 
 #[cfg(test)]
@@ -238,14 +208,8 @@ mod tests {
             Ok(total)
         }
         assert_eq!(drain(Body::from("12345"), 5).await, Ok(5));
-        assert_eq!(
-            drain(Body::from("12345"), 6).await,
-            Err(std::io::ErrorKind::UnexpectedEof)
-        );
-        assert_eq!(
-            drain(Body::from("12345"), 4).await,
-            Err(std::io::ErrorKind::FileTooLarge)
-        );
+        assert_eq!(drain(Body::from("12345"), 6).await, Err(std::io::ErrorKind::UnexpectedEof));
+        assert_eq!(drain(Body::from("12345"), 4).await, Err(std::io::ErrorKind::FileTooLarge));
         let silent = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
         assert_eq!(drain(silent, 4).await, Err(std::io::ErrorKind::TimedOut));
     }

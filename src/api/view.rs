@@ -235,11 +235,7 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
     });
     OutputView {
         index: output.index,
-        preset: output
-            .spec
-            .preset
-            .as_ref()
-            .map(crate::domain::preset::PresetName::as_str),
+        preset: output.spec.preset.as_ref().map(crate::domain::preset::PresetName::as_str),
         status: output.status,
         progress: progress.percent(),
         destination: destination(&output.spec.destination),
@@ -301,11 +297,7 @@ pub(super) fn source(source: &Source) -> Value {
 /// The destination as asked, with its path filled in.
 pub(super) fn destination(destination: &Destination) -> Value {
     match destination {
-        Destination::Storage {
-            path,
-            overwrite,
-            metadata,
-        } => {
+        Destination::Storage { path, overwrite, metadata } => {
             json!({"kind": "storage", "path": path, "overwrite": overwrite, "metadata": metadata})
         }
         Destination::File { path, overwrite } => {

@@ -10,13 +10,7 @@ use crate::control::{RunningTask, WorkerState, WorkerView};
 
 /// `GET /workers`.
 pub(super) async fn list(State(api): State<Api>, who: Principal) -> Response {
-    let workers: Vec<_> = api
-        .control
-        .workers()
-        .await
-        .iter()
-        .map(|worker| view(worker, &who))
-        .collect();
+    let workers: Vec<_> = api.control.workers().await.iter().map(|worker| view(worker, &who)).collect();
     axum::Json(json!({"workers": workers})).into_response()
 }
 
@@ -26,11 +20,7 @@ fn view(worker: &WorkerView, who: &Principal) -> Value {
         WorkerState::Draining => "draining",
         WorkerState::Unreachable => "unreachable",
     };
-    let tasks: Vec<_> = if who.admin {
-        worker.running.iter().map(task).collect()
-    } else {
-        Vec::new()
-    };
+    let tasks: Vec<_> = if who.admin { worker.running.iter().map(task).collect() } else { Vec::new() };
     json!({
         "id": worker.id,
         "boot_id": worker.boot,

@@ -6,13 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Encode video: one file here, or many through a server.
 #[derive(Debug, Parser)]
-#[command(
-    name = "flux",
-    version,
-    about,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "flux", version, about, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -23,24 +17,13 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Server {
     /// The server's address
-    #[arg(
-        long,
-        env = "FLUX_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "FLUX_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
     /// The API key
     #[arg(long, env = "FLUX_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<String>,
     /// How results are written
-    #[arg(
-        short = 'o',
-        long = "format",
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
 }
 
@@ -182,11 +165,7 @@ pub struct SubmitArgs {
     #[arg(short, long = "preset", required_unless_present = "body")]
     pub presets: Vec<String>,
     /// Path of the results in the server's storage; {job_id} {index} {preset} {name} {height} {ext} are filled in
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "outputs/{job_id}/{name}_{preset}.{ext}"
-    )]
+    #[arg(long, value_name = "PATH", default_value = "outputs/{job_id}/{name}_{preset}.{ext}")]
     pub path: String,
     /// Send this JSON file as the whole job ("-" is standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "presets"])]
@@ -238,13 +217,7 @@ pub struct PresetsArgs {
     /// Show this one
     pub name: Option<String>,
     /// How results are written
-    #[arg(
-        short = 'o',
-        long = "format",
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
     pub format: Format,
     /// Where it is configured.
     #[command(flatten)]

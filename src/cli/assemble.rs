@@ -56,10 +56,8 @@ pub(super) fn presets(config: &Config) -> Result<Presets, Failed> {
     let mut presets = Presets::builtin();
     for document in &config.presets {
         presets = presets.with_document(&document.text).map_err(|faults| {
-            let faults: Vec<String> = faults
-                .iter()
-                .map(|fault| format!("{}: {fault}", document.file))
-                .collect();
+            let faults: Vec<String> =
+                faults.iter().map(|fault| format!("{}: {fault}", document.file)).collect();
             Failed::msg(Exit::Validation, faults.join("\n"))
         })?;
     }
@@ -94,34 +92,19 @@ pub(super) async fn start(
             client: WorkerClient::in_process(Arc::new(worker.clone())),
             address: "in-process".to_owned(),
         }],
-        sweeper: Arc::new(StorageSweeper {
-            destinations: storage.destinations().clone(),
-        }),
+        sweeper: Arc::new(StorageSweeper { destinations: storage.destinations().clone() }),
         lifecycle: lifecycle.clone(),
     };
-    let control = Control::start(settings, deps)
-        .await
-        .context("cannot start the control")?;
-    Ok(Machinery {
-        control,
-        worker,
-        storage,
-        presets,
-        clock,
-        ids,
-        store,
-    })
+    let control = Control::start(settings, deps).await.context("cannot start the control")?;
+    Ok(Machinery { control, worker, storage, presets, clock, ids, store })
 }
 
 async fn open_store(config: &Config, record: Record, ids: &Arc<dyn IdSource>) -> Result<SqliteStore, Failed> {
     let keys = if config.sealing_keys.is_empty() {
         store::Keys::DataFolder
     } else {
-        let texts: Vec<String> = config
-            .sealing_keys
-            .iter()
-            .map(|key| STANDARD.encode(key.expose()))
-            .collect();
+        let texts: Vec<String> =
+            config.sealing_keys.iter().map(|key| STANDARD.encode(key.expose())).collect();
         let keys = store::SealKeys::from_base64(texts.iter().map(String::as_str), "secrets.keys");
         store::Keys::Configured(keys.context("cannot use secrets.keys")?)
     };
@@ -137,10 +120,7 @@ async fn open_store(config: &Config, record: Record, ids: &Arc<dyn IdSource>) ->
     };
     opened.map_err(|error| match &error {
         store::Error::Locked { .. } => Failed::new(Exit::Unavailable, error),
-        _ => Failed::new(
-            Exit::Failed,
-            anyhow::Error::new(error).context("cannot open the record of jobs"),
-        ),
+        _ => Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs")),
     })
 }
 
@@ -150,19 +130,13 @@ pub(super) fn open_storage(config: &Config) -> Result<Storage, Failed> {
         config::Storage::Local { root } => StorageSettings::Local { root: root.clone() },
         config::Storage::S3(s3) => StorageSettings::S3(Box::new(bucket(s3))),
     };
-    let allow = config
-        .sources
-        .allow
-        .iter()
-        .map(|rule| rule.to_string().parse::<storage::AllowRule>());
+    let allow = config.sources.allow.iter().map(|rule| rule.to_string().parse::<storage::AllowRule>());
     let settings = storage::Settings {
         storage,
         destination_roots: config.destination_roots.clone(),
         data_dir: config.server.data_dir.clone(),
         file_roots: config.sources.file_roots.clone(),
-        allow: allow
-            .collect::<Result<_, _>>()
-            .context("cannot use sources.allow")?,
+        allow: allow.collect::<Result<_, _>>().context("cannot use sources.allow")?,
         limits: config.sources.limits,
         fetch: storage::FetchLimits {
             stall_timeout: config.sources.stall_timeout,
@@ -184,27 +158,20 @@ fn bucket(s3: &config::S3) -> S3Settings {
         access_key_id: credentials.as_ref().map(|pair| pair.access_key_id.clone()),
         secret_access_key: credentials.as_ref().map(|pair| pair.secret_access_key.clone()),
         session_token: credentials.and_then(|pair| pair.session_token),
-        addressing: if s3.path_style {
-            storage::Addressing::Path
-        } else {
-            storage::Addressing::VirtualHost
-        },
+        addressing: if s3.path_style { storage::Addressing::Path } else { storage::Addressing::VirtualHost },
         acl: None,
     }
 }
 
 /// ffmpeg and ffprobe where they are; a missing one fails jobs by name, not the start.
 pub(super) fn toolbox(config: &Config) -> Result<Toolbox, Failed> {
-    let exe = std::env::current_exe().context("cannot find this program's own file")?;
+    let exe = config::program().context("cannot find this program's own file")?;
     let spawner =
         Spawner::start(Launcher::ReExec(exe)).context("cannot start the thread that starts programs")?;
     let (ffmpeg, ffprobe) = (&config.worker.ffmpeg, &config.worker.ffprobe);
     let tools = Tools::locate(ffmpeg, ffprobe).unwrap_or_else(|error| {
         tracing::error!(%error, "no job can be encoded before this is repaired; see `flux doctor`");
-        Tools {
-            ffmpeg: ffmpeg.clone(),
-            ffprobe: ffprobe.clone(),
-        }
+        Tools { ffmpeg: ffmpeg.clone(), ffprobe: ffprobe.clone() }
     });
     Ok(Toolbox { spawner, tools })
 }
@@ -217,11 +184,7 @@ fn start_worker(
 ) -> Result<Worker, Failed> {
     let toolbox = toolbox(config)?;
     let (known, capabilities) = watch::channel(None);
-    lifecycle.spawn(
-        TaskKind::Background,
-        "prove encoders",
-        prove(toolbox.clone(), known),
-    );
+    lifecycle.spawn(TaskKind::Background, "prove encoders", prove(toolbox.clone(), known));
     let boot = BootId::from_uuid(ids.random());
     let settings = WorkerSettings {
         id: config.worker.id.clone(),

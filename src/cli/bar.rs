@@ -22,11 +22,7 @@ impl ProgressLine {
             let style = ProgressStyle::with_template("{prefix:10} [{bar:32}] {percent:>3} %  {msg}");
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self {
-            bar,
-            last_phase: String::new(),
-            last_percent: -PLAIN_STEP,
-        }
+        Self { bar, last_phase: String::new(), last_percent: -PLAIN_STEP }
     }
 
     /// Shows the job as an event or a snapshot tells it.
@@ -34,11 +30,7 @@ impl ProgressLine {
         let Some(percent) = job["progress"].as_f64() else {
             return;
         };
-        let phase = if job["phase"].is_string() {
-            field(&job["phase"])
-        } else {
-            field(&job["status"])
-        };
+        let phase = if job["phase"].is_string() { field(&job["phase"]) } else { field(&job["status"]) };
         let figures = figures(job);
         match &self.bar {
             Some(bar) => {
@@ -70,12 +62,6 @@ impl ProgressLine {
 
 fn figures(job: &Value) -> String {
     let part = |key: &str, unit: &str| job[key].as_f64().map(|value| format!("{value:.1}{unit}"));
-    let eta = job["eta_seconds"]
-        .as_f64()
-        .map(|seconds| format!("{seconds:.0} s left"));
-    [part("fps", " fps"), part("speed", "x"), eta]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ")
+    let eta = job["eta_seconds"].as_f64().map(|seconds| format!("{seconds:.0} s left"));
+    [part("fps", " fps"), part("speed", "x"), eta].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

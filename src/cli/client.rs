@@ -29,11 +29,7 @@ impl Client {
             .connect_timeout(std::time::Duration::from_secs(10))
             .build()
             .context("cannot make an HTTP client")?;
-        Ok(Self {
-            http,
-            base,
-            key: server.api_key.clone(),
-        })
+        Ok(Self { http, base, key: server.api_key.clone() })
     }
 
     /// Asks for JSON below `/api/v1`.
@@ -65,9 +61,7 @@ impl Client {
 
     /// Opens an event stream below `/api/v1`.
     pub(super) async fn stream(&self, path: &str, last: Option<&str>) -> Result<Response, Failed> {
-        let mut request = self
-            .request(Method::GET, path)
-            .header("accept", "text/event-stream");
+        let mut request = self.request(Method::GET, path).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -76,11 +70,7 @@ impl Client {
 
     /// Puts a file where an upload's answer said.
     pub(super) async fn put_file(&self, url: &str, file: tokio::fs::File, size: u64) -> Result<(), Failed> {
-        let target = if url.starts_with('/') {
-            format!("{}{url}", self.base)
-        } else {
-            url.to_owned()
-        };
+        let target = if url.starts_with('/') { format!("{}{url}", self.base) } else { url.to_owned() };
         let mut request = self.http.put(&target).header("content-length", size);
         if target.starts_with(&self.base)
             && let Some(key) = &self.key
@@ -101,31 +91,17 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failed> {
         let response = request.send().await.map_err(|error| {
-            let hint = if error.is_connect() {
-                "; is `flux serve` running there?"
-            } else {
-                ""
-            };
+            let hint = if error.is_connect() { "; is `flux serve` running there?" } else { "" };
             let error = anyhow::Error::new(error.without_url());
-            Failed::new(
-                Exit::Unavailable,
-                error.context(format!("cannot reach {}{hint}", self.base)),
-            )
+            Failed::new(Exit::Unavailable, error.context(format!("cannot reach {}{hint}", self.base)))
         })?;
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(refused(response).await)
-        }
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 }
 
 async fn json(response: Response) -> Result<Value, Failed> {
     response.json().await.map_err(|error| {
-        Failed::new(
-            Exit::Unavailable,
-            anyhow::Error::new(error).context("the server's answer is not JSON"),
-        )
+        Failed::new(Exit::Unavailable, anyhow::Error::new(error).context("the server's answer is not JSON"))
     })
 }
 
@@ -133,16 +109,11 @@ async fn json(response: Response) -> Result<Value, Failed> {
 async fn refused(response: Response) -> Failed {
     let status = response.status();
     let problem: Value = response.json().await.unwrap_or_default();
-    let mut text = problem["detail"]
-        .as_str()
-        .or(problem["title"].as_str())
-        .unwrap_or(status.as_str())
-        .to_owned();
+    let mut text =
+        problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or(status.as_str()).to_owned();
     for fault in problem["errors"].as_array().into_iter().flatten() {
-        let (pointer, detail) = (
-            fault["pointer"].as_str().unwrap_or(""),
-            fault["detail"].as_str().unwrap_or(""),
-        );
+        let (pointer, detail) =
+            (fault["pointer"].as_str().unwrap_or(""), fault["detail"].as_str().unwrap_or(""));
         text.push_str(&format!("\n  {pointer}: {detail}"));
     }
     Failed::msg(exit_for(status), text)
@@ -164,12 +135,8 @@ mod tests {
 
     #[test]
     fn statuses_have_their_exit_codes() {
-        let cases = [
-            (401, Exit::Auth),
-            (404, Exit::NotFound),
-            (422, Exit::Validation),
-            (503, Exit::Unavailable),
-        ];
+        let cases =
+            [(401, Exit::Auth), (404, Exit::NotFound), (422, Exit::Validation), (503, Exit::Unavailable)];
         for (status, exit) in cases {
             assert_eq!(exit_for(StatusCode::from_u16(status).unwrap()), exit);
         }

@@ -21,11 +21,8 @@ pub(super) fn run(args: &ConfigArgs) -> Outcome {
 
 /// The configuration with its presets, which are part of what can be wrong.
 fn read(file: &ConfigFile) -> Result<Config, Failed> {
-    let overrides = Overrides {
-        file: file.config.clone(),
-        data_dir: file.data_dir.clone(),
-        ..Overrides::default()
-    };
+    let overrides =
+        Overrides { file: file.config.clone(), data_dir: file.data_dir.clone(), ..Overrides::default() };
     let config = assemble::load(&overrides)?;
     assemble::presets(&config)?;
     Ok(config)

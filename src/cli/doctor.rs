@@ -19,11 +19,8 @@ enum Finding {
 }
 
 pub(super) async fn run(file: &ConfigFile) -> Outcome {
-    let overrides = Overrides {
-        file: file.config.clone(),
-        data_dir: file.data_dir.clone(),
-        ..Overrides::default()
-    };
+    let overrides =
+        Overrides { file: file.config.clone(), data_dir: file.data_dir.clone(), ..Overrides::default() };
     let config = assemble::load(&overrides)?;
     let mut findings = vec![Finding::Good(format!("flux {}", env!("CARGO_PKG_VERSION")))];
     findings.extend(config.warnings.iter().cloned().map(Finding::Note));
@@ -59,11 +56,7 @@ async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
         Ok(known) => known,
         Err(error) => return Ok(vec![Finding::Bad(error.to_string())]),
     };
-    let mut findings = vec![Finding::Good(format!(
-        "ffmpeg {} at {}",
-        known.version,
-        tools.ffmpeg.display()
-    ))];
+    let mut findings = vec![Finding::Good(format!("ffmpeg {} at {}", known.version, tools.ffmpeg.display()))];
     for encoder in ENCODERS {
         findings.push(if known.encoders.contains(encoder) {
             Finding::Good(format!("encoder {encoder}: encoded a frame"))
@@ -73,11 +66,8 @@ async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
             Finding::Note(format!("encoder {encoder} does not work: its presets will fail"))
         });
     }
-    let missing: Vec<&str> = FILTERS
-        .iter()
-        .copied()
-        .filter(|filter| !known.filters.contains(filter))
-        .collect();
+    let missing: Vec<&str> =
+        FILTERS.iter().copied().filter(|filter| !known.filters.contains(filter)).collect();
     if !missing.is_empty() {
         findings.push(Finding::Note(format!("filters missing: {}", missing.join(", "))));
     }
@@ -87,22 +77,12 @@ async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
 fn disk(config: &Config) -> Finding {
     let folder = config.worker.work_dir.ancestors().find(|folder| folder.is_dir());
     let Some(Ok(space)) = folder.map(rustix::fs::statvfs) else {
-        return Finding::Bad(format!(
-            "cannot look at the disk of {}",
-            config.worker.work_dir.display()
-        ));
+        return Finding::Bad(format!("cannot look at the disk of {}", config.worker.work_dir.display()));
     };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let text = format!(
-        "{} free for work files in {}",
-        bytesize::ByteSize(free),
-        config.worker.work_dir.display()
-    );
-    if free < LITTLE_SPACE {
-        Finding::Note(text)
-    } else {
-        Finding::Good(text)
-    }
+    let text =
+        format!("{} free for work files in {}", bytesize::ByteSize(free), config.worker.work_dir.display());
+    if free < LITTLE_SPACE { Finding::Note(text) } else { Finding::Good(text) }
 }
 
 async fn storage(config: &Config) -> Finding {
@@ -122,19 +102,14 @@ async fn storage(config: &Config) -> Finding {
         Ok(Fencing::Broken) => Finding::Note(format!(
             "storage {place}: commits what was destroyed, so a worker that lost its task could still publish there"
         )),
-        Err(failure) => Finding::Bad(format!(
-            "storage {place}: {} ({})",
-            failure.message, failure.detail
-        )),
+        Err(failure) => Finding::Bad(format!("storage {place}: {} ({})", failure.message, failure.detail)),
     }
 }
 
 fn api(config: &Config) -> Finding {
     let listen = config.server.listen;
     if config.keys.is_empty() {
-        Finding::Note(format!(
-            "the API on {listen} needs no key: everybody on this machine may use it"
-        ))
+        Finding::Note(format!("the API on {listen} needs no key: everybody on this machine may use it"))
     } else {
         Finding::Good(format!("the API on {listen} knows {} key(s)", config.keys.len()))
     }

@@ -24,7 +24,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Result<Self, Failed> {
-        let path = std::env::temp_dir().join(format!("flux-encode-{}", SystemIds.random()));
+        let path = config::temporary_folder().join(format!("flux-encode-{}", SystemIds.random()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
@@ -37,11 +37,8 @@ impl Drop for Scratch {
 }
 
 pub(super) async fn run(args: EncodeArgs) -> Outcome {
-    let overrides = Overrides {
-        file: args.file.config.clone(),
-        log_level: Some("error".into()),
-        ..Overrides::default()
-    };
+    let overrides =
+        Overrides { file: args.file.config.clone(), log_level: Some("error".into()), ..Overrides::default() };
     let mut config = assemble::load(&overrides)?;
     crate::telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
     let encode = resolve(&config, &args.preset)?;
@@ -54,11 +51,7 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     let machinery = assemble::start(&config, Record::Ephemeral, &lifecycle).await?;
     let destination = Destination::File {
         path: output.display().to_string(),
-        overwrite: if args.no_clobber {
-            Overwrite::Fail
-        } else {
-            Overwrite::Replace
-        },
+        overwrite: if args.no_clobber { Overwrite::Fail } else { Overwrite::Replace },
     };
     let spec = JobSpec {
         source,
@@ -86,33 +79,24 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
 
 fn resolve(config: &Config, name: &str) -> Result<EncodeSpec, Failed> {
     let presets = assemble::presets(config)?;
-    presets
-        .resolve(Some(name), serde_json::Map::new())
-        .map_err(|faults| {
-            let faults: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
-            Failed::msg(Exit::Validation, faults.join("; "))
-        })
+    presets.resolve(Some(name), serde_json::Map::new()).map_err(|faults| {
+        let faults: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
+        Failed::msg(Exit::Validation, faults.join("; "))
+    })
 }
 
 fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<PathBuf, Failed> {
     let default = || {
         let name = args.input.split(['?', '#']).next().unwrap_or(&args.input);
-        let stem = Path::new(name)
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or("output");
+        let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("output");
         PathBuf::from(format!("{stem}_{}.{}", args.preset, encode.container.extension()))
     };
     let path = args.output.clone().unwrap_or_else(default);
     let absolute = std::path::absolute(&path).context("cannot resolve the output's path")?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
-    let folder = folder
-        .canonicalize()
-        .with_context(|| format!("there is no folder {}", folder.display()));
+    let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()));
     let folder = folder.map_err(|error| Failed::new(Exit::NotFound, error))?;
-    let name = absolute
-        .file_name()
-        .ok_or_else(|| Failed::msg(Exit::Usage, "the output names no file"))?;
+    let name = absolute.file_name().ok_or_else(|| Failed::msg(Exit::Usage, "the output names no file"))?;
     Ok(folder.join(name))
 }
 
@@ -121,38 +105,25 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
         let mut shown = url::Url::parse(input).map_err(|error| Failed::new(Exit::Usage, error))?;
         shown.set_query(None);
         let _ = shown.set_username("").and_then(|()| shown.set_password(None));
-        let secrets = JobSecrets {
-            source_url: Some(input.to_owned()),
-            ..JobSecrets::default()
-        };
+        let secrets = JobSecrets { source_url: Some(input.to_owned()), ..JobSecrets::default() };
         return Ok((Source::Http { url: shown.into() }, secrets));
     }
-    let path = Path::new(input)
-        .canonicalize()
-        .with_context(|| format!("cannot read {input}"));
+    let path = Path::new(input).canonicalize().with_context(|| format!("cannot read {input}"));
     let path = path.map_err(|error| Failed::new(Exit::NotFound, error))?;
-    Ok((
-        Source::File {
-            path: path.display().to_string(),
-        },
-        JobSecrets::default(),
-    ))
+    Ok((Source::File { path: path.display().to_string() }, JobSecrets::default()))
 }
 
 /// What is given to a job on the command line, and no more, is within its reach.
 fn confine(config: &mut Config, scratch: &Path, source: &Source, output: &Path) -> Result<(), Failed> {
     config.server.data_dir = scratch.to_owned();
     config.worker.work_dir = scratch.join("work");
-    config.storage = config::Storage::Local {
-        root: scratch.join("storage"),
-    };
+    config.storage = config::Storage::Local { root: scratch.join("storage") };
     config.queue.max_attempts = std::num::NonZeroU32::MIN;
     config.queue.max_pending = 1;
     config.destination_roots = output.parent().map(Path::to_owned).into_iter().collect();
     if let Source::File { path } = source {
-        let folder = Path::new(path)
-            .parent()
-            .ok_or_else(|| Failed::msg(Exit::Usage, "the input is no file"))?;
+        let folder =
+            Path::new(path).parent().ok_or_else(|| Failed::msg(Exit::Usage, "the input is no file"))?;
         config.sources.file_roots = vec![folder.to_owned()];
     }
     Ok(())
@@ -182,20 +153,8 @@ async fn encode_one(
     let now = machinery.clock.now();
     let id = JobId::from_uuid(machinery.ids.sortable(now));
     let task = TaskId::from_uuid(machinery.ids.random());
-    let job = NewJob {
-        id,
-        task,
-        tenant: Tenant::local(),
-        spec,
-        secrets,
-        idempotency: None,
-        now,
-    };
-    let submitted = machinery
-        .control
-        .submit(job)
-        .await
-        .context("cannot record the job")?;
+    let job = NewJob { id, task, tenant: Tenant::local(), spec, secrets, idempotency: None, now };
+    let submitted = machinery.control.submit(job).await.context("cannot record the job")?;
     if submitted != Submitted::Created {
         return Err(Failed::msg(Exit::Failed, "the job was not taken"));
     }
@@ -210,11 +169,7 @@ async fn encode_one(
     match followed {
         Some(job) => job.map(Some),
         None => {
-            machinery
-                .control
-                .cancel(None, id)
-                .await
-                .context("cannot cancel")?;
+            machinery.control.cancel(None, id).await.context("cannot cancel")?;
             Ok(None)
         }
     }
@@ -246,11 +201,7 @@ async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Re
 }
 
 fn say(job: &StoredJob, output: &Path) -> Exit {
-    let results = job
-        .aggregate
-        .outputs
-        .iter()
-        .filter_map(|output| output.result.as_ref());
+    let results = job.aggregate.outputs.iter().filter_map(|output| output.result.as_ref());
     for warning in results.flat_map(|result| &result.warnings) {
         note(format_args!("warning: {}", field(&warning.as_str().into())));
     }

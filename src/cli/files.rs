@@ -37,12 +37,7 @@ impl Files for StorageFiles {
     }
 
     async fn presign(&self, destination: &Destination, file: &OutputFile) -> Result<Option<String>, Failure> {
-        Ok(self
-            .0
-            .destinations()
-            .presign(destination, file, PRESIGNED)
-            .await
-            .map(String::from))
+        Ok(self.0.destinations().presign(destination, file, PRESIGNED).await.map(String::from))
     }
 
     async fn open_result(
@@ -51,9 +46,8 @@ impl Files for StorageFiles {
         file: &OutputFile,
         range: Option<ByteRange>,
     ) -> Result<ByteStream, Failure> {
-        let range = range.map_or(storage::ByteRange::Whole, |part| {
-            storage::ByteRange::Between(part.start, part.end)
-        });
+        let range =
+            range.map_or(storage::ByteRange::Whole, |part| storage::ByteRange::Between(part.start, part.end));
         match self.0.destinations().open_result(destination, file, range).await {
             Ok(body) => Ok(body.stream),
             Err(ReadError::Failed(failure)) => Err(failure),
@@ -64,14 +58,8 @@ impl Files for StorageFiles {
     }
 
     async fn receive_upload(&self, upload: &UploadRecord, body: ByteStream) -> Result<Received, Failure> {
-        let received = self
-            .0
-            .uploads()
-            .receive(upload.id, upload.size, body.boxed())
-            .await?;
-        Ok(Received {
-            sha256: received.sha256,
-        })
+        let received = self.0.uploads().receive(upload.id, upload.size, body.boxed()).await?;
+        Ok(Received { sha256: received.sha256 })
     }
 
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure> {

@@ -10,28 +10,19 @@ use super::{Exit, Failed, Outcome};
 pub(super) async fn list(args: &JobsArgs) -> Outcome {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("limit", &args.limit.to_string());
-    let filters = [
-        ("status", &args.status),
-        ("label", &args.label),
-        ("cursor", &args.cursor),
-    ];
+    let filters = [("status", &args.status), ("label", &args.label), ("cursor", &args.cursor)];
     for (name, value) in filters {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
     }
-    let page = Client::new(&args.server)?
-        .get(&format!("/jobs?{}", query.finish()))
-        .await?;
+    let page = Client::new(&args.server)?.get(&format!("/jobs?{}", query.finish())).await?;
     match args.server.format {
         Format::Json => json(&page),
         Format::Table => {
             let jobs = page["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
             let rows: Vec<_> = jobs.iter().map(row).collect();
-            table(
-                &["ID", "STATUS", "PROGRESS", "SOURCE", "OUTPUTS", "CREATED"],
-                &rows,
-            );
+            table(&["ID", "STATUS", "PROGRESS", "SOURCE", "OUTPUTS", "CREATED"], &rows);
             if let Some(cursor) = page["next_cursor"].as_str() {
                 note(format_args!("more: --cursor {cursor}"));
             }
@@ -53,24 +44,15 @@ fn row(job: &Value) -> Vec<String> {
 }
 
 fn source(source: &Value) -> String {
-    let place = ["url", "path", "id"]
-        .iter()
-        .find_map(|key| source[*key].as_str())
-        .map(|s| field(&s.into()));
+    let place = ["url", "path", "id"].iter().find_map(|key| source[*key].as_str()).map(|s| field(&s.into()));
     let place = place.unwrap_or_else(|| field(&source["kind"]));
     let length = place.chars().count();
     // The end of a path says more than its beginning.
-    if length > 48 {
-        format!("…{}", place.chars().skip(length - 47).collect::<String>())
-    } else {
-        place
-    }
+    if length > 48 { format!("…{}", place.chars().skip(length - 47).collect::<String>()) } else { place }
 }
 
 pub(super) async fn show(args: &IdArgs) -> Outcome {
-    let job = Client::new(&args.server)?
-        .get(&format!("/jobs/{}", segment(&args.id)))
-        .await?;
+    let job = Client::new(&args.server)?.get(&format!("/jobs/{}", segment(&args.id))).await?;
     print_job(&job, args.server.format);
     Ok(Exit::Ok)
 }
@@ -88,14 +70,9 @@ pub(super) fn print_job(job: &Value, format: Format) {
     ));
     data(&format!("source   {}", source(&job["source"])));
     for output in job["outputs"].as_array().into_iter().flatten() {
-        let (index, preset, status) = (
-            field(&output["index"]),
-            field(&output["preset"]),
-            field(&output["status"]),
-        );
-        let place = output["result"]["url"]
-            .as_str()
-            .map_or_else(String::new, |url| field(&url.into()));
+        let (index, preset, status) =
+            (field(&output["index"]), field(&output["preset"]), field(&output["status"]));
+        let place = output["result"]["url"].as_str().map_or_else(String::new, |url| field(&url.into()));
         data(&format!("output {index} {preset}  {status}  {place}"));
         for warning in output["result"]["warnings"].as_array().into_iter().flatten() {
             data(&format!("         warning: {}", field(warning)));
@@ -107,51 +84,38 @@ pub(super) fn print_job(job: &Value, format: Format) {
 
 fn print_error(error: &Value) {
     if error.is_object() {
-        data(&format!(
-            "error    {}: {}",
-            field(&error["code"]),
-            field(&error["message"])
-        ));
+        data(&format!("error    {}: {}", field(&error["code"]), field(&error["message"])));
     }
 }
 
 pub(super) async fn cancel(args: &IdArgs) -> Outcome {
-    let job = Client::new(&args.server)?
-        .post(&format!("/jobs/{}/cancel", segment(&args.id)), None, None)
-        .await?;
+    let job =
+        Client::new(&args.server)?.post(&format!("/jobs/{}/cancel", segment(&args.id)), None, None).await?;
     print_job(&job, args.server.format);
     Ok(Exit::Ok)
 }
 
 pub(super) async fn retry(args: &IdArgs) -> Outcome {
-    let job = Client::new(&args.server)?
-        .post(&format!("/jobs/{}/retry", segment(&args.id)), None, None)
-        .await?;
+    let job =
+        Client::new(&args.server)?.post(&format!("/jobs/{}/retry", segment(&args.id)), None, None).await?;
     print_job(&job, args.server.format);
     Ok(Exit::Ok)
 }
 
 pub(super) async fn delete(args: &IdArgs) -> Outcome {
-    Client::new(&args.server)?
-        .delete(&format!("/jobs/{}", segment(&args.id)))
-        .await?;
+    Client::new(&args.server)?.delete(&format!("/jobs/{}", segment(&args.id))).await?;
     Ok(Exit::Ok)
 }
 
 pub(super) async fn logs(args: &IdArgs) -> Outcome {
-    let log = Client::new(&args.server)?
-        .get(&format!("/jobs/{}/log", segment(&args.id)))
-        .await?;
+    let log = Client::new(&args.server)?.get(&format!("/jobs/{}/log", segment(&args.id))).await?;
     if args.server.format == Format::Json {
         json(&log);
         return Ok(Exit::Ok);
     }
     for attempt in log["attempts"].as_array().into_iter().flatten() {
         let (number, worker) = (field(&attempt["number"]), field(&attempt["worker_id"]));
-        data(&format!(
-            "attempt {number} on {worker}: {}",
-            field(&attempt["outcome"])
-        ));
+        data(&format!("attempt {number} on {worker}: {}", field(&attempt["outcome"])));
         for line in attempt["log"].as_array().into_iter().flatten() {
             data(&format!("  {}", field(line)));
         }

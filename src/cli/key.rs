@@ -12,8 +12,7 @@ pub(super) fn run(args: &KeyArgs) -> Outcome {
     let KeyAction::New { name, tenant } = &args.action;
     let owner = tenant.as_deref().unwrap_or(name);
     for text in [name.as_str(), owner] {
-        text.parse::<Tenant>()
-            .map_err(|error| Failed::new(Exit::Usage, anyhow::Error::new(error)))?;
+        text.parse::<Tenant>().map_err(|error| Failed::new(Exit::Usage, anyhow::Error::new(error)))?;
     }
     let mut secret = [0_u8; 32];
     SystemRandom::new()

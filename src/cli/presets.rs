@@ -18,15 +18,9 @@ pub(super) fn run(args: &PresetsArgs) -> Outcome {
     if let Some(name) = &args.name {
         let Some(spec) = presets.get(name) else {
             let near: Vec<&str> = presets.near(name).into_iter().map(|name| name.as_str()).collect();
-            let hint = if near.is_empty() {
-                String::new()
-            } else {
-                format!("; near names: {}", near.join(", "))
-            };
-            return Err(Failed::msg(
-                Exit::NotFound,
-                format_args!("there is no preset {name:?}{hint}"),
-            ));
+            let hint =
+                if near.is_empty() { String::new() } else { format!("; near names: {}", near.join(", ")) };
+            return Err(Failed::msg(Exit::NotFound, format_args!("there is no preset {name:?}{hint}")));
         };
         match args.format {
             Format::Json => output::json(&json!({"name": name, "encode": spec})),
@@ -55,15 +49,10 @@ pub(super) fn run(args: &PresetsArgs) -> Outcome {
 
 fn shape(spec: &EncodeSpec) -> String {
     let video = spec.video.as_ref().map(|video| {
-        let bounds = video
-            .bounds
-            .map_or_else(String::new, |bounds| format!(" {bounds}"));
+        let bounds = video.bounds.map_or_else(String::new, |bounds| format!(" {bounds}"));
         format!("{}{bounds}", video.codec.codec_name())
     });
-    let audio = spec
-        .audio
-        .as_ref()
-        .map(|audio| audio.codec.codec_name().to_owned());
+    let audio = spec.audio.as_ref().map(|audio| audio.codec.codec_name().to_owned());
     let streams: Vec<String> = [video, audio].into_iter().flatten().collect();
     format!("{}: {}", spec.container.extension(), streams.join(" + "))
 }

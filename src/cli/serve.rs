@@ -60,9 +60,7 @@ fn listen(
     lifecycle: &Lifecycle,
 ) -> Result<(), Failed> {
     let listener = bind(config)?;
-    let address = listener
-        .local_addr()
-        .context("cannot read the listening address")?;
+    let address = listener.local_addr().context("cannot read the listening address")?;
     let upkeep = metrics.clone();
     let app = api::router(Services {
         control: machinery.control.clone(),
@@ -79,15 +77,8 @@ fn listen(
         metrics: Arc::new(move || metrics.render()),
         closing: lifecycle.soft().clone(),
     });
-    let limits = ServerLimits {
-        header_timeout: config.server.header_timeout,
-        ..ServerLimits::default()
-    };
-    lifecycle.spawn(
-        TaskKind::Essential,
-        "http",
-        api::serve(listener, app, lifecycle.soft().clone(), limits),
-    );
+    let limits = ServerLimits { header_timeout: config.server.header_timeout, ..ServerLimits::default() };
+    lifecycle.spawn(TaskKind::Essential, "http", api::serve(listener, app, lifecycle.soft().clone(), limits));
     let closing = lifecycle.soft().clone();
     lifecycle.spawn(TaskKind::Background, "metrics upkeep", async move {
         let mut tick = tokio::time::interval(METRICS_UPKEEP);
@@ -108,11 +99,7 @@ fn listen(
 fn bind(config: &Config) -> Result<tokio::net::TcpListener, Failed> {
     let address = config.server.listen;
     let open = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -139,10 +126,7 @@ async fn stop(config: &Config, machinery: Machinery, lifecycle: &Lifecycle) {
         () = hard.cancelled() => {}
     }
     machinery.worker.release_all();
-    if tokio::time::timeout(RELEASE_TIME, machinery.control.drained())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(RELEASE_TIME, machinery.control.drained()).await.is_err() {
         tracing::warn!("some runs were not given back in time; they are taken up at the next start");
     }
     lifecycle.drain(RELEASE_TIME).await;
@@ -176,10 +160,7 @@ fn auth(config: &Config) -> api::Auth {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }

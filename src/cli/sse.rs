@@ -72,16 +72,9 @@ mod tests {
             assert_eq!(events.len(), 2, "cut at {cut}");
             assert_eq!(
                 events[0],
-                SseEvent {
-                    event: "status".into(),
-                    id: Some("3".into()),
-                    data: "{\"a\":\n1}".into()
-                }
+                SseEvent { event: "status".into(), id: Some("3".into()), data: "{\"a\":\n1}".into() }
             );
-            assert_eq!(
-                (events[1].event.as_str(), events[1].data.as_str()),
-                ("message", "x")
-            );
+            assert_eq!((events[1].event.as_str(), events[1].data.as_str()), ("message", "x"));
         }
     }
 }

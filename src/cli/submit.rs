@@ -17,9 +17,7 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
         Some(path) => read_body(path)?,
         None => compose(&client, &args).await?,
     };
-    let job = client
-        .post("/jobs", Some(&body), args.idempotency_key.as_deref())
-        .await?;
+    let job = client.post("/jobs", Some(&body), args.idempotency_key.as_deref()).await?;
     let id = id_of(&job)?;
     if !args.wait {
         print_job(&job, args.server.format);
@@ -57,10 +55,7 @@ async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
 fn labels(pairs: &[String]) -> Result<Map<String, Value>, Failed> {
     let pair = |text: &String| {
         let (name, value) = text.split_once('=').ok_or_else(|| {
-            Failed::msg(
-                Exit::Usage,
-                format_args!("--label takes NAME=VALUE, not {text:?}"),
-            )
+            Failed::msg(Exit::Usage, format_args!("--label takes NAME=VALUE, not {text:?}"))
         })?;
         Ok((name.to_owned(), Value::from(value)))
     };
@@ -74,18 +69,10 @@ async fn upload(client: &Client, path: &Path) -> Result<String, Failed> {
     };
     let file = tokio::fs::File::open(path).await.map_err(missing)?;
     let size = file.metadata().await.map_err(missing)?.len();
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("source");
-    let place = client
-        .post("/uploads", Some(&json!({"filename": name, "size": size})), None)
-        .await?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("source");
+    let place = client.post("/uploads", Some(&json!({"filename": name, "size": size})), None).await?;
     let (Some(id), Some(url)) = (place["id"].as_str(), place["url"].as_str()) else {
-        return Err(Failed::msg(
-            Exit::Unavailable,
-            "the server's answer names no place for the upload",
-        ));
+        return Err(Failed::msg(Exit::Unavailable, "the server's answer names no place for the upload"));
     };
     client.put_file(url, file, size).await?;
     Ok(id.to_owned())
@@ -98,10 +85,7 @@ mod tests {
     #[test]
     fn labels_are_pairs() {
         let map = labels(&["team=a".into(), "x=1=2".into()]).unwrap();
-        assert_eq!(
-            (map["team"].as_str(), map["x"].as_str()),
-            (Some("a"), Some("1=2"))
-        );
+        assert_eq!((map["team"].as_str(), map["x"].as_str()), (Some("a"), Some("1=2")));
         assert!(labels(&["plain".into()]).is_err());
     }
 }

@@ -33,11 +33,7 @@ pub(super) async fn follow(client: &Client, id: &str, format: Format) -> Outcome
     ended?;
     let job = client.get(&format!("/jobs/{}", segment(id))).await?;
     print_job(&job, format);
-    Ok(if job["status"] == "completed" {
-        Exit::Ok
-    } else {
-        Exit::Failed
-    })
+    Ok(if job["status"] == "completed" { Exit::Ok } else { Exit::Failed })
 }
 
 async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<(), Failed> {
@@ -65,10 +61,7 @@ async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<()
             }
         }
         if broken >= RETRIES {
-            return Err(Failed::msg(
-                Exit::Unavailable,
-                "the event stream keeps breaking off",
-            ));
+            return Err(Failed::msg(Exit::Unavailable, "the event stream keeps breaking off"));
         }
         broken += 1;
     }
@@ -78,8 +71,5 @@ async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<()
 fn show(event: &SseEvent, line: &mut ProgressLine) -> bool {
     let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
     line.show(&data);
-    matches!(
-        data["status"].as_str(),
-        Some("completed" | "failed" | "cancelled")
-    )
+    matches!(data["status"].as_str(), Some("completed" | "failed" | "cancelled"))
 }

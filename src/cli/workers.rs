@@ -11,18 +11,10 @@ pub(super) async fn run(server: &Server) -> Outcome {
         json(&answer);
         return Ok(Exit::Ok);
     }
-    let workers = answer["workers"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let workers = answer["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |worker: &serde_json::Value| {
         let running = worker["running"].as_array().map_or(0, Vec::len);
-        let encoders: Vec<String> = worker["encoders"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(field)
-            .collect();
+        let encoders: Vec<String> = worker["encoders"].as_array().into_iter().flatten().map(field).collect();
         vec![
             field(&worker["id"]),
             field(&worker["state"]),

@@ -33,13 +33,8 @@ pub(super) struct Document {
 }
 
 /// Keys whose value in the environment is a comma-separated list.
-pub(super) const LISTS: &[&str] = &[
-    "auth.keys",
-    "secrets.keys",
-    "sources.file_roots",
-    "sources.allow",
-    "destinations.file_roots",
-];
+pub(super) const LISTS: &[&str] =
+    &["auth.keys", "secrets.keys", "sources.file_roots", "sources.allow", "destinations.file_roots"];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
 pub(super) const LATER: &[(&str, &str)] = &[
@@ -106,9 +101,7 @@ pub(super) struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self {
-            url: "sqlite".to_owned(),
-        }
+        Self { url: "sqlite".to_owned() }
     }
 }
 
@@ -180,10 +173,7 @@ pub(super) struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self {
-            max_pending: 10_000,
-            max_attempts: 3,
-        }
+        Self { max_pending: 10_000, max_attempts: 3 }
     }
 }
 
@@ -226,9 +216,7 @@ pub(super) struct Verify {
 
 impl Default for Verify {
     fn default() -> Self {
-        Self {
-            level: "sampled".to_owned(),
-        }
+        Self { level: "sampled".to_owned() }
     }
 }
 
@@ -260,10 +248,7 @@ pub(super) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: "auto".to_owned(),
-            level: "info".to_owned(),
-        }
+        Self { format: "auto".to_owned(), level: "info".to_owned() }
     }
 }
 
@@ -349,14 +334,9 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_exactly() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1, "1"),
-            (1024, "1KiB"),
-            (1536, "1536"),
-            (64 << 30, "64GiB"),
-            (3 << 40, "3TiB"),
-        ] {
+        for (bytes, text) in
+            [(0, "0"), (1, "1"), (1024, "1KiB"), (1536, "1536"), (64 << 30, "64GiB"), (3 << 40, "3TiB")]
+        {
             assert_eq!(Size(bytes).to_string(), text);
             assert_eq!(serde_json::from_value::<Size>(text.into()).unwrap(), Size(bytes));
         }

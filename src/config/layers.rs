@@ -62,13 +62,7 @@ pub(super) fn merge(around: &Surroundings, overrides: &Overrides) -> Result<Merg
         Some(path) => read_file(path)?,
         None => String::new(),
     };
-    let Seeds {
-        mut values,
-        port,
-        api_key,
-        mut faults,
-        warnings,
-    } = seeds::read(&around.env);
+    let Seeds { mut values, port, api_key, mut faults, warnings } = seeds::read(&around.env);
     if let Some((variable, port)) = port {
         listen_on_port(&text, variable, &port, &mut values, &mut faults)?;
     }
@@ -81,21 +75,10 @@ pub(super) fn merge(around: &Surroundings, overrides: &Overrides) -> Result<Merg
     let file = file.map(|path| path.display().to_string());
     let mut origins = Origins { tree, file };
     let mut document = read_document(&mut origins, &mut faults);
-    if document
-        .storage
-        .url
-        .as_deref()
-        .is_some_and(|url| url.starts_with("s3:"))
-    {
+    if document.storage.url.as_deref().is_some_and(|url| url.starts_with("s3:")) {
         fill_from_vendor(&around.env, &mut document);
     }
-    Ok(Merged {
-        document,
-        origins,
-        faults,
-        warnings,
-        api_key,
-    })
+    Ok(Merged { document, origins, faults, warnings, api_key })
 }
 
 /// The named file, or the first of the usual places that exists. None is fine: every key has a default.
@@ -103,13 +86,7 @@ fn find_file(around: &Surroundings, overrides: &Overrides) -> Option<PathBuf> {
     if let Some(path) = &overrides.file {
         return Some(around.cwd.join(path));
     }
-    let folder = |name: &str| {
-        around
-            .env
-            .get(name)
-            .filter(|path| path.starts_with('/'))
-            .map(PathBuf::from)
-    };
+    let folder = |name: &str| around.env.get(name).filter(|path| path.starts_with('/')).map(PathBuf::from);
     let user = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")));
     let mut usual = vec![around.cwd.join("flux.toml")];
     usual.extend(user.map(|user| user.join("flux").join("flux.toml")));
@@ -118,26 +95,14 @@ fn find_file(around: &Surroundings, overrides: &Overrides) -> Option<PathBuf> {
 
 /// Reads the file and checks that it is TOML, with a message that does not quote it.
 fn read_file(path: &Path) -> Result<String, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     match text.parse::<toml::Table>() {
         Ok(_) => Ok(text),
         Err(error) => {
             let start = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = text
-                .as_bytes()
-                .iter()
-                .take(start)
-                .filter(|&&byte| byte == b'\n')
-                .count()
-                + 1;
-            Err(Error::Syntax {
-                path: path.to_owned(),
-                line,
-                problem: error.message().to_owned(),
-            })
+            let line = text.as_bytes().iter().take(start).filter(|&&byte| byte == b'\n').count() + 1;
+            Err(Error::Syntax { path: path.to_owned(), line, problem: error.message().to_owned() })
         }
     }
 }
@@ -175,17 +140,10 @@ fn listen_on_port(
     let key = "server.listen";
     let Ok(port) = port.parse::<u16>() else {
         let origin = Origin::Variable(variable.to_owned());
-        faults.push(Fault {
-            key: key.to_owned(),
-            problem: "expected a port number".to_owned(),
-            origin,
-        });
+        faults.push(Fault { key: key.to_owned(), problem: "expected a port number".to_owned(), origin });
         return Ok(());
     };
-    let configured = Origins {
-        tree: build::<0>(text, [])?,
-        file: None,
-    };
+    let configured = Origins { tree: build::<0>(text, [])?, file: None };
     let listen = match lookup(&configured.tree, key).map(|value| &value.kind) {
         Some(ValueKind::String(listen)) => listen.clone(),
         _ => Document::default().server.listen,
@@ -208,13 +166,10 @@ fn own_variables(env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) -> Map
             problem,
             origin: Origin::Variable(variable.clone()),
         };
-        let Some((section, key)) = path
-            .split_once("__")
-            .filter(|(section, key)| is_name(section) && is_name(key))
+        let Some((section, key)) =
+            path.split_once("__").filter(|(section, key)| is_name(section) && is_name(key))
         else {
-            faults.push(fault(
-                "expected a variable of the form FLUX__SECTION__KEY".to_owned(),
-            ));
+            faults.push(fault("expected a variable of the form FLUX__SECTION__KEY".to_owned()));
             continue;
         };
         let dotted = match format!("{section}.{key}") {
@@ -236,39 +191,26 @@ fn own_variables(env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) -> Map
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn list(variable: &str, text: &str) -> Result<Value, String> {
     let origin = variable.to_owned();
     if text.trim_start().starts_with('[') {
         let table = build::<0>(&format!("list = {text}"), []).ok();
-        let kind = table
-            .as_ref()
-            .and_then(|table| lookup(table, "list"))
-            .map(|value| value.kind.clone());
+        let kind = table.as_ref().and_then(|table| lookup(table, "list")).map(|value| value.kind.clone());
         return kind
             .map(|kind| Value::new(Some(&origin), kind))
             .ok_or_else(|| "not a list in TOML's form".to_owned());
     }
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Ok(Value::new(
-        Some(&origin),
-        items.map(|item| text_value(variable, item)).collect::<Vec<_>>(),
-    ))
+    Ok(Value::new(Some(&origin), items.map(|item| text_value(variable, item)).collect::<Vec<_>>()))
 }
 
 fn flags(overrides: &Overrides) -> Map<String, Value> {
     let given = [
         ("server.listen", "--listen", overrides.listen.clone()),
-        (
-            "server.data_dir",
-            "--data-dir",
-            overrides.data_dir.as_ref().map(|path| path.display().to_string()),
-        ),
+        ("server.data_dir", "--data-dir", overrides.data_dir.as_ref().map(|path| path.display().to_string())),
         ("log.level", "--log-level", overrides.log_level.clone()),
     ];
     given
@@ -321,11 +263,7 @@ fn read_document(origins: &mut Origins, faults: &mut Vec<Fault>) -> Document {
         };
         let (key, names) = key_of(error.path());
         let problem = problem_of(&key, error.inner());
-        faults.push(Fault {
-            origin: origins.of(&key),
-            key,
-            problem,
-        });
+        faults.push(Fault { origin: origins.of(&key), key, problem });
         if !remove(&mut origins.tree, &names) {
             return Document::default();
         }
@@ -355,9 +293,7 @@ fn key_of(path: &serde_path_to_error::Path) -> (String, Vec<String>) {
 }
 
 fn problem_of(key: &str, error: &ConfigError) -> String {
-    let later = LATER
-        .iter()
-        .find(|(prefix, _)| key == *prefix || key.starts_with(&format!("{prefix}.")));
+    let later = LATER.iter().find(|(prefix, _)| key == *prefix || key.starts_with(&format!("{prefix}.")));
     if let Some((_, what)) = later {
         return format!("{what} are not in this build yet; remove the key");
     }
@@ -397,11 +333,7 @@ fn remove(tree: &mut Value, names: &[String]) -> bool {
 /// The vendor's variables fill gaps only, and a pair of keys comes from one place: half a pair of another is useless.
 fn fill_from_vendor(env: &BTreeMap<String, String>, document: &mut Document) {
     let storage = &mut document.storage;
-    let seeds::Ambient {
-        region,
-        pair,
-        session_token,
-    } = seeds::ambient(env);
+    let seeds::Ambient { region, pair, session_token } = seeds::ambient(env);
     if storage.region.is_none() {
         storage.region = region.map(str::to_owned);
     }

@@ -25,16 +25,12 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StorageUrl {
     Folder(PathBuf),
-    Bucket {
-        bucket: String,
-        prefix: Option<ObjectPath>,
-    },
+    Bucket { bucket: String, prefix: Option<ObjectPath> },
 }
 
 pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> {
-    let (scheme, rest) = text
-        .split_once(':')
-        .ok_or_else(|| "expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned())?;
+    let (scheme, rest) =
+        text.split_once(':').ok_or_else(|| "expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned())?;
     match scheme {
         "file" => {
             let path = match rest.strip_prefix("//") {
@@ -52,18 +48,13 @@ pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> 
             let rest = rest.strip_prefix("//").unwrap_or_default();
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             if !is_bucket(bucket) {
-                return Err(
-                    "names no bucket: 3 to 63 lower-case letters, digits, '.', '-' or '_'".to_owned(),
-                );
+                return Err("names no bucket: 3 to 63 lower-case letters, digits, '.', '-' or '_'".to_owned());
             }
             let prefix = match prefix.trim_end_matches('/') {
                 "" => None,
                 prefix => Some(ObjectPath::parse(prefix).map_err(|error| error.to_string())?),
             };
-            Ok(StorageUrl::Bucket {
-                bucket: bucket.to_owned(),
-                prefix,
-            })
+            Ok(StorageUrl::Bucket { bucket: bucket.to_owned(), prefix })
         }
         "gs" | "az" | "abfs" | "abfss" => {
             Err(format!("{scheme}: is not in this build yet; use file: or s3:"))
@@ -75,9 +66,7 @@ pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> 
 /// S3's rules, with `_` and upper case refused only where no server has them: MinIO and old buckets allow `_`.
 fn is_bucket(name: &str) -> bool {
     (3..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b))
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b))
 }
 
 /// `http(s)://host[:port]` without path, query or userinfo.
@@ -88,11 +77,7 @@ pub(super) fn endpoint(text: &str) -> Result<Url, String> {
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none();
-    if plain {
-        Ok(url)
-    } else {
-        Err("expected http://HOST[:PORT] or https://HOST[:PORT]".to_owned())
-    }
+    if plain { Ok(url) } else { Err("expected http://HOST[:PORT] or https://HOST[:PORT]".to_owned()) }
 }
 
 /// One entry of `sources.allow`: private addresses or hosts that may be fetched all the same.
@@ -130,26 +115,16 @@ impl FromStr for AllowRule {
         if let Ok(address) = address.parse::<IpAddr>() {
             let most = if address.is_ipv4() { 32 } else { 128 };
             let prefix = prefix.map_or(Ok(most), str::parse).map_err(|_| expected())?;
-            return if prefix <= most {
-                Ok(Self::Network { address, prefix })
-            } else {
-                Err(expected())
-            };
+            return if prefix <= most { Ok(Self::Network { address, prefix }) } else { Err(expected()) };
         }
         let label = |label: &str| {
             (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
         let is_host = prefix.is_none() && text.len() <= 253 && text.split('.').all(label);
         // A name of digits and dots only is a mistyped address.
         let has_letter = text.bytes().any(|b| b.is_ascii_alphabetic());
-        if is_host && has_letter {
-            Ok(Self::Host(text.to_ascii_lowercase()))
-        } else {
-            Err(expected())
-        }
+        if is_host && has_letter { Ok(Self::Host(text.to_ascii_lowercase())) } else { Err(expected()) }
     }
 }
 
@@ -161,14 +136,7 @@ mod tests {
     fn listen_takes_addresses_and_localhost_only() {
         assert_eq!(listen("localhost:80"), Ok("127.0.0.1:80".parse().unwrap()));
         assert_eq!(listen("[::1]:0"), Ok("[::1]:0".parse().unwrap()));
-        for bad in [
-            "",
-            "8080",
-            ":8080",
-            "example.com:80",
-            "127.0.0.1",
-            "127.0.0.1:99999",
-        ] {
+        for bad in ["", "8080", ":8080", "example.com:80", "127.0.0.1", "127.0.0.1:99999"] {
             assert!(listen(bad).is_err(), "{bad}");
         }
     }
@@ -182,10 +150,7 @@ mod tests {
         assert_eq!(storage_url("file:///out/a b%20", cwd), folder("/out/a b%20"));
         let bucket = |prefix: Option<&str>| {
             let prefix = prefix.map(|prefix| ObjectPath::parse(prefix).unwrap());
-            Ok(StorageUrl::Bucket {
-                bucket: "media".to_owned(),
-                prefix,
-            })
+            Ok(StorageUrl::Bucket { bucket: "media".to_owned(), prefix })
         };
         assert_eq!(storage_url("s3://media", cwd), bucket(None));
         assert_eq!(storage_url("s3://media/", cwd), bucket(None));
@@ -203,11 +168,7 @@ mod tests {
         ] {
             assert!(storage_url(bad, cwd).is_err(), "{bad}");
         }
-        assert!(
-            storage_url("gs://b", cwd)
-                .unwrap_err()
-                .contains("not in this build yet")
-        );
+        assert!(storage_url("gs://b", cwd).unwrap_err().contains("not in this build yet"));
     }
 
     #[test]
@@ -220,26 +181,13 @@ mod tests {
 
     #[test]
     fn allow_rules() {
-        let net = |address: &str, prefix| {
-            Ok(AllowRule::Network {
-                address: address.parse().unwrap(),
-                prefix,
-            })
-        };
+        let net =
+            |address: &str, prefix| Ok(AllowRule::Network { address: address.parse().unwrap(), prefix });
         assert_eq!("127.0.0.0/8".parse(), net("127.0.0.0", 8));
         assert_eq!("10.1.2.3".parse(), net("10.1.2.3", 32));
         assert_eq!("fd00::/8".parse(), net("fd00::", 8));
         assert_eq!("NAS.local".parse(), Ok(AllowRule::Host("nas.local".to_owned())));
-        for bad in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0",
-            "a/8",
-            "a..b",
-            "http://h",
-            "h:80",
-            "*",
-        ] {
+        for bad in ["", "10.0.0.0/33", "10.0.0", "a/8", "a..b", "http://h", "h:80", "*"] {
             assert!(bad.parse::<AllowRule>().is_err(), "{bad}");
         }
     }

@@ -36,14 +36,8 @@ pub(super) struct Ambient<'a> {
 }
 
 const WORKERS: &[&str] = &["WORKER_NODES", "WORKER_STARTUP_TIMEOUT", "GRPC_PORT"];
-const DATABASES: &[&str] = &[
-    "MYSQL_HOST",
-    "MYSQL_PORT",
-    "MYSQL_USER",
-    "MYSQL_PASSWORD",
-    "MYSQL_DATABASE",
-    "REDIS_ADDR",
-];
+const DATABASES: &[&str] =
+    &["MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE", "REDIS_ADDR"];
 
 /// What the variables say.
 #[derive(Debug, Default)]
@@ -62,20 +56,14 @@ pub(super) struct Seeds {
 
 /// Reads them. Empty variables count as absent: compose files set them so.
 pub(super) fn read(env: &BTreeMap<String, String>) -> Seeds {
-    let get = |name: &str| {
-        env.get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    };
+    let get = |name: &str| env.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let mut seeds = Seeds::default();
     for &(variable, key) in RENAMED {
         if let Some(value) = get(variable) {
             seeds.set(key, variable, value);
         }
     }
-    seeds.port = ["PORT", "API_PORT"]
-        .into_iter()
-        .find_map(|name| Some((name, get(name)?.to_owned())));
+    seeds.port = ["PORT", "API_PORT"].into_iter().find_map(|name| Some((name, get(name)?.to_owned())));
     seeds.api_key = get("API_KEY").map(str::to_owned);
     if let Some(format) = get("ENV").and_then(log_format) {
         seeds.set("log.format", "ENV", format);
@@ -87,11 +75,7 @@ pub(super) fn read(env: &BTreeMap<String, String>) -> Seeds {
 
 /// Reads the vendor's variables.
 pub(super) fn ambient(env: &BTreeMap<String, String>) -> Ambient<'_> {
-    let get = |name: &str| {
-        env.get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    };
+    let get = |name: &str| env.get(name).map(String::as_str).filter(|value| !value.is_empty());
     Ambient {
         region: get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")),
         pair: get("AWS_ACCESS_KEY_ID").zip(get("AWS_SECRET_ACCESS_KEY")),
@@ -141,21 +125,12 @@ impl Seeds {
             }
         };
         ignored(WORKERS, "workers on other machines are not in this build yet");
-        ignored(
-            DATABASES,
-            "flux keeps jobs and queue in its own store and needs neither MySQL nor Redis",
-        );
+        ignored(DATABASES, "flux keeps jobs and queue in its own store and needs neither MySQL nor Redis");
         if get("DATABASE_URL").is_some_and(|url| url.starts_with("postgres")) {
-            ignored(
-                &["DATABASE_URL"],
-                "PostgreSQL is not in this build yet, jobs are kept in SQLite",
-            );
+            ignored(&["DATABASE_URL"], "PostgreSQL is not in this build yet, jobs are kept in SQLite");
         }
         if get("DISABLE_AUTO_SHUTDOWN").is_some_and(|value| !is_true(value)) {
-            ignored(
-                &["DISABLE_AUTO_SHUTDOWN"],
-                "stopping when idle is not in this build yet",
-            );
+            ignored(&["DISABLE_AUTO_SHUTDOWN"], "stopping when idle is not in this build yet");
         }
     }
 }

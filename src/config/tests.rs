@@ -22,17 +22,8 @@ fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
     let path = dir.path().join("flux.toml");
     fs::write(&path, file).unwrap();
     let mut around = around(Path::new("/somewhere"));
-    around.env = env
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    Config::load(
-        &around,
-        &Overrides {
-            file: Some(path),
-            ..Overrides::default()
-        },
-    )
+    around.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::load(&around, &Overrides { file: Some(path), ..Overrides::default() })
 }
 
 fn faults(file: &str, env: &[(&str, &str)]) -> Vec<Fault> {
@@ -44,11 +35,9 @@ fn faults(file: &str, env: &[(&str, &str)]) -> Vec<Fault> {
 
 #[test]
 fn what_is_shown_reads_back() {
-    let config = load(
-        "[queue]\nmax_pending = 7\n[sources]\nallow = [\"10.0.0.0/8\"]\nmax_bytes = \"3MB\"",
-        &[],
-    )
-    .unwrap();
+    let config =
+        load("[queue]\nmax_pending = 7\n[sources]\nallow = [\"10.0.0.0/8\"]\nmax_bytes = \"3MB\"", &[])
+            .unwrap();
     let shown = config.show();
     assert_eq!(load(&shown, &[]).unwrap().show(), shown);
     assert!(shown.contains("max_pending = 7"));
@@ -88,9 +77,7 @@ fn later_sources_win() {
         ..Overrides::default()
     };
     let mut around = around(Path::new("/nowhere"));
-    around
-        .env
-        .insert("FLUX__LOG__LEVEL".to_owned(), "info".to_owned());
+    around.env.insert("FLUX__LOG__LEVEL".to_owned(), "info".to_owned());
     let config = Config::load(&around, &overrides).unwrap();
     assert_eq!(config.server.listen.port(), 0);
     assert_eq!(config.server.data_dir, PathBuf::from("/nowhere/other"));
@@ -101,36 +88,19 @@ fn later_sources_win() {
 fn the_file_is_found_in_the_usual_places() {
     let dir = tempfile::tempdir().unwrap();
     let mut around = around(&dir.path().join("cwd"));
-    around
-        .env
-        .insert("HOME".to_owned(), dir.path().display().to_string());
-    let attempts = |around: &Surroundings| {
-        Config::load(around, &Overrides::default())
-            .unwrap()
-            .queue
-            .max_attempts
-            .get()
-    };
+    around.env.insert("HOME".to_owned(), dir.path().display().to_string());
+    let attempts =
+        |around: &Surroundings| Config::load(around, &Overrides::default()).unwrap().queue.max_attempts.get();
     assert_eq!(attempts(&around), 3);
     fs::create_dir_all(dir.path().join(".config/flux")).unwrap();
-    fs::write(
-        dir.path().join(".config/flux/flux.toml"),
-        "[queue]\nmax_attempts = 4",
-    )
-    .unwrap();
+    fs::write(dir.path().join(".config/flux/flux.toml"), "[queue]\nmax_attempts = 4").unwrap();
     assert_eq!(attempts(&around), 4);
     fs::create_dir_all(&around.cwd).unwrap();
     fs::write(around.cwd.join("flux.toml"), "[queue]\nmax_attempts = 5").unwrap();
     assert_eq!(attempts(&around), 5);
 
-    let overrides = Overrides {
-        file: Some("missing.toml".into()),
-        ..Overrides::default()
-    };
-    assert!(matches!(
-        Config::load(&around, &overrides),
-        Err(Error::Read { .. })
-    ));
+    let overrides = Overrides { file: Some("missing.toml".into()), ..Overrides::default() };
+    assert!(matches!(Config::load(&around, &overrides), Err(Error::Read { .. })));
 }
 
 #[test]
@@ -159,14 +129,8 @@ fn all_faults_come_at_once_with_their_origin() {
         [nonsense]
         a = 1
     "#;
-    let found = faults(
-        file,
-        &[
-            ("FLUX__WORKER__NICE", "20"),
-            ("FLUX__WORKER", "x"),
-            ("RETENTION_HOURS", "0"),
-        ],
-    );
+    let found =
+        faults(file, &[("FLUX__WORKER__NICE", "20"), ("FLUX__WORKER", "x"), ("RETENTION_HOURS", "0")]);
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(
         keys,
@@ -225,20 +189,12 @@ fn keys_of_later_builds_are_refused_with_the_reason() {
                 [scratch]\nurl = \"x\"\n[storage.profiles.a]\nurl = \"x\"\n[store]\nurl = \"postgres://h/d\"";
     let found = faults(file, &[]);
     assert_eq!(found.len(), 7, "{found:?}");
-    assert!(
-        found
-            .iter()
-            .all(|fault| fault.problem.contains("not in this build yet")),
-        "{found:?}"
-    );
+    assert!(found.iter().all(|fault| fault.problem.contains("not in this build yet")), "{found:?}");
     for role in [Role::Control, Role::Worker] {
         let error = Plan::resolve(role, load("", &[]).unwrap()).unwrap_err();
         assert!(error.to_string().contains("not in this build yet"));
     }
-    assert!(matches!(
-        Plan::resolve(Role::All, load("", &[]).unwrap()),
-        Ok(Plan::All(_))
-    ));
+    assert!(matches!(Plan::resolve(Role::All, load("", &[]).unwrap()), Ok(Plan::All(_))));
 }
 
 #[test]
@@ -249,10 +205,7 @@ fn lists_in_the_environment() {
         &[
             ("FLUX__SOURCES__ALLOW", "127.0.0.0/8, nas.local,"),
             ("FLUX__DESTINATIONS__FILE_ROOTS", ""),
-            (
-                "FLUX__AUTH__KEYS",
-                &format!("[{{ name = \"ci\", sha256 = \"{hash}\" }}]"),
-            ),
+            ("FLUX__AUTH__KEYS", &format!("[{{ name = \"ci\", sha256 = \"{hash}\" }}]")),
         ],
     )
     .unwrap();
@@ -291,10 +244,7 @@ fn two_keys_do_not_share_a_name_or_a_hash() {
     let key = |name: &str| format!("{{ name = \"{name}\", sha256 = \"{}\" }}", "0".repeat(64));
     let file = format!("[auth]\nkeys = [{}, {}, {}]", key("a"), key("a"), key("b"));
     let keys: Vec<String> = faults(&file, &[]).into_iter().map(|fault| fault.key).collect();
-    assert_eq!(
-        keys,
-        ["auth.keys[1].name", "auth.keys[1].sha256", "auth.keys[2].sha256"]
-    );
+    assert_eq!(keys, ["auth.keys[1].name", "auth.keys[1].sha256", "auth.keys[2].sha256"]);
 }
 
 #[test]
@@ -308,19 +258,10 @@ fn secrets_are_shown_nowhere() {
     let config = load(&file, &[("API_KEY", "plain-key")]).unwrap();
     assert_eq!(config.sealing_keys[0].expose(), &[b's'; 32]);
     let shown = format!("{}\n{config:?}", config.show());
-    for secret in [
-        "s3cr3t",
-        &base64_of(b's'),
-        &"c0".repeat(32),
-        "plain-key",
-        "[115, 115",
-    ] {
+    for secret in ["s3cr3t", &base64_of(b's'), &"c0".repeat(32), "plain-key", "[115, 115"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
-    let found = faults(
-        &format!("{file}\n[queue]\nx = 1").replace("keys = [\"", "keys = [\"hush"),
-        &[],
-    );
+    let found = faults(&format!("{file}\n[queue]\nx = 1").replace("keys = [\"", "keys = [\"hush"), &[]);
     assert!(!Faults(found).to_string().contains("hush"));
 }
 
@@ -340,10 +281,7 @@ fn programs_are_looked_up_in_path() {
     std::os::unix::fs::PermissionsExt::set_mode(&mut program.metadata().unwrap().permissions(), 0o755);
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     assert_eq!(ffmpeg(""), program);
-    assert_eq!(
-        ffmpeg("[worker]\nffmpeg = \"bin/ff\""),
-        PathBuf::from("/somewhere/bin/ff")
-    );
+    assert_eq!(ffmpeg("[worker]\nffmpeg = \"bin/ff\""), PathBuf::from("/somewhere/bin/ff"));
 }
 
 #[test]
@@ -352,18 +290,11 @@ fn preset_documents_come_sorted() {
     for (name, text) in [("b.toml", "2"), ("a.toml", "1"), ("note.txt", "no")] {
         fs::write(dir.path().join(name), text).unwrap();
     }
-    let presets = load(&format!("[presets]\ndir = {:?}", dir.path()), &[])
-        .unwrap()
-        .presets;
-    let names: Vec<(&str, &str)> = presets
-        .iter()
-        .map(|preset| (preset.file.as_str(), preset.text.as_str()))
-        .collect();
+    let presets = load(&format!("[presets]\ndir = {:?}", dir.path()), &[]).unwrap().presets;
+    let names: Vec<(&str, &str)> =
+        presets.iter().map(|preset| (preset.file.as_str(), preset.text.as_str())).collect();
     assert_eq!(names, [("a.toml", "1"), ("b.toml", "2")]);
-    assert_eq!(
-        faults("[presets]\ndir = \"/does/not/exist\"", &[])[0].key,
-        "presets.dir"
-    );
+    assert_eq!(faults("[presets]\ndir = \"/does/not/exist\"", &[])[0].key, "presets.dir");
 }
 
 #[test]
@@ -371,8 +302,5 @@ fn roots_are_folders_below_the_root() {
     let config = load("[sources]\nfile_roots = [\"media\"]", &[]).unwrap();
     assert_eq!(config.sources.file_roots, [PathBuf::from("/somewhere/media")]);
     assert_eq!(config.warnings.len(), 1);
-    assert_eq!(
-        faults("[destinations]\nfile_roots = [\"/\"]", &[])[0].key,
-        "destinations.file_roots[0]"
-    );
+    assert_eq!(faults("[destinations]\nfile_roots = [\"/\"]", &[])[0].key, "destinations.file_roots[0]");
 }

@@ -24,19 +24,8 @@ use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
 
 pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, Error> {
-    let Merged {
-        document,
-        origins,
-        faults,
-        warnings,
-        api_key,
-    } = merged;
-    let mut check = Check {
-        around,
-        origins,
-        faults,
-        warnings,
-    };
+    let Merged { document, origins, faults, warnings, api_key } = merged;
+    let mut check = Check { around, origins, faults, warnings };
     match check.config(document, api_key.as_deref()) {
         Some(config) if check.faults.is_empty() => Ok(config),
         _ => Err(invalid(check.faults)),
@@ -59,11 +48,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn fault(&mut self, key: &str, problem: impl Display) {
         let origin = self.origins.of(key);
-        self.faults.push(Fault {
-            key: key.to_owned(),
-            problem: problem.to_string(),
-            origin,
-        });
+        self.faults.push(Fault { key: key.to_owned(), problem: problem.to_string(), origin });
     }
 
     fn ok<T, E: Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
@@ -82,14 +67,7 @@ impl Check<'_> {
         let bounds = Duration::from_secs(*range.start())..=Duration::from_secs(*range.end());
         if !bounds.contains(&value) {
             let shown = |bound: &Duration| humantime::format_duration(*bound).to_string();
-            self.fault(
-                key,
-                format!(
-                    "must be from {} to {}",
-                    shown(bounds.start()),
-                    shown(bounds.end())
-                ),
-            );
+            self.fault(key, format!("must be from {} to {}", shown(bounds.start()), shown(bounds.end())));
         }
         value
     }
@@ -146,43 +124,20 @@ impl Check<'_> {
         let data_dir = self.path(&document.server.data_dir);
         let below = |name: &str| data_dir.join(name).display().to_string();
         document.server.data_dir = data_dir.display().to_string();
-        document
-            .storage
-            .url
-            .get_or_insert_with(|| format!("file:{}", below("storage")));
+        document.storage.url.get_or_insert_with(|| format!("file:{}", below("storage")));
         document.worker.work_dir.get_or_insert_with(|| below("work"));
-        document
-            .worker
-            .id
-            .get_or_insert_with(|| worker_name(&self.around.hostname));
-        let cores = u32::try_from(self.around.cores.get())
-            .unwrap_or(u32::MAX)
-            .min(1024);
+        document.worker.id.get_or_insert_with(|| worker_name(&self.around.hostname));
+        let cores = u32::try_from(self.around.cores.get()).unwrap_or(u32::MAX).min(1024);
         document.worker.slots.get_or_insert(cores);
-        if document
-            .storage
-            .url
-            .as_deref()
-            .is_some_and(|url| url.starts_with("s3:"))
-        {
-            document
-                .storage
-                .region
-                .get_or_insert_with(|| "us-east-1".to_owned());
-            document
-                .storage
-                .path_style
-                .get_or_insert(document.storage.endpoint.is_some());
+        if document.storage.url.as_deref().is_some_and(|url| url.starts_with("s3:")) {
+            document.storage.region.get_or_insert_with(|| "us-east-1".to_owned());
+            document.storage.path_style.get_or_insert(document.storage.endpoint.is_some());
         }
     }
 
     /// Without keys everybody who can connect is an administrator, so nobody else may be able to connect.
     fn server(&mut self, document: &Document, keys: &[ApiKey]) -> Option<Server> {
-        let drain_timeout = self.span(
-            "server.drain_timeout",
-            document.server.drain_timeout,
-            0..=24 * 3600,
-        );
+        let drain_timeout = self.span("server.drain_timeout", document.server.drain_timeout, 0..=24 * 3600);
         let header_timeout = self.span("server.header_timeout", document.server.header_timeout, 1..=300);
         let max_streams = self.number("server.max_streams", document.server.max_streams, 1..=1_000_000);
         let listen = self.ok("server.listen", place::listen(&document.server.listen))?;
@@ -210,10 +165,7 @@ impl Check<'_> {
             url if url.starts_with("postgres") => {
                 self.fault("store.url", "PostgreSQL is not in this build yet; use \"sqlite\"");
             }
-            _ => self.fault(
-                "store.url",
-                "expected \"sqlite\": the file is always below server.data_dir",
-            ),
+            _ => self.fault("store.url", "expected \"sqlite\": the file is always below server.data_dir"),
         }
         None
     }
@@ -241,10 +193,8 @@ impl Check<'_> {
                 return Some(Storage::Local { root });
             }
         };
-        let endpoint = storage
-            .endpoint
-            .as_deref()
-            .map(|text| self.ok("storage.endpoint", place::endpoint(text)));
+        let endpoint =
+            storage.endpoint.as_deref().map(|text| self.ok("storage.endpoint", place::endpoint(text)));
         let credentials = match (&storage.access_key_id, &storage.secret_access_key) {
             (Some(id), Some(Hidden(secret))) => Some(S3Credentials {
                 access_key_id: id.clone(),
@@ -307,14 +257,8 @@ impl Check<'_> {
         let task_timeout = self.span("worker.task_timeout", worker.task_timeout, 10..=30 * 24 * 3600);
         let nice = self.number("worker.nice", worker.nice, 0..=19);
         Some(Worker {
-            id: self.ok(
-                "worker.id",
-                worker.id.as_deref().unwrap_or_default().parse::<WorkerId>(),
-            )?,
-            slots: usize::try_from(slots)
-                .ok()
-                .and_then(NonZeroUsize::new)
-                .unwrap_or(NonZeroUsize::MIN),
+            id: self.ok("worker.id", worker.id.as_deref().unwrap_or_default().parse::<WorkerId>())?,
+            slots: usize::try_from(slots).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN),
             work_dir: self.path(worker.work_dir.as_deref().unwrap_or_default()),
             ffmpeg: self.program("worker.ffmpeg", &worker.ffmpeg),
             ffprobe: self.program("worker.ffprobe", &worker.ffprobe),
@@ -331,26 +275,15 @@ impl Check<'_> {
         let known = self.ok("log.level", known);
         let format = self.variant("log.format", &document.log.format);
         known?;
-        Some(Log {
-            format: format?,
-            filter,
-        })
+        Some(Log { format: format?, filter })
     }
 }
 
 /// The host's name in the alphabet of [`WorkerId`].
 fn worker_name(hostname: &str) -> String {
     let safe = |c: char| {
-        if c.is_ascii_alphanumeric() || "._-".contains(c) {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }
     };
     let name: String = hostname.chars().map(safe).take(64).collect();
-    if name.is_empty() {
-        "worker".to_owned()
-    } else {
-        name
-    }
+    if name.is_empty() { "worker".to_owned() } else { name }
 }

@@ -106,13 +106,7 @@ impl Dispatcher {
     fn second_look(&self) -> Option<Instant> {
         let now = Instant::now();
         let rests = |member: &Arc<Member>| member.seen().rests_until.filter(|until| *until > now);
-        self.shared
-            .fleet
-            .members()
-            .iter()
-            .filter_map(rests)
-            .chain(self.again)
-            .min()
+        self.shared.fleet.members().iter().filter_map(rests).chain(self.again).min()
     }
 
     /// Asks everyone who may have room; claims at once if nobody has to be asked.
@@ -121,8 +115,7 @@ impl Dispatcher {
         if self.awaited.is_empty() {
             self.fill().await;
         } else {
-            self.settle
-                .get_or_insert_with(|| Instant::now() + self.shared.pace.settle);
+            self.settle.get_or_insert_with(|| Instant::now() + self.shared.pace.settle);
         }
     }
 
@@ -136,11 +129,7 @@ impl Dispatcher {
                 self.shelf.forget(member);
                 continue;
             };
-            let taken = self
-                .shared
-                .runs
-                .count_on(member)
-                .saturating_add(self.shelf.of(member, now));
+            let taken = self.shared.runs.count_on(member).saturating_add(self.shelf.of(member, now));
             let free = slots.saturating_sub(taken);
             if free > 0 {
                 let (member, session) = (Arc::clone(member), *self.shared.session.borrow());
@@ -161,22 +150,14 @@ impl Dispatcher {
         match answer {
             Ok(reserved) => {
                 let until = Instant::now() + self.shared.pace.reservation;
-                let known = member
-                    .seen()
-                    .report
-                    .is_some_and(|report| report.boot == reserved.boot);
+                let known = member.seen().report.is_some_and(|report| report.boot == reserved.boot);
                 if reserved.draining || !known {
                     member.poke.notify_one();
                 } else if reserved.reservations.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
                     self.again = Some(Instant::now() + self.backoff.step());
                 }
                 for id in reserved.reservations {
-                    self.shelf.put(Slot {
-                        member: Arc::clone(&member),
-                        boot: reserved.boot,
-                        id,
-                        until,
-                    });
+                    self.shelf.put(Slot { member: Arc::clone(&member), boot: reserved.boot, id, until });
                 }
             }
             Err(error) => {
@@ -214,11 +195,7 @@ impl Dispatcher {
             // A reservation of an incarnation that is gone is worth nothing.
             if let Some(report) = report.filter(|report| report.boot == slot.boot) {
                 let run = RunId::from_uuid(self.shared.ids.random());
-                grants.push(Grant {
-                    worker: report.worker,
-                    boot: slot.boot,
-                    runs: vec![run],
-                });
+                grants.push(Grant { worker: report.worker, boot: slot.boot, runs: vec![run] });
                 offered.insert(run, slot);
             }
         }
@@ -232,11 +209,7 @@ impl Dispatcher {
                 tracing::error!(run = %claimed.key.run, "the store claimed for a run that was not offered");
             }
         }
-        let queue = if offered.is_empty() && fresh > 0 {
-            Queue::MaybeMore
-        } else {
-            Queue::Empty
-        };
+        let queue = if offered.is_empty() && fresh > 0 { Queue::MaybeMore } else { Queue::Empty };
         for slot in offered.into_values() {
             self.shelf.put(slot);
         }
@@ -252,10 +225,7 @@ async fn insist(shared: &Shared, grants: &[Grant]) -> Vec<Claimed> {
         match shared.store.claim(session, grants, shared.clock.now()).await {
             Ok(claimed) => return claimed,
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot claim, trying again"
-                );
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot claim, trying again");
                 let wait = tokio::time::sleep(backoff.step());
                 if shared.lifecycle.soft().run_until_cancelled(wait).await.is_none() {
                     return Vec::new();
@@ -275,8 +245,5 @@ async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot) {
         since: shared.clock.now(),
         live,
     });
-    shared.spawn(
-        "driver",
-        driver::drive(Arc::clone(shared), guard, claimed, slot.id),
-    );
+    shared.spawn("driver", driver::drive(Arc::clone(shared), guard, claimed, slot.id));
 }

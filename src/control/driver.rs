@@ -68,16 +68,10 @@ pub(super) async fn drive(shared: Arc<Shared>, held: Guard, claimed: Claimed, re
         floor: Progress::ZERO,
         ended: false,
     };
-    let end = AssertUnwindSafe(driver.drive().instrument(span))
-        .catch_unwind()
-        .await;
+    let end = AssertUnwindSafe(driver.drive().instrument(span)).catch_unwind().await;
     if end.is_err() {
         let failure = Failure::new(Code::Internal, DEFECT).with_detail("the driver of the run panicked");
-        if let Err(error) = shared
-            .store
-            .fail(key, failure, Vec::new(), shared.clock.now())
-            .await
-        {
+        if let Err(error) = shared.store.fail(key, failure, Vec::new(), shared.clock.now()).await {
             tracing::error!(run = %key.run, error = &error as &dyn std::error::Error, "run stays held until a restart");
         }
     }
@@ -114,13 +108,7 @@ impl Driver {
             end @ (End::Recorded | End::Forget) => end,
         };
         tracing::debug!(?end, "run is over here");
-        let Self {
-            shared,
-            held,
-            claimed,
-            ended,
-            ..
-        } = self;
+        let Self { shared, held, claimed, ended, .. } = self;
         let parting = Parting {
             member: Arc::clone(&held.member),
             run: claimed.key.run,
@@ -214,10 +202,7 @@ impl Driver {
                 self.held.accept();
                 self.say(|store| store.started(key, now())).await
             }
-            RunEvent::Heartbeat {
-                monotonic,
-                mut report,
-            } => {
+            RunEvent::Heartbeat { monotonic, mut report } => {
                 self.beat = monotonic;
                 self.held.member.beat(monotonic);
                 self.floor = self.floor.raise(report.progress);
@@ -227,22 +212,12 @@ impl Driver {
             }
             RunEvent::Media(media) => self.say(|store| store.media(key, &media, now())).await,
             RunEvent::OutputMoved(output, status) => {
-                self.say(|store| store.output_status(key, output, status, now()))
-                    .await
+                self.say(|store| store.output_status(key, output, status, now())).await
             }
             RunEvent::Ready(publication) => self.permit(publication).await,
-            RunEvent::OutputDone {
-                output,
-                publication,
-                result,
-            } => {
-                let done = OutputDone {
-                    output,
-                    publication,
-                    result: *result,
-                };
-                self.say(|store| store.output_done(key, done.clone(), now()))
-                    .await?;
+            RunEvent::OutputDone { output, publication, result } => {
+                let done = OutputDone { output, publication, result: *result };
+                self.say(|store| store.output_done(key, done.clone(), now())).await?;
                 self.granted.remove(&output);
                 Ok(())
             }
@@ -259,8 +234,7 @@ impl Driver {
                     failure = failure.with_log(failed.log_tail.lines().map(ToOwned::to_owned));
                 }
                 tracing::info!(code = %failure.code, detail = %failure.detail, "run failed");
-                self.say(|store| store.fail(key, failure.clone(), failed.outputs.clone(), now()))
-                    .await?;
+                self.say(|store| store.fail(key, failure.clone(), failed.outputs.clone(), now())).await?;
                 metrics::task_finished(RunOutcome::Failed);
                 metrics::failure(failure.code);
                 Err(End::Recorded)
@@ -268,8 +242,7 @@ impl Driver {
             RunEvent::Released(reason) => {
                 tracing::info!(reason, "worker gave the run back");
                 self.held.member.poke.notify_one();
-                self.say(|store| store.requeue(key, RequeueReason::Released, now()))
-                    .await?;
+                self.say(|store| store.requeue(key, RequeueReason::Released, now())).await?;
                 metrics::task_finished(RunOutcome::Released);
                 Err(End::Recorded)
             }
@@ -285,9 +258,7 @@ impl Driver {
             publication: publication.id,
             granted: None,
         };
-        let answer = self
-            .say(|store| store.permit(key, publication.clone(), self.shared.clock.now()))
-            .await;
+        let answer = self.say(|store| store.permit(key, publication.clone(), self.shared.clock.now())).await;
         let permit = match answer {
             Ok(permit) => permit,
             Err(End::Forget) => {
@@ -298,11 +269,7 @@ impl Driver {
             Err(end) => return Err(end),
         };
         self.granted.insert(publication.output);
-        grant.granted = Some(Permitted {
-            lower: permit.lower,
-            ttl: self.shared.pace.permit,
-            echo,
-        });
+        grant.granted = Some(Permitted { lower: permit.lower, ttl: self.shared.pace.permit, echo });
         self.tell(&grant).await
     }
 

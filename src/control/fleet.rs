@@ -60,12 +60,7 @@ pub(super) enum Contact {
 
 impl Member {
     pub(super) fn new(handle: WorkerHandle, now: Timestamp) -> Self {
-        let seen = Seen {
-            report: None,
-            contact: Contact::Unknown,
-            at: now,
-            rests_until: None,
-        };
+        let seen = Seen { report: None, contact: Contact::Unknown, at: now, rests_until: None };
         Self {
             client: handle.client,
             address: handle.address,
@@ -185,8 +180,7 @@ impl Fleet {
 
     /// Adds a worker. Its minder is the caller's to start.
     pub(super) fn join(&self, member: Arc<Member>) {
-        self.0
-            .send_modify(|list| *list = list.iter().cloned().chain([member]).collect());
+        self.0.send_modify(|list| *list = list.iter().cloned().chain([member]).collect());
     }
 
     /// Everyone, in the order they joined.
@@ -196,10 +190,7 @@ impl Fleet {
 
     /// Everyone, as shown to people.
     pub(super) fn views(&self, runs: &Runs) -> Vec<WorkerView> {
-        self.members()
-            .iter()
-            .filter_map(|member| member.view(runs))
-            .collect()
+        self.members().iter().filter_map(|member| member.view(runs)).collect()
     }
 }
 
@@ -217,11 +208,7 @@ pub(super) async fn bounded<T>(
 /// Stands for a worker that has never answered: named by its address, as far as a name may hold it.
 fn unknown(address: &str) -> Option<WorkerReport> {
     let plain = |c: char| {
-        if c.is_ascii_alphanumeric() || "._-".contains(c) {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }
     };
     let name: String = address.chars().take(64).map(plain).collect();
     Some(WorkerReport {

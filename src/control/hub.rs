@@ -40,14 +40,7 @@ pub(super) struct HubActor {
 impl Hub {
     pub(super) fn new(changes: broadcast::Receiver<JobId>) -> (Self, HubActor) {
         let (sender, asks) = mpsc::channel(QUEUE);
-        (
-            Self(sender),
-            HubActor {
-                asks,
-                changes: Some(changes),
-                channels: HashMap::new(),
-            },
-        )
+        (Self(sender), HubActor { asks, changes: Some(changes), channels: HashMap::new() })
     }
 
     /// The job's channel, made if there is none. After the end of the control it is one that nobody writes to.
@@ -93,11 +86,7 @@ impl HubActor {
             Ask::Follow(job, answer) => drop(answer.send(Arc::clone(self.channels.entry(job).or_default()))),
             Ask::Peek(job, answer) => {
                 drop(
-                    answer.send(
-                        self.channels
-                            .get(&job)
-                            .and_then(|channel| channel.borrow().report.clone()),
-                    ),
+                    answer.send(self.channels.get(&job).and_then(|channel| channel.borrow().report.clone())),
                 );
             }
         }
@@ -119,8 +108,7 @@ impl HubActor {
     }
 
     fn sweep(&mut self) {
-        self.channels
-            .retain(|_, channel| Arc::strong_count(channel) > 1 || channel.receiver_count() > 0);
+        self.channels.retain(|_, channel| Arc::strong_count(channel) > 1 || channel.receiver_count() > 0);
     }
 }
 

@@ -56,12 +56,7 @@ async fn look(shared: &Shared, member: &Arc<Member>) {
 /// A worker that runs something while we hold nothing there is renewed too: the empty list tells it to stop what an
 /// earlier session left behind.
 async fn renew(shared: &Shared, member: &Arc<Member>) {
-    let accepted: Vec<_> = shared
-        .runs
-        .on(member)
-        .into_iter()
-        .filter(|held| held.is_accepted())
-        .collect();
+    let accepted: Vec<_> = shared.runs.on(member).into_iter().filter(|held| held.is_accepted()).collect();
     let runs: Vec<_> = shared.runs.on(member).iter().map(|held| held.key.run).collect();
     let busy = member.seen().report.is_some_and(|report| report.busy > 0);
     if runs.is_empty() && !busy {
@@ -74,12 +69,7 @@ async fn renew(shared: &Shared, member: &Arc<Member>) {
         None if !runs.is_empty() => return,
         None => std::time::Duration::ZERO,
     };
-    let renewal = Renewal {
-        session,
-        runs,
-        ttl: shared.pace.orphan_grace,
-        echo,
-    };
+    let renewal = Renewal { session, runs, ttl: shared.pace.orphan_grace, echo };
     let Ok(renewed) = bounded(shared.pace.call, member.client.renew(&renewal)).await else {
         return;
     };

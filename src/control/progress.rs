@@ -17,11 +17,8 @@ pub(super) async fn write(shared: Arc<Shared>) {
         }
         tokio::time::sleep(shared.pace.progress).await;
         let marks = shared.runs.marks();
-        let news: Vec<_> = marks
-            .iter()
-            .filter(|(job, mark)| written.get(job) != Some(mark))
-            .copied()
-            .collect();
+        let news: Vec<_> =
+            marks.iter().filter(|(job, mark)| written.get(job) != Some(mark)).copied().collect();
         if news.is_empty() {
             written.retain(|job, _| marks.iter().any(|(known, _)| known == job));
             continue;

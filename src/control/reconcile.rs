@@ -110,9 +110,7 @@ pub(super) async fn alarm(shared: Arc<Shared>) {
         let wait = match alarm.tick(now).await {
             Ok(round) => {
                 backoff = Backoff::new(&shared.pace);
-                round
-                    .due
-                    .map_or(shared.pace.poll, |due| due.since(now).min(shared.pace.poll))
+                round.due.map_or(shared.pace.poll, |due| due.since(now).min(shared.pace.poll))
             }
             Err(error) => {
                 report::<Alarm>(&error);
@@ -146,9 +144,5 @@ pub(super) async fn clean<R: Reconciler>(shared: Arc<Shared>, cleaner: R) {
 }
 
 fn report<R: Reconciler>(error: &crate::store::Error) {
-    tracing::warn!(
-        cleaner = R::NAME,
-        error = error as &dyn std::error::Error,
-        "round failed, trying again"
-    );
+    tracing::warn!(cleaner = R::NAME, error = error as &dyn std::error::Error, "round failed, trying again");
 }

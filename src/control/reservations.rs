@@ -33,10 +33,7 @@ pub(super) struct Reservations {
 impl Reservations {
     /// Puts a granted or an unused slot on its worker's shelf. A slot of an older incarnation is dropped with its kind.
     pub(super) fn put(&mut self, slot: Slot) {
-        let place = self
-            .shelves
-            .iter()
-            .position(|(member, _)| Arc::ptr_eq(member, &slot.member));
+        let place = self.shelves.iter().position(|(member, _)| Arc::ptr_eq(member, &slot.member));
         let place = place.unwrap_or_else(|| {
             self.shelves.push((Arc::clone(&slot.member), VecDeque::new()));
             self.shelves.len() - 1
@@ -49,9 +46,7 @@ impl Reservations {
     /// How many are on a worker's shelf.
     pub(super) fn of(&self, member: &Arc<Member>, now: Instant) -> u32 {
         let mine = self.shelves.iter().find(|(known, _)| Arc::ptr_eq(known, member));
-        let fresh = mine.map_or(0, |(_, slots)| {
-            slots.iter().filter(|slot| slot.until > now).count()
-        });
+        let fresh = mine.map_or(0, |(_, slots)| slots.iter().filter(|slot| slot.until > now).count());
         u32::try_from(fresh).unwrap_or(u32::MAX)
     }
 
@@ -60,11 +55,8 @@ impl Reservations {
         for (_, slots) in &mut self.shelves {
             slots.retain(|slot| slot.until > now);
         }
-        let after = |last: &Arc<Member>| {
-            self.shelves
-                .iter()
-                .position(|(member, _)| Arc::ptr_eq(member, last))
-        };
+        let after =
+            |last: &Arc<Member>| self.shelves.iter().position(|(member, _)| Arc::ptr_eq(member, last));
         let start = self.last.as_ref().and_then(after).map_or(0, |at| at + 1);
         let count = self.shelves.len();
         let mut taken = Vec::new();

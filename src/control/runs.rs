@@ -67,13 +67,7 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn new() -> Self {
-        Self {
-            table: Mutex::default(),
-            load: watch::Sender::new(Load {
-                runs: 0,
-                dispatching: true,
-            }),
-        }
+        Self { table: Mutex::default(), load: watch::Sender::new(Load { runs: 0, dispatching: true }) }
     }
 
     /// Holds a claimed run until the guard drops.
@@ -91,28 +85,17 @@ impl Runs {
         });
         self.table().insert(run.key.run, Arc::clone(&held));
         self.load.send_modify(|load| load.runs += 1);
-        Guard {
-            runs: Arc::clone(self),
-            held,
-        }
+        Guard { runs: Arc::clone(self), held }
     }
 
     /// The runs on one worker.
     pub(super) fn on(&self, member: &Arc<Member>) -> Vec<Arc<Held>> {
-        self.table()
-            .values()
-            .filter(|held| Arc::ptr_eq(&held.member, member))
-            .cloned()
-            .collect()
+        self.table().values().filter(|held| Arc::ptr_eq(&held.member, member)).cloned().collect()
     }
 
     /// How many runs one worker has from us.
     pub(super) fn count_on(&self, member: &Arc<Member>) -> u32 {
-        let count = self
-            .table()
-            .values()
-            .filter(|held| Arc::ptr_eq(&held.member, member))
-            .count();
+        let count = self.table().values().filter(|held| Arc::ptr_eq(&held.member, member)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -200,8 +183,6 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.held.live.send_modify(|live| live.report = None);
         self.runs.table().remove(&self.held.key.run);
-        self.runs
-            .load
-            .send_modify(|load| load.runs = load.runs.saturating_sub(1));
+        self.runs.load.send_modify(|load| load.runs = load.runs.saturating_sub(1));
     }
 }

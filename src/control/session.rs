@@ -24,10 +24,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 Instant::now() + shared.pace.session
             }
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "session not renewed, trying again"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "session not renewed, trying again");
                 Instant::now() + backoff.step()
             }
         };
@@ -37,12 +34,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 async fn renew(shared: &Shared) -> crate::store::Result<()> {
     let session = *shared.session.borrow();
     // Grants count from the last heartbeat heard *before* the statement was sent (PROTOCOL §1.7).
-    let beats: Vec<_> = shared
-        .fleet
-        .members()
-        .iter()
-        .map(|member| (Arc::clone(member), member.last_beat()))
-        .collect();
+    let beats: Vec<_> =
+        shared.fleet.members().iter().map(|member| (Arc::clone(member), member.last_beat())).collect();
     match shared.store.renew_session(session, shared.clock.now()).await? {
         Fenced::Done(()) => {
             for (member, beat) in beats {
@@ -52,10 +45,7 @@ async fn renew(shared: &Shared) -> crate::store::Result<()> {
         Fenced::Lost => {
             tracing::error!(%session, "session is over; its runs are stopped and a new one begins");
             shared.runs.stop_all();
-            let new = shared
-                .store
-                .open_session(&shared.name, shared.clock.now())
-                .await?;
+            let new = shared.store.open_session(&shared.name, shared.clock.now()).await?;
             shared.session.send_replace(new);
             shared.dispatch.notify_one();
             shared.alarm.notify_one();

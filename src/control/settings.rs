@@ -16,11 +16,7 @@ pub struct ControlSettings {
 impl Default for ControlSettings {
     /// A week of retention (DESIGN §11).
     fn default() -> Self {
-        Self {
-            name: "control".to_owned(),
-            retention: Some(Duration::from_hours(168)),
-            pace: Pace::default(),
-        }
+        Self { name: "control".to_owned(), retention: Some(Duration::from_hours(168)), pace: Pace::default() }
     }
 }
 
@@ -87,10 +83,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(pace: &Pace) -> Self {
-        Self {
-            next: pace.retry.0,
-            cap: pace.retry.1,
-        }
+        Self { next: pace.retry.0, cap: pace.retry.1 }
     }
 
     /// The wait before the next try.
@@ -107,10 +100,7 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_cap() {
-        let pace = Pace {
-            retry: (Duration::from_millis(50), Duration::from_millis(300)),
-            ..Pace::default()
-        };
+        let pace = Pace { retry: (Duration::from_millis(50), Duration::from_millis(300)), ..Pace::default() };
         let mut backoff = Backoff::new(&pace);
         let waits: Vec<_> = (0..5).map(|_| backoff.step().as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 300, 300]);

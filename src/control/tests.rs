@@ -77,10 +77,7 @@ impl Bench {
         let workers: Vec<_> = (0..).zip(slots).map(worker).collect();
         prepare(&workers);
         let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
-        let (clock, ids) = (
-            Arc::new(TokioClock(Instant::now())),
-            Arc::new(SeededIds::new(seed + 7)),
-        );
+        let (clock, ids) = (Arc::new(TokioClock(Instant::now())), Arc::new(SeededIds::new(seed + 7)));
         let lifecycle = Lifecycle::new();
         let deps = Deps {
             store: Arc::clone(&store) as DynStore,
@@ -90,21 +87,9 @@ impl Bench {
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
-        let settings = ControlSettings {
-            retention: Some(RETENTION),
-            ..ControlSettings::default()
-        };
+        let settings = ControlSettings { retention: Some(RETENTION), ..ControlSettings::default() };
         let control = Control::start(settings, deps).await.unwrap();
-        Self {
-            control,
-            store,
-            workers,
-            destination,
-            lifecycle,
-            broom,
-            clock,
-            ids,
-        }
+        Self { control, store, workers, destination, lifecycle, broom, clock, ids }
     }
 
     /// Everything that can happen without time passing has happened.
@@ -138,14 +123,11 @@ impl Bench {
                 let _ = tokio::time::timeout(Duration::from_millis(500), live.changed()).await;
             }
         };
-        tokio::time::timeout(Duration::from_hours(48), reached)
-            .await
-            .expect("it never happened");
+        tokio::time::timeout(Duration::from_hours(48), reached).await.expect("it never happened");
     }
 
     async fn ended(&self, job: JobId) -> JobStatus {
-        self.until(job, |bench| bench.store.status(job).is_terminal())
-            .await;
+        self.until(job, |bench| bench.store.status(job).is_terminal()).await;
         self.settled().await;
         self.check(job);
         self.store.status(job)
@@ -154,46 +136,20 @@ impl Bench {
     /// What must hold of every ended job (PROTOCOL §2, I1 to I4 as far as one look can show).
     fn check(&self, job: JobId) {
         let stored = self.store.job(job);
-        let recorded: Vec<_> = stored
-            .aggregate
-            .outputs
-            .iter()
-            .filter_map(|o| Some((o.index, o.publication?)))
-            .collect();
-        assert_eq!(
-            self.destination.visible(job),
-            recorded,
-            "visible is what is recorded"
-        );
+        let recorded: Vec<_> =
+            stored.aggregate.outputs.iter().filter_map(|o| Some((o.index, o.publication?))).collect();
+        assert_eq!(self.destination.visible(job), recorded, "visible is what is recorded");
         if stored.aggregate.job.status == JobStatus::Completed {
-            assert!(
-                stored
-                    .aggregate
-                    .outputs
-                    .iter()
-                    .all(|o| o.status == OutputStatus::Completed)
-            );
+            assert!(stored.aggregate.outputs.iter().all(|o| o.status == OutputStatus::Completed));
         }
-        assert!(
-            stored
-                .aggregate
-                .tasks
-                .iter()
-                .all(|task| task.state.is_over() && task.hold.is_none())
-        );
+        assert!(stored.aggregate.tasks.iter().all(|task| task.state.is_over() && task.hold.is_none()));
         assert!(stored.attempts.is_sorted_by_key(|attempt| attempt.epoch));
         assert!(stored.attempts.iter().all(|attempt| attempt.outcome.is_some()));
         let terminal = |event: &&crate::domain::Event| {
             event.kind == crate::domain::EventKind::Status && event.status.is_terminal()
         };
         let run = stored.aggregate.job.run;
-        let ends = self
-            .store
-            .events_of(job)
-            .iter()
-            .filter(terminal)
-            .filter(|event| event.run == run)
-            .count();
+        let ends = self.store.events_of(job).iter().filter(terminal).filter(|event| event.run == run).count();
         assert_eq!(ends, 1, "one terminal state per run");
     }
 }
@@ -208,11 +164,7 @@ fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
 fn spec(outputs: u16) -> JobSpec {
     let output = |n| OutputSpec {
         preset: None,
-        encode: EncodeSpec {
-            container: Container::Mp4,
-            video: None,
-            audio: None,
-        },
+        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
         destination: crate::domain::Destination::Storage {
             path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
             overwrite: Overwrite::Replace,
@@ -221,9 +173,7 @@ fn spec(outputs: u16) -> JobSpec {
         warnings: Vec::new(),
     };
     JobSpec {
-        source: Source::File {
-            path: "in.mp4".into(),
-        },
+        source: Source::File { path: "in.mp4".into() },
         outputs: (0..outputs).map(output).collect(),
         priority: 0,
         labels: BTreeMap::new(),

@@ -121,12 +121,7 @@ impl Failure {
     /// A failure with its sentence.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            detail: String::new(),
-            log: Vec::new(),
-        }
+        Self { code, message: message.into(), detail: String::new(), log: Vec::new() }
     }
 
     /// Adds what only the operator should read.

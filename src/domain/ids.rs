@@ -180,10 +180,7 @@ mod tests {
     fn ids_round_trip_as_text_and_json() {
         let id = JobId::from_uuid(Uuid::from_u128(7));
         assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!(
-            serde_json::to_string(&id).unwrap(),
-            "\"00000000-0000-0000-0000-000000000007\""
-        );
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"00000000-0000-0000-0000-000000000007\"");
         assert!("nope".parse::<JobId>().is_err());
     }
 }

@@ -201,11 +201,7 @@ impl Machine {
     /// Takes a job under transition.
     #[must_use]
     pub const fn new(job: Aggregate, context: Context) -> Self {
-        Self {
-            job,
-            context,
-            effects: Effects::NONE,
-        }
+        Self { job, context, effects: Effects::NONE }
     }
 
     /// The job as it is now.
@@ -234,33 +230,20 @@ impl Machine {
         self.job.tasks.iter().position(|task| {
             task.id == key.task
                 && task.state.is_held()
-                && task
-                    .hold
-                    .as_ref()
-                    .is_some_and(|hold| hold.run == key.run && hold.session == key.session)
+                && task.hold.as_ref().is_some_and(|hold| hold.run == key.run && hold.session == key.session)
         })
     }
 
     fn output_position(&self, index: OutputIndex) -> Result<usize, Illegal> {
-        self.job
-            .outputs
-            .iter()
-            .position(|o| o.index == index)
-            .ok_or(Illegal("the job has no such output"))
+        self.job.outputs.iter().position(|o| o.index == index).ok_or(Illegal("the job has no such output"))
     }
 
     fn has_open(&self) -> bool {
-        self.job
-            .publications
-            .iter()
-            .any(|p| p.state == PublicationState::Open)
+        self.job.publications.iter().any(|p| p.state == PublicationState::Open)
     }
 
     fn output_has_open(&self, index: OutputIndex) -> bool {
-        self.job
-            .publications
-            .iter()
-            .any(|p| p.output == index && p.state == PublicationState::Open)
+        self.job.publications.iter().any(|p| p.output == index && p.state == PublicationState::Open)
     }
 
     fn open_below(&self, index: OutputIndex, epoch: Epoch) -> Vec<Publication> {

@@ -257,11 +257,7 @@ impl VideoStream {
             reason = "positive and far below u32::MAX by probe limits"
         )]
         let width = shown.round().max(1.0) as u32;
-        if self.rotation.swaps_sides() {
-            (self.height, width)
-        } else {
-            (width, self.height)
-        }
+        if self.rotation.swaps_sides() { (self.height, width) } else { (width, self.height) }
     }
 }
 
@@ -329,10 +325,7 @@ impl MediaInfo {
     /// The sound stream to encode: default flag first, then container order.
     #[must_use]
     pub fn main_audio(&self) -> Option<&AudioStream> {
-        self.audio
-            .iter()
-            .find(|a| a.default)
-            .or_else(|| self.audio.first())
+        self.audio.iter().find(|a| a.default).or_else(|| self.audio.first())
     }
 }
 

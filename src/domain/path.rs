@@ -125,14 +125,7 @@ impl PathTemplate {
     /// Checks the template and that it gives a legal path.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidPath> {
         let template = Self(text.into());
-        let sample = PathValues {
-            job_id: "j",
-            index: 0,
-            preset: "p",
-            name: "n",
-            height: Some(1),
-            ext: "e",
-        };
+        let sample = PathValues { job_id: "j", index: 0, preset: "p", name: "n", height: Some(1), ext: "e" };
         template.render(&sample)?;
         Ok(template)
     }
@@ -155,11 +148,9 @@ impl PathTemplate {
                 "index" => out.push_str(&values.index.to_string()),
                 "preset" => out.push_str(&safe_segment(values.preset)),
                 "name" => out.push_str(&safe_segment(values.name)),
-                "height" => out.push_str(
-                    &values
-                        .height
-                        .map_or_else(|| "source".to_owned(), |h| h.to_string()),
-                ),
+                "height" => {
+                    out.push_str(&values.height.map_or_else(|| "source".to_owned(), |h| h.to_string()))
+                }
                 "ext" => out.push_str(values.ext),
                 other => return Err(InvalidPath::Placeholder(other.to_owned())),
             }
@@ -187,13 +178,7 @@ impl From<PathTemplate> for String {
 fn safe_segment(text: &str) -> String {
     let mut out: String = text
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
         .take(100)
         .collect();
     if out.chars().all(|c| c == '.') {
@@ -210,18 +195,7 @@ mod tests {
 
     #[test]
     fn refuses_what_could_leave_the_root() {
-        for bad in [
-            "",
-            "/etc/passwd",
-            "..",
-            "a/../b",
-            "a//b",
-            "./a",
-            "a/",
-            "a\\b",
-            "a\0b",
-            "a\nb",
-        ] {
+        for bad in ["", "/etc/passwd", "..", "a/../b", "a//b", "./a", "a/", "a\\b", "a\0b", "a\nb"] {
             assert!(ObjectPath::parse(bad).is_err(), "{bad:?}");
         }
         assert!(ObjectPath::parse("x".repeat(5000)).is_err());
@@ -242,14 +216,8 @@ mod tests {
             height: Some(720),
             ext: "mp4",
         };
-        assert_eq!(
-            template.render(&values).unwrap().as_str(),
-            "outputs/J/.._my_film_720.mp4"
-        );
-        assert_eq!(
-            PathTemplate::parse("{foo}"),
-            Err(InvalidPath::Placeholder("foo".into()))
-        );
+        assert_eq!(template.render(&values).unwrap().as_str(), "outputs/J/.._my_film_720.mp4");
+        assert_eq!(PathTemplate::parse("{foo}"), Err(InvalidPath::Placeholder("foo".into())));
         assert_eq!(PathTemplate::parse("a{b"), Err(InvalidPath::Brace));
     }
 

@@ -28,10 +28,7 @@ impl Rational {
             return Err(InvalidRational);
         }
         let g = gcd(num, den);
-        Ok(Self {
-            num: num / g,
-            den: den / g,
-        })
+        Ok(Self { num: num / g, den: den / g })
     }
 
     /// The numerator.
@@ -104,10 +101,7 @@ mod tests {
 
     #[test]
     fn lowest_terms_and_both_spellings() {
-        assert_eq!(
-            "60000/2002".parse::<Rational>().unwrap(),
-            Rational::new(30000, 1001).unwrap()
-        );
+        assert_eq!("60000/2002".parse::<Rational>().unwrap(), Rational::new(30000, 1001).unwrap());
         assert_eq!("64:45".parse::<Rational>().unwrap().to_string(), "64/45");
         assert_eq!("25".parse::<Rational>().unwrap().to_string(), "25/1");
         for bad in ["0/1", "1/0", "", "x", "-1/2", "1/2/3"] {
@@ -117,10 +111,7 @@ mod tests {
 
     #[test]
     fn halving_keeps_lowest_terms() {
-        assert_eq!(
-            Rational::new(120, 1).unwrap().halved(),
-            Rational::new(60, 1).unwrap()
-        );
+        assert_eq!(Rational::new(120, 1).unwrap().halved(), Rational::new(60, 1).unwrap());
         assert_eq!(Rational::new(25, 1).unwrap().halved().to_string(), "25/2");
     }
 }

@@ -128,8 +128,7 @@ impl Source {
             Self::Upload { .. } => "upload",
         };
         let name = path.rsplit('/').find(|s| !s.is_empty()).unwrap_or("source");
-        name.rsplit_once('.')
-            .map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem })
+        name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem })
     }
 }
 
@@ -242,21 +241,12 @@ mod tests {
         let http = |url: &str| Source::Http { url: url.into() };
         assert_eq!(http("https://h/a/film.final.mov?sig=1").stem(), "film.final");
         assert_eq!(http("https://h/").stem(), "h");
-        assert_eq!(
-            Source::File {
-                path: "/x/.hidden".into()
-            }
-            .stem(),
-            ".hidden"
-        );
+        assert_eq!(Source::File { path: "/x/.hidden".into() }.stem(), ".hidden");
     }
 
     #[test]
     fn secrets_never_print() {
-        let secrets = JobSecrets {
-            source_url: Some("https://u:p@h/?k=canary".into()),
-            ..Default::default()
-        };
+        let secrets = JobSecrets { source_url: Some("https://u:p@h/?k=canary".into()), ..Default::default() };
         assert!(!format!("{secrets:?}").contains("canary"));
     }
 }

@@ -42,10 +42,7 @@ impl SeededIds {
     /// A source whose ids follow from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            count: AtomicU64::new(0),
-        }
+        Self { seed, count: AtomicU64::new(0) }
     }
 
     /// `SplitMix64` (Steele, Lea, Flood 2014): well spread from a counter.

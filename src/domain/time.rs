@@ -25,19 +25,13 @@ impl Timestamp {
     /// Later by `delta`, saturating.
     #[must_use]
     pub fn plus(self, delta: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(delta.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(delta.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Earlier by `delta`, saturating.
     #[must_use]
     pub fn minus(self, delta: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(delta.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(delta.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Time from `earlier` to `self`; zero when `earlier` is later.
@@ -89,10 +83,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that reads the wall clock"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
         let now = jiff::Timestamp::now();
         Timestamp(now.as_microsecond())
     }

@@ -26,11 +26,7 @@ async fn a_drain_waits_for_tasks_and_ends_clean() {
 async fn after_the_timeout_tasks_are_told_to_stop_hard() {
     let lifecycle = Lifecycle::new();
     let hard = lifecycle.hard().clone();
-    lifecycle.spawn(
-        TaskKind::Background,
-        "encode",
-        async move { hard.cancelled().await },
-    );
+    lifecycle.spawn(TaskKind::Background, "encode", async move { hard.cancelled().await });
     let begun = tokio::time::Instant::now();
     assert_eq!(lifecycle.drain(MINUTE).await, Drained::Forced);
     assert_eq!(begun.elapsed(), MINUTE);
@@ -65,29 +61,18 @@ async fn the_first_signal_drains_and_the_second_stops_now() {
     let mut listeners = tokio::task::JoinSet::new();
     listeners.spawn(lifecycle.clone().obey(ReceiverStream::new(signals)));
     let hard = lifecycle.hard().clone();
-    lifecycle.spawn(
-        TaskKind::Background,
-        "encode",
-        async move { hard.cancelled().await },
-    );
+    lifecycle.spawn(TaskKind::Background, "encode", async move { hard.cancelled().await });
 
     press.send(Signal::Terminate).await.unwrap();
     lifecycle.stopping().await;
     assert!(!lifecycle.hard().is_cancelled());
-    assert_eq!(
-        lifecycle.reason(),
-        Some(ShutdownReason::Signal(Signal::Terminate))
-    );
+    assert_eq!(lifecycle.reason(), Some(ShutdownReason::Signal(Signal::Terminate)));
 
     let begun = tokio::time::Instant::now();
     press.send(Signal::Interrupt).await.unwrap();
     assert_eq!(lifecycle.drain(MINUTE).await, Drained::Forced);
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(
-        lifecycle.reason(),
-        Some(ShutdownReason::Signal(Signal::Terminate)),
-        "the first reason stays"
-    );
+    assert_eq!(lifecycle.reason(), Some(ShutdownReason::Signal(Signal::Terminate)), "the first reason stays");
 }
 
 async fn panicking(why: &str) {
@@ -102,15 +87,10 @@ struct CannotBind(#[source] io::Error);
 #[tokio::test(start_paused = true)]
 async fn an_essential_task_that_fails_takes_the_process_down() {
     let lifecycle = Lifecycle::new();
-    lifecycle.spawn(TaskKind::Essential, "api", async {
-        Err(CannotBind(io::Error::other("port taken")))
-    });
+    lifecycle.spawn(TaskKind::Essential, "api", async { Err(CannotBind(io::Error::other("port taken"))) });
     lifecycle.stopping().await;
     let reason = lifecycle.reason().unwrap();
-    assert_eq!(
-        reason,
-        ShutdownReason::Fatal("api: cannot bind: port taken".to_owned())
-    );
+    assert_eq!(reason, ShutdownReason::Fatal("api: cannot bind: port taken".to_owned()));
     assert_eq!(reason.code(), 1);
     assert_eq!(lifecycle.drain(MINUTE).await, Drained::Clean);
 }
@@ -118,24 +98,12 @@ async fn an_essential_task_that_fails_takes_the_process_down() {
 #[tokio::test(start_paused = true)]
 async fn an_essential_task_that_panics_or_just_ends_does_so_too() {
     let lifecycle = Lifecycle::new();
-    lifecycle
-        .spawn(TaskKind::Essential, "dispatch", panicking("row 7"))
-        .await
-        .unwrap();
-    assert_eq!(
-        lifecycle.reason(),
-        Some(ShutdownReason::Fatal("dispatch: panicked: row 7".to_owned()))
-    );
+    lifecycle.spawn(TaskKind::Essential, "dispatch", panicking("row 7")).await.unwrap();
+    assert_eq!(lifecycle.reason(), Some(ShutdownReason::Fatal("dispatch: panicked: row 7".to_owned())));
 
     let lifecycle = Lifecycle::new();
-    lifecycle
-        .spawn(TaskKind::Essential, "dispatch", async {})
-        .await
-        .unwrap();
-    assert_eq!(
-        lifecycle.reason(),
-        Some(ShutdownReason::Fatal("dispatch ended unexpectedly".to_owned()))
-    );
+    lifecycle.spawn(TaskKind::Essential, "dispatch", async {}).await.unwrap();
+    assert_eq!(lifecycle.reason(), Some(ShutdownReason::Fatal("dispatch ended unexpectedly".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,14 +119,9 @@ async fn an_essential_task_may_end_once_it_is_told_to() {
 #[tokio::test(start_paused = true)]
 async fn a_background_task_fails_alone() {
     let lifecycle = Lifecycle::new();
+    lifecycle.spawn(TaskKind::Background, "sweep", panicking("oops")).await.unwrap();
     lifecycle
-        .spawn(TaskKind::Background, "sweep", panicking("oops"))
-        .await
-        .unwrap();
-    lifecycle
-        .spawn(TaskKind::Background, "sweep", async {
-            Err(CannotBind(io::Error::other("x")))
-        })
+        .spawn(TaskKind::Background, "sweep", async { Err(CannotBind(io::Error::other("x"))) })
         .await
         .unwrap();
     assert!(!lifecycle.is_stopping());
@@ -182,8 +145,5 @@ async fn real_signals_are_heard() {
     lifecycle.stopping().await;
     kill_process(getpid(), Unix::INT).unwrap();
     lifecycle.hard().cancelled().await;
-    assert_eq!(
-        lifecycle.reason(),
-        Some(ShutdownReason::Signal(Signal::Terminate))
-    );
+    assert_eq!(lifecycle.reason(), Some(ShutdownReason::Signal(Signal::Terminate)));
 }

@@ -31,11 +31,7 @@ impl Limits {
     /// Those of the source limits.
     #[must_use]
     pub const fn new(source: &SourceLimits, threads: Option<NonZeroU16>) -> Self {
-        Self {
-            threads,
-            max_pixels: source.max_pixels,
-            max_streams: source.max_streams,
-        }
+        Self { threads, max_pixels: source.max_pixels, max_streams: source.max_streams }
     }
 }
 

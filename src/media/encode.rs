@@ -62,11 +62,7 @@ pub struct EncodeLimits {
 impl Default for EncodeLimits {
     /// ENCODING §6: no new frame for 60 s is a stall; 24 h in all.
     fn default() -> Self {
-        Self {
-            stall: Duration::from_mins(1),
-            total: Duration::from_hours(24),
-            kernel: Limits::default(),
-        }
+        Self { stall: Duration::from_mins(1), total: Duration::from_hours(24), kernel: Limits::default() }
     }
 }
 
@@ -124,25 +120,14 @@ pub async fn encode(
     on_tick: &mut (dyn FnMut(Tick) + Send),
     cancel: &CancellationToken,
 ) -> Result<EncodeReport, Failure> {
-    let EncodeRequest {
-        plan,
-        argv,
-        input,
-        work,
-        limits,
-    } = request;
+    let EncodeRequest { plan, argv, input, work, limits } = request;
     let started = Instant::now();
     let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, work);
     spec.limits = limits.kernel;
     let mut child = toolbox.spawner.spawn(spec).await?;
     let (state, ticks, mut readers) = listen(&mut child);
 
-    let watchdog = Watchdog {
-        ticks,
-        limits,
-        started,
-        max_seconds: plan.max_seconds,
-    };
+    let watchdog = Watchdog { ticks, limits, started, max_seconds: plan.max_seconds };
     let status = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Stopped::Cancelled),
@@ -162,13 +147,9 @@ pub async fn encode(
     match status {
         Ok(Ok(status)) if status.success() => Ok(log.into_report(started.elapsed(), &tidy)),
         Ok(Ok(status)) => Err(log.into_failure(status, &tidy)),
-        Ok(Err(error)) => Err(
-            Failure::new(Code::Internal, "The encoder's end could not be seen.")
-                .with_detail(error.to_string()),
-        ),
-        Err(stopped) => Err(stopped
-            .into_failure(limits, plan.max_seconds)
-            .with_log(log.into_lines(&tidy))),
+        Ok(Err(error)) => Err(Failure::new(Code::Internal, "The encoder's end could not be seen.")
+            .with_detail(error.to_string())),
+        Err(stopped) => Err(stopped.into_failure(limits, plan.max_seconds).with_log(log.into_lines(&tidy))),
     }
 }
 
@@ -177,14 +158,12 @@ impl Stopped {
         let timeout = |text: String| Failure::new(Code::EncodeTimeout, text);
         match self {
             Self::Cancelled => Failure::new(Code::Cancelled, "The job was cancelled."),
-            Self::Stalled => timeout(format!(
-                "The encoder made no progress for {} s.",
-                limits.stall.as_secs_f32()
-            )),
-            Self::TooLong => timeout(format!(
-                "The encode took longer than {} s.",
-                limits.total.as_secs_f32()
-            )),
+            Self::Stalled => {
+                timeout(format!("The encoder made no progress for {} s.", limits.stall.as_secs_f32()))
+            }
+            Self::TooLong => {
+                timeout(format!("The encode took longer than {} s.", limits.total.as_secs_f32()))
+            }
             Self::Runaway => Failure::new(
                 Code::MediaLimit,
                 format!("The output grew longer than {max_seconds:.0} s, more than the source can hold."),

@@ -33,10 +33,7 @@ pub struct Policy {
 impl Default for Policy {
     /// 12 hours (the default of [`crate::domain::limits::SourceLimits`]) and 60 fps.
     fn default() -> Self {
-        Self {
-            max_seconds: 12.0 * 3600.0,
-            max_frame_rate: 60,
-        }
+        Self { max_seconds: 12.0 * 3600.0, max_frame_rate: 60 }
     }
 }
 
@@ -202,11 +199,7 @@ pub fn plan(
     let outputs = planned?;
     let expected_seconds = timing::expected_seconds(info, &outputs);
     let max_seconds = timing::cap(expected_seconds, policy);
-    Ok(EncodePlan {
-        outputs,
-        expected_seconds,
-        max_seconds,
-    })
+    Ok(EncodePlan { outputs, expected_seconds, max_seconds })
 }
 
 fn output(
@@ -220,35 +213,19 @@ fn output(
         None => None,
         Some(wanted) => {
             let stream = info.main_video().ok_or_else(|| {
-                Failure::new(
-                    Code::NoVideoStream,
-                    "the output needs a picture and the source has none",
-                )
+                Failure::new(Code::NoVideoStream, "the output needs a picture and the source has none")
             })?;
             Some(picture(stream, wanted, policy, &mut warnings)?)
         }
     };
-    let audio = spec
-        .audio
-        .as_ref()
-        .and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
+    let audio = spec.audio.as_ref().and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
     // Sound that is only wished for may be missing, but something must be left to write.
     let needed = spec.audio.as_ref().is_some_and(|wanted| wanted.required) || video.is_none();
     if needed && audio.is_none() {
-        return Err(Failure::new(
-            Code::NoAudioStream,
-            "the output needs sound and the source has none",
-        ));
+        return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
     let file_name = format!("out-{index}.{}", spec.container.extension());
-    Ok(OutputPlan {
-        index,
-        container: spec.container,
-        file_name,
-        video,
-        audio,
-        warnings,
-    })
+    Ok(OutputPlan { index, container: spec.container, file_name, video, audio, warnings })
 }
 
 fn picture(
@@ -258,10 +235,7 @@ fn picture(
     warnings: &mut Vec<String>,
 ) -> Result<VideoPlan, Failure> {
     if stream.width == 0 || stream.height == 0 {
-        return Err(Failure::new(
-            Code::MediaUnsupported,
-            "the source does not say how large its picture is",
-        ));
+        return Err(Failure::new(Code::MediaUnsupported, "the source does not say how large its picture is"));
     }
     let geometry = size::fit(stream, spec);
     let (width, height) = (geometry.width, geometry.height);

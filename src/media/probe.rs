@@ -43,35 +43,18 @@ pub async fn probe(
 ) -> Result<MediaInfo, Failure> {
     let packets = if size <= SMALL { PACKETS_SMALL } else { PACKETS };
     let interval = format!("%+#{packets}");
-    let mut args: Vec<String> = ["-hide_banner", "-loglevel", "level+warning", "-of", "json"]
-        .map(String::from)
-        .into();
+    let mut args: Vec<String> =
+        ["-hide_banner", "-loglevel", "level+warning", "-of", "json"].map(String::from).into();
     args.extend(
-        [
-            "-show_streams",
-            "-show_format",
-            "-show_entries",
-            SHOWN,
-            "-read_intervals",
-        ]
-        .map(String::from),
+        ["-show_streams", "-show_format", "-show_entries", SHOWN, "-read_intervals"].map(String::from),
     );
     args.push(interval);
     args.extend(input_options(input, demuxer, limits));
     let spec = Spec::new(&toolbox.tools.ffprobe, args, "/");
-    let finished = run(
-        &toolbox.spawner,
-        spec,
-        (TIME, DOCUMENT),
-        &CancellationToken::new(),
-    )
-    .await?;
+    let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await?;
 
     let log = Tidy::new(input, Path::new("")).lines(finished.log);
-    if log
-        .iter()
-        .any(|line| line.contains("Picture size") && line.contains("is invalid"))
-    {
+    if log.iter().any(|line| line.contains("Picture size") && line.contains("is invalid")) {
         return Err(Failure::new(Code::MediaLimit, "The source's picture is too large.").with_log(log));
     }
     let unreadable = |detail: String| {
@@ -98,10 +81,7 @@ pub(super) fn input_options(input: &Input, demuxer: Demuxer, limits: &SourceLimi
         Input::Loopback { url } => ("http,tcp", url.clone()),
     };
     // One more than allowed, so that too many can be told from just enough.
-    let (streams, pixels) = (
-        (limits.max_streams + 1).to_string(),
-        limits.max_pixels.to_string(),
-    );
+    let (streams, pixels) = ((limits.max_streams + 1).to_string(), limits.max_pixels.to_string());
     let options = [
         ["-protocol_whitelist", protocols],
         ["-format_whitelist", &formats.join(",")],

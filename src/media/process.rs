@@ -116,11 +116,10 @@ impl From<SpawnError> for Failure {
                 Self::new(Code::ToolMissing, format!("{program} is missing on the worker."))
                     .with_detail(error.to_string())
             }
-            SpawnError::Start { program, error } => Self::new(
-                Code::EncoderCrashed,
-                format!("{program} could not be started on the worker."),
-            )
-            .with_detail(error.to_string()),
+            SpawnError::Start { program, error } => {
+                Self::new(Code::EncoderCrashed, format!("{program} could not be started on the worker."))
+                    .with_detail(error.to_string())
+            }
         }
     }
 }
@@ -144,15 +143,13 @@ impl Spawner {
     pub fn start(launcher: Launcher) -> io::Result<Self> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let (requests, mut queue) = mpsc::channel::<Request>(QUEUE);
-        std::thread::Builder::new()
-            .name("flux-fork".into())
-            .spawn(move || {
-                let _entered = runtime.enter();
-                while let Some(Request { spec, reply }) = queue.blocking_recv() {
-                    // A caller that went away drops the child, and dropping kills it.
-                    let _ = reply.send(start(&launcher, &spec));
-                }
-            })?;
+        std::thread::Builder::new().name("flux-fork".into()).spawn(move || {
+            let _entered = runtime.enter();
+            while let Some(Request { spec, reply }) = queue.blocking_recv() {
+                // A caller that went away drops the child, and dropping kills it.
+                let _ = reply.send(start(&launcher, &spec));
+            }
+        })?;
         Ok(Self { requests })
     }
 
@@ -162,20 +159,10 @@ impl Spawner {
     /// It could not be started. With [`Launcher::ReExec`] a missing program shows as exit status 127 instead.
     pub async fn spawn(&self, spec: Spec) -> Result<Child, SpawnError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request { spec, reply })
-            .await
-            .map_err(|_| SpawnError::Gone)?;
+        self.requests.send(Request { spec, reply }).await.map_err(|_| SpawnError::Gone)?;
         let inner = answer.await.map_err(|_| SpawnError::Gone)??;
-        let group = inner
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        Ok(Child {
-            inner,
-            group,
-            _spawner: self.clone(),
-        })
+        let group = inner.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Child { inner, group, _spawner: self.clone() })
     }
 }
 
@@ -266,11 +253,7 @@ fn start(launcher: &Launcher, spec: &Spec) -> Result<tokio::process::Child, Spaw
 
 /// What the launcher would have done, from outside. Best effort: the program may already have ended.
 fn restrain(child: &tokio::process::Child, limits: Limits) {
-    let Some(pid) = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw)
-    else {
+    let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
         return;
     };
     let _ = rustix::process::setpriority_process(Some(pid), i32::from(NICE));
@@ -278,10 +261,7 @@ fn restrain(child: &tokio::process::Child, limits: Limits) {
         let _ = rustix::process::prlimit(
             Some(pid),
             resource,
-            Rlimit {
-                current: Some(most),
-                maximum: Some(most),
-            },
+            Rlimit { current: Some(most), maximum: Some(most) },
         );
     }
 }

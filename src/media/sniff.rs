@@ -47,10 +47,7 @@ fn verdict(head: &[u8]) -> Result<Demuxer, Failure> {
         .or_else(|| audio_frames(head))
         .or_else(|| material_exchange(head))
         .ok_or_else(|| {
-            Failure::new(
-                Code::MediaCorrupt,
-                "The source is not a media file that flux recognises.",
-            )
+            Failure::new(Code::MediaCorrupt, "The source is not a media file that flux recognises.")
         })
 }
 
@@ -58,21 +55,7 @@ fn magic(head: &[u8]) -> Option<Result<Demuxer, Failure>> {
     let found = match head {
         [0x1A, 0x45, 0xDF, 0xA3, ..] => return Some(ebml(head)),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' ', ..] => Demuxer::Avi,
-        [
-            b'R',
-            b'I' | b'F',
-            b'F' | b'6',
-            b'F' | b'4',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'A',
-            b'V',
-            b'E',
-            ..,
-        ] => Demuxer::Wav,
+        [b'R', b'I' | b'F', b'F' | b'6', b'F' | b'4', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Demuxer::Wav,
         [b'F', b'L', b'V', 1, ..] => Demuxer::Flv,
         [b'O', b'g', b'g', b'S', 0, ..] => Demuxer::Ogg,
         [0x30, 0x26, 0xB2, 0x75, 0x8E, 0x66, 0xCF, 0x11, ..] => Demuxer::Asf,
@@ -94,10 +77,7 @@ fn ebml(head: &[u8]) -> Result<Demuxer, Failure> {
     if says(b"matroska") || says(b"webm") {
         return Ok(Demuxer::Matroska);
     }
-    Err(Failure::new(
-        Code::MediaUnsupported,
-        "The source is an EBML file that is neither Matroska nor WebM.",
-    ))
+    Err(Failure::new(Code::MediaUnsupported, "The source is an EBML file that is neither Matroska nor WebM."))
 }
 
 fn iso_base_media(head: &[u8]) -> Option<Result<Demuxer, Failure>> {
@@ -191,9 +171,7 @@ fn adts_frame(data: &[u8]) -> Option<usize> {
 
 /// Length of an MPEG audio frame (ISO 11172-3, 2.4.1.3 and 13818-3).
 fn mpeg_audio_frame(data: &[u8]) -> Option<usize> {
-    const V1_L1: [u32; 15] = [
-        0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448,
-    ];
+    const V1_L1: [u32; 15] = [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448];
     const V1_L2: [u32; 15] = [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
     const V1_L3: [u32; 15] = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
     const V2_L1: [u32; 15] = [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256];
@@ -230,9 +208,7 @@ fn mpeg_audio_frame(data: &[u8]) -> Option<usize> {
 /// MXF's header partition key, after at most 64 KiB of run-in (SMPTE 377).
 fn material_exchange(head: &[u8]) -> Option<Demuxer> {
     const KEY: [u8; 11] = [0x06, 0x0E, 0x2B, 0x34, 0x02, 0x05, 0x01, 0x01, 0x0D, 0x01, 0x02];
-    head.windows(KEY.len())
-        .any(|part| part == KEY)
-        .then_some(Demuxer::Mxf)
+    head.windows(KEY.len()).any(|part| part == KEY).then_some(Demuxer::Mxf)
 }
 
 /// Length of an `ID3v2` tag with its header, where there is one.
@@ -240,9 +216,7 @@ fn id3_length(head: &[u8]) -> Option<u64> {
     let [b'I', b'D', b'3', _, _, flags, a, b, c, d, ..] = *head else {
         return None;
     };
-    let size = [a, b, c, d]
-        .into_iter()
-        .fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7F));
+    let size = [a, b, c, d].into_iter().fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7F));
     let footer = if flags & 0x10 == 0 { 0 } else { 10 };
     Some(10 + size + footer)
 }

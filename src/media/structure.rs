@@ -44,16 +44,10 @@ pub struct Facts {
 }
 
 impl Facts {
-    const PROVEN: Self = Self {
-        completeness: Completeness::Proven,
-        fragmented: false,
-        declared_seconds: None,
-    };
-    const UNDECLARED: Self = Self {
-        completeness: Completeness::Undeclared,
-        fragmented: false,
-        declared_seconds: None,
-    };
+    const PROVEN: Self =
+        Self { completeness: Completeness::Proven, fragmented: false, declared_seconds: None };
+    const UNDECLARED: Self =
+        Self { completeness: Completeness::Undeclared, fragmented: false, declared_seconds: None };
 }
 
 /// Checks a source's structure.
@@ -90,11 +84,8 @@ pub async fn check(source: &dyn RandomRead, demuxer: Demuxer) -> Result<Facts, F
 
 /// The refusal of a source that ends too early; `what` says where, for the operator.
 fn truncated(what: impl Into<String>) -> Failure {
-    Failure::new(
-        Code::MediaTruncated,
-        "The source ends before its own structure says it does.",
-    )
-    .with_detail(what)
+    Failure::new(Code::MediaTruncated, "The source ends before its own structure says it does.")
+        .with_detail(what)
 }
 
 fn corrupt(what: impl Into<String>) -> Failure {

@@ -14,26 +14,13 @@ use super::process::{Finished, Spawner, Spec, run};
 use crate::domain::{Code, Failure};
 
 /// The encoders flux can ask for.
-pub const ENCODERS: &[&str] = &[
-    "libx264",
-    "libx265",
-    "libsvtav1",
-    "libvpx-vp9",
-    "aac",
-    "libopus",
-    "libmp3lame",
-];
+pub const ENCODERS: &[&str] =
+    &["libx264", "libx265", "libsvtav1", "libvpx-vp9", "aac", "libopus", "libmp3lame"];
 /// The filters whose absence changes what flux can do.
 pub const FILTERS: &[&str] = &["zscale", "tonemap", "bwdif", "ebur128"];
 
 /// Where a bare program name is looked for. `PATH` is the configuration's to read; it may pass an absolute path.
-const FOLDERS: &[&str] = &[
-    "/usr/local/bin",
-    "/usr/bin",
-    "/bin",
-    "/opt/ffmpeg/bin",
-    "/opt/homebrew/bin",
-];
+const FOLDERS: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin", "/opt/ffmpeg/bin", "/opt/homebrew/bin"];
 /// Encoders proved at once: each takes about a core for 50 ms.
 const AT_ONCE: usize = 4;
 /// A tiny encode takes about 0.1 s; a loaded machine may take long, and a hung tool must not stop the start.
@@ -88,10 +75,7 @@ impl Tools {
     /// # Errors
     /// [`ToolError::Missing`], naming the program.
     pub fn locate(ffmpeg: &Path, ffprobe: &Path) -> Result<Self, ToolError> {
-        Ok(Self {
-            ffmpeg: find(ffmpeg)?,
-            ffprobe: find(ffprobe)?,
-        })
+        Ok(Self { ffmpeg: find(ffmpeg)?, ffprobe: find(ffprobe)? })
     }
 
     /// Finds both programs and proves what they can do: [`Tools::locate`], then [`Tools::prove`].
@@ -116,17 +100,13 @@ impl Tools {
     pub async fn prove(&self, spawner: &Spawner) -> Result<Capabilities, ToolError> {
         let version = async {
             let said = self.ask(spawner, "ffmpeg", &["-version"]).await?;
-            read_version(&said, "ffmpeg").ok_or(ToolError::Strange {
-                name: "ffmpeg",
-                said: first_line(&said),
-            })
+            read_version(&said, "ffmpeg")
+                .ok_or(ToolError::Strange { name: "ffmpeg", said: first_line(&said) })
         };
         let probe = async {
             let said = self.ask(spawner, "ffprobe", &["-version"]).await?;
-            read_version(&said, "ffprobe").ok_or(ToolError::Strange {
-                name: "ffprobe",
-                said: first_line(&said),
-            })
+            read_version(&said, "ffprobe")
+                .ok_or(ToolError::Strange { name: "ffprobe", said: first_line(&said) })
         };
         let filters = async {
             let said = self.ask(spawner, "ffmpeg", &["-hide_banner", "-filters"]).await?;
@@ -135,11 +115,7 @@ impl Tools {
         let answers = async { tokio::try_join!(version, probe, filters) };
         let (answers, encoders) = tokio::join!(answers, self.proved(spawner));
         let (version, _, filters) = answers?;
-        Ok(Capabilities {
-            version,
-            encoders,
-            filters,
-        })
+        Ok(Capabilities { version, encoders, filters })
     }
 
     /// Those of [`ENCODERS`] that work, tried some at a time. Owned tasks: with streams over borrowed names the
@@ -158,22 +134,12 @@ impl Tools {
     }
 
     async fn ask(&self, spawner: &Spawner, name: &'static str, args: &[&str]) -> Result<String, ToolError> {
-        let program = if name == "ffprobe" {
-            &self.ffprobe
-        } else {
-            &self.ffmpeg
-        };
+        let program = if name == "ffprobe" { &self.ffprobe } else { &self.ffmpeg };
         let finished = self.finish(spawner, Spec::new(program, args, "/")).await;
         let strange = |said: String| ToolError::Strange { name, said };
         let finished = finished.map_err(strange)?;
         if !finished.status.success() {
-            return Err(strange(
-                finished
-                    .log
-                    .last()
-                    .cloned()
-                    .unwrap_or_else(|| finished.status.to_string()),
-            ));
+            return Err(strange(finished.log.last().cloned().unwrap_or_else(|| finished.status.to_string())));
         }
         Ok(String::from_utf8_lossy(&finished.stdout).into_owned())
     }
@@ -184,12 +150,8 @@ impl Tools {
             "aac" | "libopus" | "libmp3lame" => "anullsrc=r=48000:cl=stereo:d=0.1",
             _ => "color=s=64x64:r=25:d=0.04",
         };
-        let args = [
-            "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-c", encoder, "-f", "null", "-",
-        ];
-        self.finish(spawner, Spec::new(&self.ffmpeg, args, "/"))
-            .await
-            .is_ok_and(|f| f.status.success())
+        let args = ["-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-c", encoder, "-f", "null", "-"];
+        self.finish(spawner, Spec::new(&self.ffmpeg, args, "/")).await.is_ok_and(|f| f.status.success())
     }
 
     async fn finish(&self, spawner: &Spawner, spec: Spec) -> Result<Finished, String> {
@@ -204,10 +166,7 @@ fn find(program: &Path) -> Result<PathBuf, ToolError> {
     let candidates: Vec<PathBuf> = if program.components().count() > 1 {
         std::path::absolute(program).into_iter().collect()
     } else {
-        FOLDERS
-            .iter()
-            .map(|folder| Path::new(folder).join(program))
-            .collect()
+        FOLDERS.iter().map(|folder| Path::new(folder).join(program)).collect()
     };
     candidates
         .into_iter()
@@ -222,25 +181,13 @@ fn read_version(said: &str, name: &str) -> Option<String> {
 }
 
 fn first_line(said: &str) -> String {
-    said.lines()
-        .next()
-        .unwrap_or("nothing")
-        .chars()
-        .take(200)
-        .collect()
+    said.lines().next().unwrap_or("nothing").chars().take(200).collect()
 }
 
 /// The wanted names in a `-filters` table (flags, name, shape, description).
 fn listed(said: &str, wanted: &[&'static str]) -> BTreeSet<&'static str> {
-    let names: BTreeSet<&str> = said
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(1))
-        .collect();
-    wanted
-        .iter()
-        .copied()
-        .filter(|name| names.contains(name))
-        .collect()
+    let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    wanted.iter().copied().filter(|name| names.contains(name)).collect()
 }
 
 #[cfg(test)]
@@ -261,32 +208,19 @@ mod tests {
     #[test]
     fn a_missing_tool_is_named() {
         let error = Tools::locate(Path::new("/nowhere/ffmpeg"), Path::new("ffprobe")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "/nowhere/ffmpeg is not installed or not executable"
-        );
+        assert_eq!(error.to_string(), "/nowhere/ffmpeg is not installed or not executable");
         assert_eq!(Failure::from(error).code, Code::ToolMissing);
     }
 
     #[tokio::test]
     async fn encoders_are_proved_by_encoding() {
         let spawner = Spawner::start(Launcher::Direct).unwrap();
-        let (tools, found) = Tools::detect(&spawner, Path::new("ffmpeg"), Path::new("ffprobe"))
-            .await
-            .unwrap();
+        let (tools, found) =
+            Tools::detect(&spawner, Path::new("ffmpeg"), Path::new("ffprobe")).await.unwrap();
         assert!(tools.ffmpeg.is_absolute());
-        assert!(
-            found.encoders.contains("libx264") && found.encoders.contains("aac"),
-            "{found:?}"
-        );
+        assert!(found.encoders.contains("libx264") && found.encoders.contains("aac"), "{found:?}");
         assert!(!tools.encodes(&spawner, "libnosuch").await);
-        let wrong = Tools {
-            ffmpeg: "/bin/true".into(),
-            ffprobe: tools.ffprobe,
-        };
-        assert!(matches!(
-            wrong.prove(&spawner).await,
-            Err(ToolError::Strange { name: "ffmpeg", .. })
-        ));
+        let wrong = Tools { ffmpeg: "/bin/true".into(), ffprobe: tools.ffprobe };
+        assert!(matches!(wrong.prove(&spawner).await, Err(ToolError::Strange { name: "ffmpeg", .. })));
     }
 }

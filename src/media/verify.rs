@@ -83,19 +83,10 @@ pub async fn verify(
     cancel: &CancellationToken,
 ) -> Result<Verified, Failure> {
     let Some(plan) = request.plan.outputs.get(request.place) else {
-        return Err(Failure::new(
-            Code::Internal,
-            "The output is not part of the plan.",
-        ));
+        return Err(Failure::new(Code::Internal, "The output is not part of the plan."));
     };
     let input = Input::File(request.work.join(&plan.file_name));
-    let checker = Checker {
-        toolbox,
-        input: &input,
-        plan,
-        time: request.time,
-        cancel,
-    };
+    let checker = Checker { toolbox, input: &input, plan, time: request.time, cancel };
 
     source::refuse_truncation(&request)?;
     let digest = digest::of(request.work.join(&plan.file_name));
@@ -130,10 +121,7 @@ pub async fn verify(
 
 /// An output that is not what was planned. `what` is for people and names no paths.
 fn failed(what: impl std::fmt::Display) -> Failure {
-    Failure::new(
-        Code::VerificationFailed,
-        format!("The output did not pass verification: {what}."),
-    )
+    Failure::new(Code::VerificationFailed, format!("The output did not pass verification: {what}."))
 }
 
 /// Runs tools over one output.
@@ -148,26 +136,16 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// The output's own streams, read with the same care as a stranger's file: its bytes come from one.
     async fn document(&self) -> Result<Document, Failure> {
-        let shown = [
-            "-hide_banner",
-            "-loglevel",
-            "level+error",
-            "-of",
-            "json",
-            "-show_streams",
-            "-show_format",
-        ];
+        let shown =
+            ["-hide_banner", "-loglevel", "level+error", "-of", "json", "-show_streams", "-show_format"];
         let spec = self.probe(&shown);
         let finished = run(&self.toolbox.spawner, spec, (self.time, 1024 * 1024), self.cancel).await?;
         let log = self.tidy(finished.log);
         if !finished.status.success() {
             return Err(failed("it cannot be opened").with_log(log));
         }
-        serde_json::from_slice(&finished.stdout).map_err(|error| {
-            failed("it cannot be read")
-                .with_detail(error.to_string())
-                .with_log(log)
-        })
+        serde_json::from_slice(&finished.stdout)
+            .map_err(|error| failed("it cannot be read").with_detail(error.to_string()).with_log(log))
     }
 
     /// Every packet's header.
@@ -201,14 +179,7 @@ impl Checker<'_> {
 
     /// Decodes; any complaint is a failure. `args` come before the outputs.
     async fn decode(&self, args: Vec<String>) -> Result<decode::Decoded, Failure> {
-        let head = [
-            "-nostdin",
-            "-hide_banner",
-            "-nostats",
-            "-loglevel",
-            "level+verbose",
-            "-xerror",
-        ];
+        let head = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-xerror"];
         let mut words: Vec<String> = head.map(str::to_owned).into();
         words.extend(args);
         let spec = Spec::new(&self.toolbox.tools.ffmpeg, words, "/");
@@ -220,10 +191,8 @@ impl Checker<'_> {
         if finished.status.success() {
             return Ok(decode::Decoded::read(&finished.log));
         }
-        let complaints = finished
-            .log
-            .into_iter()
-            .filter(|line| line.contains("[error]") || line.contains("[fatal]"));
+        let complaints =
+            finished.log.into_iter().filter(|line| line.contains("[error]") || line.contains("[fatal]"));
         Err(failed("it cannot be decoded without errors").with_log(self.tidy(complaints.collect())))
     }
 

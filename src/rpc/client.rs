@@ -84,52 +84,30 @@ impl WorkerClient {
 
     /// Starts or attaches to a run.
     pub async fn run(&self, request: &RunRequest) -> Result<EventStream, CallError> {
-        let stream = self
-            .0
-            .clone()
-            .submit_job(pb::JobRequest::from(request))
-            .await?
-            .into_inner();
+        let stream = self.0.clone().submit_job(pb::JobRequest::from(request)).await?.into_inner();
         Ok(Box::pin(stream.map(|message| Ok(RunEvent::try_from(message?)?))))
     }
 
     /// What the worker is and runs.
     pub async fn status(&self) -> Result<WorkerReport, CallError> {
-        Ok(self
-            .0
-            .clone()
-            .get_status(pb::StatusRequest {})
-            .await?
-            .into_inner()
-            .try_into()?)
+        Ok(self.0.clone().get_status(pb::StatusRequest {}).await?.into_inner().try_into()?)
     }
 
     /// Stops a run at once; whether it was known.
     pub async fn cancel(&self, run: RunId) -> Result<bool, CallError> {
-        let request = pb::CancelRequest {
-            run_id: wire::raw(run.uuid()),
-        };
+        let request = pb::CancelRequest { run_id: wire::raw(run.uuid()) };
         Ok(self.0.clone().cancel_job(request).await?.into_inner().success)
     }
 
     /// Asks for up to so many slots.
     pub async fn reserve(&self, slots: u32, session: SessionId) -> Result<Reserved, CallError> {
-        let request = pb::ReserveRequest {
-            slots,
-            session_id: wire::raw(session.uuid()),
-        };
+        let request = pb::ReserveRequest { slots, session_id: wire::raw(session.uuid()) };
         Ok(self.0.clone().reserve(request).await?.into_inner().try_into()?)
     }
 
     /// Extends the runs this control holds there.
     pub async fn renew(&self, renewal: &Renewal) -> Result<Renewed, CallError> {
-        Ok(self
-            .0
-            .clone()
-            .renew(pb::RenewRequest::from(renewal))
-            .await?
-            .into_inner()
-            .try_into()?)
+        Ok(self.0.clone().renew(pb::RenewRequest::from(renewal)).await?.into_inner().try_into()?)
     }
 
     /// Answers a run's `Ready`.
@@ -140,12 +118,7 @@ impl WorkerClient {
 
     /// Tells that a run's end is on record.
     pub async fn ack(&self, run: RunId) -> Result<(), CallError> {
-        self.0
-            .clone()
-            .ack(pb::AckRequest {
-                run_id: wire::raw(run.uuid()),
-            })
-            .await?;
+        self.0.clone().ack(pb::AckRequest { run_id: wire::raw(run.uuid()) }).await?;
         Ok(())
     }
 }
@@ -212,24 +185,15 @@ mod tests {
         async fn reserve(&self, slots: u32, session: SessionId) -> Reserved {
             Reserved {
                 boot: BootId::from_uuid(session.uuid()),
-                reservations: (0..slots)
-                    .map(|n| ReservationId(Uuid::from_u128(n.into())))
-                    .collect(),
+                reservations: (0..slots).map(|n| ReservationId(Uuid::from_u128(n.into()))).collect(),
                 draining: false,
             }
         }
         async fn renew(&self, renewal: Renewal) -> Renewed {
-            Renewed {
-                boot: BootId::from_uuid(renewal.session.uuid()),
-                runs: renewal.runs,
-            }
+            Renewed { boot: BootId::from_uuid(renewal.session.uuid()), runs: renewal.runs }
         }
         async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {
-            if grant.granted.is_some() {
-                Ok(())
-            } else {
-                Err(Refusal::NotFound)
-            }
+            if grant.granted.is_some() { Ok(()) } else { Err(Refusal::NotFound) }
         }
         async fn ack(&self, _: RunId) {}
     }
@@ -250,30 +214,17 @@ mod tests {
     #[tokio::test]
     async fn every_call_survives_the_in_memory_transport() {
         let client = WorkerClient::in_process(Arc::new(Echo));
-        let events: Vec<_> = client
-            .run(&attach(1))
-            .await
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-            .await;
+        let events: Vec<_> = client.run(&attach(1)).await.unwrap().map(Result::unwrap).collect().await;
         assert_eq!(events, [RunEvent::Accepted, heartbeat(), RunEvent::Finished]);
         let status = client.status().await.unwrap();
         assert_eq!((status.slots, status.draining, status.jobs.len()), (2, true, 1));
         assert!(client.cancel(RunId::from_uuid(Uuid::from_u128(5))).await.unwrap());
         let session = SessionId::from_uuid(Uuid::from_u128(8));
         let reserved = client.reserve(2, session).await.unwrap();
-        assert_eq!(
-            (reserved.boot.uuid(), reserved.reservations.len()),
-            (session.uuid(), 2)
-        );
+        assert_eq!((reserved.boot.uuid(), reserved.reservations.len()), (session.uuid(), 2));
         let runs = vec![RunId::from_uuid(Uuid::from_u128(4))];
-        let renewal = Renewal {
-            session,
-            runs: runs.clone(),
-            ttl: Duration::from_secs(30),
-            echo: Duration::ZERO,
-        };
+        let renewal =
+            Renewal { session, runs: runs.clone(), ttl: Duration::from_secs(30), echo: Duration::ZERO };
         assert_eq!(client.renew(&renewal).await.unwrap().runs, runs);
         client.ack(runs[0]).await.unwrap();
     }

@@ -84,9 +84,7 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
 
     async fn submit_job(&self, request: Request<pb::JobRequest>) -> Result<Response<ProgressStream>, Status> {
         let events = self.0.run(request.into_inner().try_into()?).await?;
-        Ok(Response::new(Box::pin(
-            ReceiverStream::new(events).map(|event| Ok((&event).into())),
-        )))
+        Ok(Response::new(Box::pin(ReceiverStream::new(events).map(|event| Ok((&event).into())))))
     }
 
     async fn get_status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::WorkerStatus>, Status> {
@@ -113,9 +111,7 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
-        Ok(Response::new(
-            self.0.renew(request.into_inner().try_into()?).await.into(),
-        ))
+        Ok(Response::new(self.0.renew(request.into_inner().try_into()?).await.into()))
     }
 
     async fn permit(
@@ -127,12 +123,7 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     }
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {
-        self.0
-            .ack(RunId::from_uuid(wire::uuid(
-                &request.into_inner().run_id,
-                "run_id",
-            )?))
-            .await;
+        self.0.ack(RunId::from_uuid(wire::uuid(&request.into_inner().run_id, "run_id")?)).await;
         Ok(Response::new(pb::AckResponse {}))
     }
 }

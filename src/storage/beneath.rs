@@ -86,16 +86,10 @@ impl Root {
     /// Opens a root. The folder is pinned: renaming it later does not move the root.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let resolved = path.canonicalize()?;
-        let dir = rustix::fs::open(
-            &resolved,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let dir =
+            rustix::fs::open(&resolved, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let configured = std::path::absolute(path)?;
-        Ok(Self {
-            dir: Arc::new(dir),
-            spellings: [configured, resolved],
-        })
+        Ok(Self { dir: Arc::new(dir), spellings: [configured, resolved] })
     }
 
     /// The part of `path` below this root, if it is written as being below it. Relative paths are.
@@ -104,9 +98,7 @@ impl Root {
         if path.is_relative() {
             return Some(path);
         }
-        self.spellings
-            .iter()
-            .find_map(|root| path.strip_prefix(root).ok())
+        self.spellings.iter().find_map(|root| path.strip_prefix(root).ok())
     }
 
     /// Opens a regular file by its path relative to the root.
@@ -234,11 +226,7 @@ mod tests {
         symlink("/proc/self/fd/0", base.join("magic")).unwrap();
         mknodat(CWD, base.join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let root = Root::open(&base).unwrap();
-        Tree {
-            _outer: outer,
-            root,
-            base,
-        }
+        Tree { _outer: outer, root, base }
     }
 
     #[test]
@@ -262,22 +250,13 @@ mod tests {
             );
         }
         for name in ["fifo", "a", "a/b"] {
-            assert!(
-                matches!(tree.root.file(Path::new(name)), Err(BeneathError::NotAFile)),
-                "{name}"
-            );
+            assert!(matches!(tree.root.file(Path::new(name)), Err(BeneathError::NotAFile)), "{name}");
         }
         for name in ["nothing", "a/b/film.mp4/x", "a/nothing/x"] {
-            assert!(
-                matches!(tree.root.file(Path::new(name)), Err(BeneathError::Missing)),
-                "{name}"
-            );
+            assert!(matches!(tree.root.file(Path::new(name)), Err(BeneathError::Missing)), "{name}");
         }
         let proc = Root::open(Path::new("/proc/self")).unwrap();
-        assert!(
-            proc.file(Path::new("fd/0")).is_err(),
-            "magic links are never followed"
-        );
+        assert!(proc.file(Path::new("fd/0")).is_err(), "magic links are never followed");
     }
 
     #[test]
@@ -285,12 +264,7 @@ mod tests {
         let tree = tree();
         for name in ["a/b/film.mp4", "./a/./b/film.mp4", "inside"] {
             let mut text = String::new();
-            tree.root
-                .file(Path::new(name))
-                .unwrap()
-                .file
-                .read_to_string(&mut text)
-                .unwrap();
+            tree.root.file(Path::new(name)).unwrap().file.read_to_string(&mut text).unwrap();
             assert_eq!(text, "film", "{name}");
         }
         assert!(tree.root.walk(Path::new("a/b/film.mp4")).is_ok());

@@ -127,13 +127,8 @@ impl Destinations {
             StorageSettings::Local { root } => Configured::Folder(Root::open(root, Missing::Make)?),
             StorageSettings::S3(settings) => Configured::Bucket(Box::new(Bucket::open(settings, patience)?)),
         };
-        let roots = roots
-            .iter()
-            .map(|root| Root::open(root, Missing::Refuse))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            inner: Arc::new(Inner { storage, roots }),
-        })
+        let roots = roots.iter().map(|root| Root::open(root, Missing::Refuse)).collect::<Result<_, _>>()?;
+        Ok(Self { inner: Arc::new(Inner { storage, roots }) })
     }
 
     /// Whether a job may name this destination: roots, names and metadata; asks no disk and no network.
@@ -182,11 +177,7 @@ impl Destinations {
             Located::File { root, path } => {
                 let (looked, target) = (root.clone(), path.clone());
                 let new_folders = blocking(move || looked.missing_folders(&target)).await?;
-                Place::Local {
-                    root: root.path().to_owned(),
-                    path,
-                    new_folders,
-                }
+                Place::Local { root: root.path().to_owned(), path, new_folders }
             }
             Located::Object { bucket, key } => {
                 let none = BTreeMap::new();
@@ -197,13 +188,7 @@ impl Destinations {
                 check_metadata(metadata)?;
                 let upload = bucket.create(&key, publication, file, metadata).await?;
                 let endpoint = bucket.endpoint().map(str::to_owned);
-                Place::S3 {
-                    endpoint,
-                    bucket: bucket.name().to_owned(),
-                    key,
-                    upload,
-                    parts: Vec::new(),
-                }
+                Place::S3 { endpoint, bucket: bucket.name().to_owned(), key, upload, parts: Vec::new() }
             }
         };
         Ok(Handle::V1(Staged {
@@ -246,11 +231,9 @@ impl Destinations {
         let committed = Self::committed(staged);
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
-            Resolved::Object {
-                bucket,
-                upload,
-                parts,
-            } => bucket.commit(upload, parts, staged.overwrite).await?,
+            Resolved::Object { bucket, upload, parts } => {
+                bucket.commit(upload, parts, staged.overwrite).await?
+            }
         }
         Ok(committed)
     }
@@ -266,11 +249,7 @@ impl Destinations {
                 bucket.destroy(upload).await? == object::Destroyed::WasCommitted
             }
         };
-        Ok(if was_committed {
-            HandleFate::Committed(Self::committed(staged))
-        } else {
-            HandleFate::Dead
-        })
+        Ok(if was_committed { HandleFate::Committed(Self::committed(staged)) } else { HandleFate::Dead })
     }
 
     /// What is at a destination now, so that a job recognises its own publications before it encodes or refuses.
@@ -317,10 +296,9 @@ impl Destinations {
     pub fn reading(&self) -> Reading {
         match &self.inner.storage {
             Configured::Folder(root) => Reading::Folder(root.path().to_owned()),
-            Configured::Bucket(bucket) => Reading::Objects {
-                store: bucket.reader(),
-                prefix: bucket.prefix().cloned(),
-            },
+            Configured::Bucket(bucket) => {
+                Reading::Objects { store: bucket.reader(), prefix: bucket.prefix().cloned() }
+            }
         }
     }
 
@@ -337,10 +315,7 @@ impl Destinations {
         refuse_own_names(&path)?;
         Ok(match &self.inner.storage {
             Configured::Folder(root) => Located::File { root, path },
-            Configured::Bucket(bucket) => Located::Object {
-                key: bucket.key(&path),
-                bucket,
-            },
+            Configured::Bucket(bucket) => Located::Object { key: bucket.key(&path), bucket },
         })
     }
 
@@ -351,9 +326,7 @@ impl Destinations {
             return Err(forbidden("this server has no folder for file destinations"));
         };
         let located = if path.starts_with('/') {
-            roots
-                .iter()
-                .find_map(|root| root.relative(Path::new(path)).map(|path| (root, path)))
+            roots.iter().find_map(|root| root.relative(Path::new(path)).map(|path| (root, path)))
         } else {
             ObjectPath::parse(path).ok().map(|path| (first, path))
         };
@@ -372,19 +345,12 @@ impl Destinations {
             )
         };
         match &staged.place {
-            Place::Local {
-                root,
-                path,
-                new_folders,
-            } => {
+            Place::Local { root, path, new_folders } => {
                 let storage = match &self.inner.storage {
                     Configured::Folder(root) => Some(root),
                     Configured::Bucket(_) => None,
                 };
-                let known = storage
-                    .into_iter()
-                    .chain(&self.inner.roots)
-                    .find(|known| known.path() == root);
+                let known = storage.into_iter().chain(&self.inner.roots).find(|known| known.path() == root);
                 Ok(Resolved::File(Target {
                     root: known.ok_or_else(elsewhere)?.clone(),
                     path: path.clone(),
@@ -395,27 +361,13 @@ impl Destinations {
                     new_folders: *new_folders,
                 }))
             }
-            Place::S3 {
-                endpoint,
-                bucket,
-                key,
-                upload,
-                parts,
-            } => match &self.inner.storage {
+            Place::S3 { endpoint, bucket, key, upload, parts } => match &self.inner.storage {
                 Configured::Bucket(known)
                     if known.name() == bucket && known.endpoint() == endpoint.as_deref() =>
                 {
-                    let upload = Upload {
-                        key,
-                        id: upload,
-                        publication: staged.publication,
-                        size: staged.size,
-                    };
-                    Ok(Resolved::Object {
-                        bucket: known,
-                        upload,
-                        parts,
-                    })
+                    let upload =
+                        Upload { key, id: upload, publication: staged.publication, size: staged.size };
+                    Ok(Resolved::Object { bucket: known, upload, parts })
                 }
                 Configured::Bucket(_) | Configured::Folder(_) => Err(elsewhere()),
             },
@@ -436,11 +388,7 @@ impl Destinations {
 /// A handle's place among those configured.
 enum Resolved<'a> {
     File(Target),
-    Object {
-        bucket: &'a Bucket,
-        upload: Upload<'a>,
-        parts: &'a [String],
-    },
+    Object { bucket: &'a Bucket, upload: Upload<'a>, parts: &'a [String] },
 }
 
 /// Tells the blocking pool that nobody waits any more, so that it leaves no part behind.
@@ -473,10 +421,7 @@ where
 /// Names that flux itself uses beside targets.
 fn refuse_own_names(path: &ObjectPath) -> Result<(), Failure> {
     if path.as_str().split('/').any(|name| name.starts_with(".flux-")) {
-        return Err(Failure::new(
-            Code::DestinationForbidden,
-            "names that start with '.flux-' are reserved",
-        ));
+        return Err(Failure::new(Code::DestinationForbidden, "names that start with '.flux-' are reserved"));
     }
     Ok(())
 }
@@ -484,18 +429,13 @@ fn refuse_own_names(path: &ObjectPath) -> Result<(), Failure> {
 /// Metadata that S3 takes as headers: at most 2 KiB in all, names as HTTP tokens, values in printable ASCII.
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Failure> {
     let forbidden = |message: String| Err(Failure::new(Code::DestinationForbidden, message));
-    let total: usize = metadata
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let total: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     if total > 2 * 1024 - 256 {
         return forbidden("the object metadata is longer than the 1,792 bytes that S3 leaves".to_owned());
     }
     for (name, value) in metadata {
         let fits = !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
         if !fits || name.starts_with("flux-") {
             return forbidden(
                 "object metadata names are lower-case letters, digits, '-' and '_', not 'flux-…'".to_owned(),

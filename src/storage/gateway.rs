@@ -137,11 +137,7 @@ impl Remote {
         let Some(size) = opened.pin.size else {
             let spool = spool_unknown(&*origin, opened, &limits, &place).await?;
             let shared = Arc::new(Shared::new(spool, origin, super::origin::Pin::default(), limits));
-            return Ok(Self {
-                shared,
-                url: None,
-                tasks,
-            });
+            return Ok(Self { shared, url: None, tasks });
         };
         if size == 0 {
             return Err(empty());
@@ -155,11 +151,7 @@ impl Remote {
         let shared = Arc::new(Shared::new(spool, origin, opened.pin, limits));
         tasks.spawn(fetcher::drive(Arc::clone(&shared), opened.extent, opened.body));
         // From here on dropping it cleans up, also when this future is dropped.
-        let mut remote = Self {
-            shared,
-            url: None,
-            tasks,
-        };
+        let mut remote = Self { shared, url: None, tasks };
         spool_first(&remote.shared).await?;
         if !remote.shared.spool.is_whole() {
             let server = server::Server::bind(Arc::clone(&remote.shared), place.ids).await?;
@@ -176,10 +168,7 @@ impl Remote {
 
     /// The spool file once it is whole.
     pub(super) fn file(&self) -> Option<PathBuf> {
-        self.shared
-            .spool
-            .is_whole()
-            .then(|| self.shared.spool.path().to_owned())
+        self.shared.spool.is_whole().then(|| self.shared.spool.path().to_owned())
     }
 
     /// The loopback URL; absent when the source was whole at opening.
@@ -348,8 +337,7 @@ async fn once_through(
             return Err((refuse(too_large(place.max_bytes)), at));
         }
         if (chunk.len() as u64) > room.left() {
-            room.extend(place.work, GROWTH.max(chunk.len() as u64))
-                .map_err(|f| (refuse(f), at))?;
+            room.extend(place.work, GROWTH.max(chunk.len() as u64)).map_err(|f| (refuse(f), at))?;
         }
         room.written(chunk.len() as u64);
         file.write(at, chunk.into()).await.map_err(|f| (refuse(f), at))?;

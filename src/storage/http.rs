@@ -38,10 +38,7 @@ pub(super) struct SystemLookup;
 #[async_trait]
 impl Lookup for SystemLookup {
     async fn lookup(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0))
-            .await?
-            .map(|address| address.ip())
-            .collect())
+        Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
     }
 }
 
@@ -55,9 +52,7 @@ pub(super) struct HttpClients {
 
 impl std::fmt::Debug for HttpClients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpClients")
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
+        f.debug_struct("HttpClients").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
@@ -67,12 +62,7 @@ impl HttpClients {
     pub(super) fn new(policy: AddressPolicy, lookup: Arc<dyn Lookup>, connect_timeout: Duration) -> Self {
         // Fails only when one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self {
-            policy: Arc::new(policy),
-            lookup,
-            connect_timeout,
-            by_port: Mutex::default(),
-        }
+        Self { policy: Arc::new(policy), lookup, connect_timeout, by_port: Mutex::default() }
     }
 
     /// The policy they obey.
@@ -99,11 +89,8 @@ impl HttpClients {
     }
 
     fn build(&self, port: u16) -> Result<Client, Failure> {
-        let resolver = CheckedResolver {
-            policy: Arc::clone(&self.policy),
-            lookup: Arc::clone(&self.lookup),
-            port,
-        };
+        let resolver =
+            CheckedResolver { policy: Arc::clone(&self.policy), lookup: Arc::clone(&self.lookup), port };
         Client::builder()
             .dns_resolver(Arc::new(resolver))
             .no_proxy()
@@ -222,19 +209,10 @@ mod tests {
         let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
         let port = canary.local_addr().unwrap().port();
         // The rule opens the port for another name, so that only the address stands in the way.
-        let clients = clients(
-            &[&format!("192.0.2.1:{port}")],
-            vec![vec![loopback], vec![loopback, mapped]],
-        );
+        let clients = clients(&[&format!("192.0.2.1:{port}")], vec![vec![loopback], vec![loopback, mapped]]);
         let url = Url::parse(&format!("http://rebind.example:{port}/")).unwrap();
         for _ in 0..2 {
-            let error = clients
-                .guarded(&url)
-                .unwrap()
-                .get(url.clone())
-                .send()
-                .await
-                .unwrap_err();
+            let error = clients.guarded(&url).unwrap().get(url.clone()).send().await.unwrap_err();
             assert_eq!(refusal(&error).unwrap().code, Code::SourceBlocked);
             assert!(!chain(&error).contains("rebind.example:"), "{}", chain(&error));
         }
@@ -246,10 +224,7 @@ mod tests {
     async fn bad_addresses_are_dropped_and_good_ones_used() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
-        let answers = vec![vec![
-            IpAddr::from([169, 254, 169, 254]),
-            IpAddr::from([127, 0, 0, 1]),
-        ]];
+        let answers = vec![vec![IpAddr::from([169, 254, 169, 254]), IpAddr::from([127, 0, 0, 1])]];
         let clients = clients(&["127.0.0.1"], answers);
         let url = Url::parse(&format!("http://nas.example:{port}/")).unwrap();
         let request = clients.guarded(&url).unwrap().get(url).send();
@@ -262,12 +237,7 @@ mod tests {
     #[tokio::test]
     async fn literals_are_checked_although_nothing_is_resolved() {
         let clients = clients(&[], vec![vec![]]);
-        for url in [
-            "http://127.0.0.1/",
-            "http://[::1]/",
-            "http://2130706433/",
-            "http://8.8.8.8:8080/",
-        ] {
+        for url in ["http://127.0.0.1/", "http://[::1]/", "http://2130706433/", "http://8.8.8.8:8080/"] {
             let refused = clients.guarded(&Url::parse(url).unwrap());
             assert_eq!(refused.unwrap_err().code, Code::SourceBlocked, "{url}");
         }

@@ -62,16 +62,10 @@ pub(super) enum LocalError {
 impl Root {
     /// Takes a configured folder.
     pub(super) fn open(path: &Path, missing: Missing) -> Result<Self, Error> {
-        let fault = |source| Error::Folder {
-            path: path.to_owned(),
-            source,
-        };
+        let fault = |source| Error::Folder { path: path.to_owned(), source };
         let absolute = std::path::absolute(path).map_err(fault)?;
         if absolute.to_str().is_none() {
-            return Err(fault(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the path is not UTF-8",
-            )));
+            return Err(fault(io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8")));
         }
         match missing {
             Missing::Make => make_folder(&absolute)?,
@@ -95,9 +89,7 @@ impl Root {
     /// Opens a regular file for reading, wherever its symbolic links lead below this folder.
     pub(super) fn open_file(&self, path: &ObjectPath) -> Result<File, LocalError> {
         let doing = "open a file";
-        let root = self
-            .descriptor()
-            .map_err(|errno| LocalError::Io { doing, errno })?;
+        let root = self.descriptor().map_err(|errno| LocalError::Io { doing, errno })?;
         let file =
             below(root.as_fd(), path.as_str(), READ).map_err(|errno| LocalError::Io { doing, errno })?;
         let stat = sys::fstat(&file).map_err(|errno| LocalError::Io { doing, errno })?;
@@ -124,9 +116,8 @@ impl Root {
     /// Opens the folder that holds `path`, making what is missing (0755 less the umask) and making it durable.
     fn make_parent(&self, path: &ObjectPath) -> Result<OwnedFd, Errno> {
         let root = self.descriptor()?;
-        let mut folder = root
-            .try_clone()
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let mut folder =
+            root.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         for (prefix, name) in parents(path) {
             folder = match below(root.as_fd(), prefix, FOLDER) {
                 Err(Errno::NOENT) => {
@@ -145,10 +136,7 @@ impl Root {
 
     /// How many of the folders that hold `path` are missing.
     pub(super) fn missing_folders(&self, path: &ObjectPath) -> Result<u16, LocalError> {
-        let looking = |errno| LocalError::Io {
-            doing: "look at the target's folder",
-            errno,
-        };
+        let looking = |errno| LocalError::Io { doing: "look at the target's folder", errno };
         let root = self.descriptor().map_err(looking)?;
         let all: Vec<_> = parents(path).collect();
         for (depth, (prefix, _)) in all.iter().enumerate() {
@@ -191,10 +179,9 @@ impl From<LocalError> for Failure {
             LocalError::NotWhole => Self::new(Code::Internal, "the file at the destination is not whole"),
             LocalError::Withdrawn => withdrawn(),
             LocalError::Exists => already_there(),
-            LocalError::NotAFile => Self::new(
-                Code::DestinationForbidden,
-                "the destination exists and is not a regular file",
-            ),
+            LocalError::NotAFile => {
+                Self::new(Code::DestinationForbidden, "the destination exists and is not a regular file")
+            }
         };
         failure.with_detail(detail)
     }
@@ -202,18 +189,12 @@ impl From<LocalError> for Failure {
 
 /// The failure of committing a destroyed handle: only a run that lost its task ever sees it.
 pub(super) fn withdrawn() -> Failure {
-    Failure::new(
-        Code::Internal,
-        "the publication was withdrawn before it could be committed",
-    )
+    Failure::new(Code::Internal, "the publication was withdrawn before it could be committed")
 }
 
 /// The failure of `overwrite: fail`.
 pub(super) fn already_there() -> Failure {
-    Failure::new(
-        Code::DestinationExists,
-        "the destination already exists and overwriting is not allowed",
-    )
+    Failure::new(Code::DestinationExists, "the destination already exists and overwriting is not allowed")
 }
 
 fn code_of(errno: Errno) -> Code {
@@ -280,19 +261,9 @@ fn walk(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errn
     let mut folder: Option<OwnedFd> = None;
     for segment in folders.into_iter().flat_map(|folders| folders.split('/')) {
         let from = folder.as_ref().map_or(root, AsFd::as_fd);
-        folder = Some(sys::openat(
-            from,
-            segment,
-            FOLDER | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?);
+        folder = Some(sys::openat(from, segment, FOLDER | OFlags::NOFOLLOW, Mode::empty())?);
     }
-    sys::openat(
-        folder.as_ref().map_or(root, AsFd::as_fd),
-        name,
-        flags | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
+    sys::openat(folder.as_ref().map_or(root, AsFd::as_fd), name, flags | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// Makes names in a folder durable. Some file systems have nothing to do for folders and say `EINVAL`.
@@ -336,16 +307,7 @@ mod tests {
         assert!(root.open_file(&path("alias/a")).is_ok());
         for bad in ["up/outside", "absolute", "magic/hostname"] {
             let error = root.open_file(&path(bad)).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    LocalError::Io {
-                        errno: Errno::XDEV,
-                        ..
-                    }
-                ),
-                "{bad}: {error}"
-            );
+            assert!(matches!(error, LocalError::Io { errno: Errno::XDEV, .. }), "{bad}: {error}");
         }
         assert!(matches!(root.make_parent(&path("up/new/file")), Err(Errno::XDEV)));
         assert!(!folder.path().join("new").exists());
@@ -395,10 +357,7 @@ mod tests {
     fn a_root_that_is_not_there_is_made_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("x/y");
-        assert!(matches!(
-            Root::open(&missing, Missing::Refuse),
-            Err(Error::Folder { .. })
-        ));
+        assert!(matches!(Root::open(&missing, Missing::Refuse), Err(Error::Folder { .. })));
         assert!(Root::open(&missing, Missing::Make).is_ok());
         assert!(missing.is_dir());
     }

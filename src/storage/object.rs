@@ -117,11 +117,7 @@ pub(super) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self {
-            retries: 6,
-            within: Duration::from_mins(1),
-            backoff: Duration::from_millis(100),
-        }
+        Self { retries: 6, within: Duration::from_mins(1), backoff: Duration::from_millis(100) }
     }
 }
 
@@ -184,10 +180,7 @@ impl Bucket {
         }
         let mut acl = HeaderMap::new();
         if let Some(chosen) = settings.acl {
-            acl.insert(
-                HeaderName::from_static("x-amz-acl"),
-                HeaderValue::from_static(chosen.as_str()),
-            );
+            acl.insert(HeaderName::from_static("x-amz-acl"), HeaderValue::from_static(chosen.as_str()));
         }
         let mut only_new = HeaderMap::new();
         only_new.insert(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"));
@@ -242,14 +235,8 @@ impl Bucket {
         attributes.insert(Attribute::ContentType, file.content_type.clone().into());
         attributes.insert(own(PUBLICATION), publication.to_string().into());
         attributes.insert(own(SHA256), file.sha256.clone().into());
-        let options = PutMultipartOptions {
-            attributes,
-            ..Default::default()
-        };
-        self.sending
-            .create_multipart_opts(&path(key)?, options)
-            .await
-            .map_err(|error| failure(&error))
+        let options = PutMultipartOptions { attributes, ..Default::default() };
+        self.sending.create_multipart_opts(&path(key)?, options).await.map_err(|error| failure(&error))
     }
 
     /// Sends the file's parts and returns their entity tags. Nothing is cleaned up on failure or drop: the caller destroys
@@ -269,10 +256,7 @@ impl Bucket {
     ) -> Result<(), Failure> {
         if parts.is_empty() {
             // `object_store` would complete it as an empty object.
-            return Err(Failure::new(
-                Code::Internal,
-                "the file at the destination is not whole",
-            ));
+            return Err(Failure::new(Code::Internal, "the file at the destination is not whole"));
         }
         let completed = match overwrite {
             Overwrite::Replace => self.complete(&self.sending, upload, parts).await,
@@ -302,16 +286,8 @@ impl Bucket {
         parts: &[String],
     ) -> object_store::Result<()> {
         let key = object_store::path::Path::parse(upload.key)?;
-        let parts = parts
-            .iter()
-            .map(|etag| PartId {
-                content_id: etag.clone(),
-            })
-            .collect();
-        client
-            .complete_multipart(&key, &upload.id.to_owned(), parts)
-            .await
-            .map(|_| ())
+        let parts = parts.iter().map(|etag| PartId { content_id: etag.clone() }).collect();
+        client.complete_multipart(&key, &upload.id.to_owned(), parts).await.map(|_| ())
     }
 
     /// Completes only onto a free key, if the store can; one that says it cannot is asked without the condition.
@@ -330,11 +306,7 @@ impl Bucket {
 
     /// Aborts an upload, for ever, and looks whether it had been completed.
     pub(super) async fn destroy(&self, upload: Upload<'_>) -> Result<Destroyed, Failure> {
-        let gone = match self
-            .reading
-            .abort_multipart(&path(upload.key)?, &upload.id.to_owned())
-            .await
-        {
+        let gone = match self.reading.abort_multipart(&path(upload.key)?, &upload.id.to_owned()).await {
             Ok(()) => Gone::Now,
             Err(error) => match answer(&error) {
                 // Without its bucket an upload cannot be completed either.
@@ -354,10 +326,7 @@ impl Bucket {
 
     /// Looks at a key.
     pub(super) async fn find(&self, key: &str) -> Result<Option<Found>, Failure> {
-        let options = GetOptions {
-            head: true,
-            ..Default::default()
-        };
+        let options = GetOptions { head: true, ..Default::default() };
         match self.reading.get_opts(&path(key)?, options).await {
             Ok(result) => Ok(Some(found(&result))),
             Err(error) => match answer(&error) {
@@ -374,23 +343,9 @@ impl Bucket {
         range: Range<u64>,
     ) -> Result<Option<(Found, BoxStream<'static, std::io::Result<bytes::Bytes>>)>, Failure> {
         // A range request for nothing is an error in HTTP.
-        let (head, range) = if range.is_empty() {
-            (true, None)
-        } else {
-            (false, Some(GetRange::Bounded(range)))
-        };
-        match self
-            .reading
-            .get_opts(
-                &path(key)?,
-                GetOptions {
-                    head,
-                    range,
-                    ..Default::default()
-                },
-            )
-            .await
-        {
+        let (head, range) =
+            if range.is_empty() { (true, None) } else { (false, Some(GetRange::Bounded(range))) };
+        match self.reading.get_opts(&path(key)?, GetOptions { head, range, ..Default::default() }).await {
             Ok(result) => {
                 let found = found(&result);
                 let stream = if head {
@@ -409,39 +364,21 @@ impl Bucket {
 
     /// A URL that anyone can read the object with for a while.
     pub(super) async fn presign(&self, key: &str, expires: Duration) -> Result<Url, Failure> {
-        self.reading
-            .signed_url(Method::GET, &path(key)?, expires)
-            .await
-            .map_err(|error| failure(&error))
+        self.reading.signed_url(Method::GET, &path(key)?, expires).await.map_err(|error| failure(&error))
     }
 
     /// Create, one part, Abort, Complete: whether the last one is refused.
     pub(super) async fn check_fence(&self, key: &str, publication: PublicationId) -> Result<bool, Failure> {
         let probe = path(key)?;
-        let id = self
-            .sending
-            .create_multipart(&probe)
-            .await
-            .map_err(|error| failure(&error))?;
-        let upload = Upload {
-            key,
-            id: &id,
-            publication,
-            size: 4,
-        };
-        let part = self
-            .sending
-            .put_part(&probe, &id, 0, bytes::Bytes::from_static(b"flux").into())
-            .await;
+        let id = self.sending.create_multipart(&probe).await.map_err(|error| failure(&error))?;
+        let upload = Upload { key, id: &id, publication, size: 4 };
+        let part = self.sending.put_part(&probe, &id, 0, bytes::Bytes::from_static(b"flux").into()).await;
         let aborted = self.reading.abort_multipart(&probe, &id).await;
         let part = part.map_err(|error| failure(&error))?;
         aborted.map_err(|error| failure(&error))?;
         match self.complete(&self.sending, upload, &[part.content_id]).await {
             Ok(()) => {
-                self.reading
-                    .delete(&probe)
-                    .await
-                    .map_err(|error| failure(&error))?;
+                self.reading.delete(&probe).await.map_err(|error| failure(&error))?;
                 Ok(false)
             }
             Err(error) => match answer(&error) {
@@ -472,12 +409,8 @@ enum Gone {
 }
 
 fn found(result: &GetResult) -> Found {
-    let text = |name: &'static str| {
-        result
-            .attributes
-            .get(&Attribute::Metadata(name.into()))
-            .map(|v| v.to_string())
-    };
+    let text =
+        |name: &'static str| result.attributes.get(&Attribute::Metadata(name.into())).map(|v| v.to_string());
     Found {
         publication: text(PUBLICATION).and_then(|id| id.parse().ok()),
         sha256: text(SHA256),
@@ -488,11 +421,8 @@ fn found(result: &GetResult) -> Found {
 
 fn path(key: &str) -> Result<object_store::path::Path, Failure> {
     object_store::path::Path::parse(key).map_err(|error| {
-        Failure::new(
-            Code::DestinationForbidden,
-            "the object store does not take this key",
-        )
-        .with_detail(error.to_string())
+        Failure::new(Code::DestinationForbidden, "the object store does not take this key")
+            .with_detail(error.to_string())
     })
 }
 
@@ -502,10 +432,7 @@ fn client(
     read_timeout: Duration,
     headers: HeaderMap,
 ) -> Result<AmazonS3, Error> {
-    let plain_http = settings
-        .endpoint
-        .as_ref()
-        .is_some_and(|endpoint| endpoint.scheme() == "http");
+    let plain_http = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.scheme() == "http");
     // The default timeout of 30 s is for a whole request with its body, which ends every long transfer.
     let options = ClientOptions::new()
         .with_timeout_disabled()
@@ -518,11 +445,7 @@ fn client(
         max_backoff: Duration::from_secs(5),
         ..Default::default()
     };
-    let retry = RetryConfig {
-        backoff,
-        max_retries: patience.retries,
-        retry_timeout: patience.within,
-    };
+    let retry = RetryConfig { backoff, max_retries: patience.retries, retry_timeout: patience.within };
     let virtual_host = match settings.addressing {
         Addressing::Auto => settings.endpoint.is_none(),
         Addressing::Path => false,
@@ -546,8 +469,7 @@ fn client(
     if let Some(token) = &settings.session_token {
         builder = builder.with_token(token.expose_secret());
     }
-    builder.build().map_err(|error| Error::ObjectStore {
-        bucket: settings.bucket.clone(),
-        source: Box::new(error),
-    })
+    builder
+        .build()
+        .map_err(|error| Error::ObjectStore { bucket: settings.bucket.clone(), source: Box::new(error) })
 }

@@ -91,11 +91,7 @@ impl OriginError {
     /// A passing trouble.
     #[must_use]
     pub(super) fn transient(what: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Transient {
-            what: what.into(),
-            detail: detail.into(),
-            after: None,
-        }
+        Self::Transient { what: what.into(), detail: detail.into(), after: None }
     }
 
     /// A final refusal.
@@ -149,11 +145,7 @@ mod tests {
 
     #[test]
     fn pins_contradict_only_by_what_both_say() {
-        let pin = |etag: Option<&str>, size| Pin {
-            size,
-            etag: etag.map(str::to_owned),
-            last_modified: None,
-        };
+        let pin = |etag: Option<&str>, size| Pin { size, etag: etag.map(str::to_owned), last_modified: None };
         assert!(pin(Some("\"a\""), Some(1)).agrees(&pin(None, Some(1))));
         assert!(!pin(Some("\"a\""), Some(1)).agrees(&pin(Some("\"b\""), Some(1))));
         assert!(!pin(None, Some(1)).agrees(&pin(None, Some(2))));

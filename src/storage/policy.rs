@@ -16,10 +16,7 @@ use crate::domain::{Code, Failure};
 const WEB_PORTS: [u16; 2] = [80, 443];
 
 /// IPv4 that is not the public internet.
-#[expect(
-    clippy::ip_constant,
-    reason = "a table of networks reads best in one spelling"
-)]
+#[expect(clippy::ip_constant, reason = "a table of networks reads best in one spelling")]
 const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
@@ -94,10 +91,7 @@ impl FromStr for AllowRule {
         let invalid = || InvalidRule(text.to_owned());
         let trimmed = text.trim();
         if let Some(network) = parse_network(trimmed) {
-            return Ok(Self {
-                target: network,
-                port: None,
-            });
+            return Ok(Self { target: network, port: None });
         }
         let (host, port) = match trimmed.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse::<u16>().map_err(|_| invalid())?)),
@@ -106,15 +100,9 @@ impl FromStr for AllowRule {
         if port == Some(0) {
             return Err(invalid());
         }
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         if let Some(network) = parse_network(bare) {
-            return Ok(Self {
-                target: network,
-                port,
-            });
+            return Ok(Self { target: network, port });
         }
         let (name, below) = match host.strip_prefix("*.") {
             Some(name) => (name, true),
@@ -127,27 +115,14 @@ impl FromStr for AllowRule {
         if name.is_empty() || name.contains('*') {
             return Err(invalid());
         }
-        Ok(Self {
-            target: if below {
-                Target::Below(name)
-            } else {
-                Target::Name(name)
-            },
-            port,
-        })
+        Ok(Self { target: if below { Target::Below(name) } else { Target::Name(name) }, port })
     }
 }
 
 impl fmt::Display for AllowRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.target, self.port) {
-            (
-                Target::Network {
-                    base: base @ IpAddr::V6(_),
-                    bits,
-                },
-                Some(_),
-            ) => write!(f, "[{base}/{bits}]")?,
+            (Target::Network { base: base @ IpAddr::V6(_), bits }, Some(_)) => write!(f, "[{base}/{bits}]")?,
             (Target::Network { base, bits }, _) => write!(f, "{base}/{bits}")?,
             (Target::Name(name), _) => f.write_str(name)?,
             (Target::Below(name), _) => write!(f, "*.{name}")?,
@@ -165,28 +140,16 @@ impl AllowRule {
         match &self.target {
             Target::Network { .. } => false,
             Target::Name(own) => own == name,
-            Target::Below(own) => name
-                .strip_suffix(own.as_str())
-                .is_some_and(|head| head.len() > 1 && head.ends_with('.')),
+            Target::Below(own) => {
+                name.strip_suffix(own.as_str()).is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+            }
         }
     }
 
     fn takes_ip(&self, ip: IpAddr) -> bool {
         match (&self.target, ip.to_canonical()) {
-            (
-                &Target::Network {
-                    base: IpAddr::V4(base),
-                    bits,
-                },
-                IpAddr::V4(ip),
-            ) => v4_within(ip, base, bits),
-            (
-                &Target::Network {
-                    base: IpAddr::V6(base),
-                    bits,
-                },
-                IpAddr::V6(ip),
-            ) => v6_within(ip, base, bits),
+            (&Target::Network { base: IpAddr::V4(base), bits }, IpAddr::V4(ip)) => v4_within(ip, base, bits),
+            (&Target::Network { base: IpAddr::V6(base), bits }, IpAddr::V6(ip)) => v6_within(ip, base, bits),
             (Target::Network { .. } | Target::Name(_) | Target::Below(_), _) => false,
         }
     }
@@ -210,10 +173,7 @@ impl AddressPolicy {
     pub fn permits(&self, host: &str, ip: IpAddr, port: u16) -> bool {
         let name = canonical_name(host);
         (is_public(ip) && WEB_PORTS.contains(&port))
-            || self
-                .allow
-                .iter()
-                .any(|r| r.takes_port(port) && (r.takes_ip(ip) || r.takes_name(&name)))
+            || self.allow.iter().any(|r| r.takes_port(port) && (r.takes_ip(ip) || r.takes_name(&name)))
     }
 
     /// Checks what can be checked without resolving a name: scheme, literal addresses, local names, hopeless ports.
@@ -222,10 +182,7 @@ impl AddressPolicy {
     /// `source_blocked`, with the same sentence for addresses, ports and names, so that it does not map the network.
     pub fn check_url(&self, url: &Url) -> Result<(), Failure> {
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Failure::new(
-                Code::SourceBlocked,
-                "Only http and https URLs are fetched.",
-            ));
+            return Err(Failure::new(Code::SourceBlocked, "Only http and https URLs are fetched."));
         }
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(Failure::new(Code::SourceBlocked, "The URL has no host."));
@@ -235,11 +192,7 @@ impl AddressPolicy {
             Host::Ipv6(ip) => self.permits("", ip.into(), port),
             Host::Domain(name) => self.may_resolve(name, port),
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(blocked(url.host_str().unwrap_or_default(), port))
-        }
+        if fits { Ok(()) } else { Err(blocked(url.host_str().unwrap_or_default(), port)) }
     }
 
     /// Whether some address of this name could be permitted. The addresses themselves are asked about later.

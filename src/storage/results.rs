@@ -157,9 +157,7 @@ impl Destinations {
         }
         let joined = format!("{}/{}", destination_text(destination), file.path);
         let below = match destination {
-            Destination::Storage {
-                overwrite, metadata, ..
-            } => Destination::Storage {
+            Destination::Storage { overwrite, metadata, .. } => Destination::Storage {
                 path: ObjectPath::parse(joined).map_err(|error| {
                     Failure::new(Code::Internal, "the file's name is not a path")
                         .with_detail(error.to_string())
@@ -167,10 +165,7 @@ impl Destinations {
                 overwrite: *overwrite,
                 metadata: metadata.clone(),
             },
-            Destination::File { overwrite, .. } => Destination::File {
-                path: joined,
-                overwrite: *overwrite,
-            },
+            Destination::File { overwrite, .. } => Destination::File { path: joined, overwrite: *overwrite },
         };
         self.locate(&below)
     }
@@ -190,13 +185,7 @@ async fn open_local(
             let size = file.metadata().map_or(0, |metadata| metadata.len());
             Ok(Some((file, size, mark)))
         }
-        Err(
-            LocalError::Io {
-                errno: Errno::NOENT | Errno::NOTDIR,
-                ..
-            }
-            | LocalError::NotAFile,
-        ) => Ok(None),
+        Err(LocalError::Io { errno: Errno::NOENT | Errno::NOTDIR, .. } | LocalError::NotAFile) => Ok(None),
         Err(error) => Err(error),
     })
     .await?;

@@ -108,9 +108,7 @@ enum Stored {
 
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sources")
-            .field("clients", &self.inner.clients)
-            .finish_non_exhaustive()
+        f.debug_struct("Sources").field("clients", &self.inner.clients).finish_non_exhaustive()
     }
 }
 
@@ -128,11 +126,7 @@ impl Sources {
         };
         let policy = AddressPolicy::new(settings.allow);
         let inner = Inner {
-            file_roots: settings
-                .file_roots
-                .iter()
-                .map(|path| root(path))
-                .collect::<Result<_, _>>()?,
+            file_roots: settings.file_roots.iter().map(|path| root(path)).collect::<Result<_, _>>()?,
             inline: own_root(&settings.inline_dir)?,
             uploads: own_root(&settings.upload_dir)?,
             storage,
@@ -141,9 +135,7 @@ impl Sources {
             disk: Disk::new(settings.fetch.disk_margin),
             fetch: settings.fetch,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What can be refused at submission, without touching the network or the source.
@@ -185,30 +177,20 @@ impl Sources {
                 self.local(root, path, work, ids).await
             }
             Source::Inline { key, .. } => {
-                self.local(inner.inline.clone(), PathBuf::from(key.as_str()), work, ids)
-                    .await
+                self.local(inner.inline.clone(), PathBuf::from(key.as_str()), work, ids).await
             }
             Source::Upload { id } => {
-                self.local(inner.uploads.clone(), PathBuf::from(id.to_string()), work, ids)
-                    .await
+                self.local(inner.uploads.clone(), PathBuf::from(id.to_string()), work, ids).await
             }
             Source::Storage { path } => match &inner.storage {
                 Stored::Local(root) => {
-                    self.local(root.clone(), PathBuf::from(path.as_str()), work, ids)
-                        .await
+                    self.local(root.clone(), PathBuf::from(path.as_str()), work, ids).await
                 }
                 Stored::Objects(store, prefix) => {
-                    let key = if prefix.is_empty() {
-                        path.to_string()
-                    } else {
-                        format!("{prefix}/{path}")
-                    };
+                    let key = if prefix.is_empty() { path.to_string() } else { format!("{prefix}/{path}") };
                     let key = object_store::path::Path::parse(key).map_err(|error| {
-                        Failure::new(
-                            Code::SourceNotFound,
-                            "No object of the storage can have that key.",
-                        )
-                        .with_detail(error.to_string())
+                        Failure::new(Code::SourceNotFound, "No object of the storage can have that key.")
+                            .with_detail(error.to_string())
                     })?;
                     let origin = ObjectOrigin::new(Arc::clone(store), key, inner.fetch.header_timeout);
                     self.remote(Arc::new(origin), work, ids).await
@@ -219,27 +201,17 @@ impl Sources {
 
     /// The root a path is below and the path relative to it.
     fn below_a_root(&self, path: &Path) -> Result<(Root, PathBuf), Failure> {
-        let refuse = || {
-            Failure::new(
-                Code::SourceBlocked,
-                "This server reads no files there ('sources.file_roots').",
-            )
-        };
+        let refuse =
+            || Failure::new(Code::SourceBlocked, "This server reads no files there ('sources.file_roots').");
         let roots = &self.inner.file_roots;
         let found = if path.is_relative() {
             // Relative paths mean the first root, as destinations do.
             roots.first().map(|root| (root, path))
         } else {
-            roots
-                .iter()
-                .find_map(|root| root.relative(path).map(|below| (root, below)))
+            roots.iter().find_map(|root| root.relative(path).map(|below| (root, below)))
         };
         let (root, below) = found.ok_or_else(refuse)?;
-        if stays_below(below) {
-            Ok((root.clone(), below.to_owned()))
-        } else {
-            Err(refuse())
-        }
+        if stays_below(below) { Ok((root.clone(), below.to_owned())) } else { Err(refuse()) }
     }
 
     fn fits(&self, size: u64) -> Result<(), Failure> {
@@ -273,9 +245,7 @@ impl Sources {
             }
         };
         self.fits(local.size())?;
-        Ok(OpenSource {
-            kind: Kind::Local(local),
-        })
+        Ok(OpenSource { kind: Kind::Local(local) })
     }
 
     async fn remote(
@@ -284,16 +254,9 @@ impl Sources {
         work: &Path,
         ids: &dyn IdSource,
     ) -> Result<OpenSource, Failure> {
-        let place = Place {
-            work,
-            disk: &self.inner.disk,
-            max_bytes: self.inner.limits.max_bytes,
-            ids,
-        };
+        let place = Place { work, disk: &self.inner.disk, max_bytes: self.inner.limits.max_bytes, ids };
         let remote = Remote::open(origin, self.inner.fetch.clone(), place).await?;
-        Ok(OpenSource {
-            kind: Kind::Remote(remote),
-        })
+        Ok(OpenSource { kind: Kind::Remote(remote) })
     }
 }
 
@@ -389,28 +352,21 @@ impl OpenSource {
 }
 
 fn root(path: &Path) -> Result<Root, SourcesError> {
-    Root::open(path).map_err(|error| SourcesError::OpenRoot {
-        path: path.to_owned(),
-        error,
-    })
+    Root::open(path).map_err(|error| SourcesError::OpenRoot { path: path.to_owned(), error })
 }
 
 /// A folder of this server itself, which may not exist yet.
 fn own_root(path: &Path) -> Result<Root, SourcesError> {
-    std::fs::create_dir_all(path).map_err(|error| SourcesError::OpenRoot {
-        path: path.to_owned(),
-        error,
-    })?;
+    std::fs::create_dir_all(path).map_err(|error| SourcesError::OpenRoot { path: path.to_owned(), error })?;
     root(path)
 }
 
 fn not_opened(error: &BeneathError) -> Failure {
     let (code, sentence) = match error {
         BeneathError::Missing => (Code::SourceNotFound, "The source does not exist."),
-        BeneathError::Escapes => (
-            Code::SourceBlocked,
-            "The source's path leads out of the folder it must be in.",
-        ),
+        BeneathError::Escapes => {
+            (Code::SourceBlocked, "The source's path leads out of the folder it must be in.")
+        }
         BeneathError::NotAFile => (Code::SourceBlocked, "The source is not a regular file."),
         BeneathError::Denied => (Code::SourceForbidden, "This server may not read the source."),
         BeneathError::Open(_) => (Code::SourceUnreachable, "The source could not be opened."),

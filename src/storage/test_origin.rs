@@ -103,11 +103,7 @@ impl TestOrigin {
                 connections.spawn(async move { serve(stream, &script, &seen).await });
             }
         });
-        Self {
-            address,
-            seen,
-            _tasks: tasks,
-        }
+        Self { address, seen, _tasks: tasks }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -146,9 +142,7 @@ pub(crate) fn noise(len: usize) -> Arc<[u8]> {
 
 async fn serve(mut stream: TcpStream, script: &Script, seen: &Seen) {
     // So that bytes handed to the kernel are about those that crossed the network.
-    socket2::SockRef::from(&stream)
-        .set_send_buffer_size(64 * 1024)
-        .unwrap();
+    socket2::SockRef::from(&stream).set_send_buffer_size(64 * 1024).unwrap();
     let mut buffer = Vec::new();
     loop {
         let head_end = loop {
@@ -202,10 +196,7 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
     if let Some(wanted) = header(head, "if-match")
         && etag.is_some_and(|tag| tag.to_lowercase() != wanted)
     {
-        return stream
-            .write_all(b"HTTP/1.1 412 X\r\ncontent-length: 0\r\n\r\n")
-            .await
-            .ok();
+        return stream.write_all(b"HTTP/1.1 412 X\r\ncontent-length: 0\r\n\r\n").await.ok();
     }
     let claimed = match script.length {
         Length::Claimed(bytes) => bytes,
@@ -214,9 +205,7 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
     let ignore = matches!(script.ranges, Ranges::Ignored)
         || matches!(script.length, Length::Chunked)
         || matches!(script.fault, Fault::WholeFrom(from) if number >= from);
-    let range = header(head, "range")
-        .filter(|_| !ignore)
-        .and_then(|text| parse_range(text, claimed));
+    let range = header(head, "range").filter(|_| !ignore).and_then(|text| parse_range(text, claimed));
     let mut text = match &range {
         Some(range) if range.is_empty() => {
             let text =
@@ -226,10 +215,7 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
         Some(range) => {
             let shift = u64::from(matches!(script.fault, Fault::WrongRange));
             let first = range.start + shift;
-            format!(
-                "HTTP/1.1 206 X\r\ncontent-range: bytes {first}-{}/{claimed}\r\n",
-                range.end - 1
-            )
+            format!("HTTP/1.1 206 X\r\ncontent-range: bytes {first}-{}/{claimed}\r\n", range.end - 1)
         }
         None => "HTTP/1.1 200 X\r\n".to_owned(),
     };
@@ -294,10 +280,7 @@ async fn body(
             }
         }
         if matches!(script.length, Length::Chunked) {
-            stream
-                .write_all(format!("{:x}\r\n", piece.len()).as_bytes())
-                .await
-                .ok()?;
+            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.ok()?;
             piece.extend_from_slice(b"\r\n");
         }
         stream.write_all(&piece).await.ok()?;
@@ -311,8 +294,7 @@ async fn body(
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
 fn parse_range(text: &str, size: u64) -> Option<Range<u64>> {

@@ -97,9 +97,7 @@ impl From<UploadError> for Failure {
             | UploadError::AlreadyThere => Code::SourceUnreachable,
             UploadError::Disk { .. } => Code::Internal,
         };
-        let detail = std::error::Error::source(&error)
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         Self::new(code, error.to_string()).with_detail(detail)
     }
 }
@@ -107,10 +105,7 @@ impl From<UploadError> for Failure {
 impl Uploads {
     /// Makes the folders where they are missing.
     pub(super) fn open(data_dir: &Path) -> Result<Self, Error> {
-        let folders = Self {
-            uploads: upload_folder(data_dir),
-            inline: inline_folder(data_dir),
-        };
+        let folders = Self { uploads: upload_folder(data_dir), inline: inline_folder(data_dir) };
         make_folder(&folders.uploads)?;
         make_folder(&folders.inline)?;
         Ok(folders)
@@ -141,9 +136,8 @@ impl Uploads {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let target = self.upload_path(id);
-        let part = tokio::task::spawn_blocking(move || Part::open(target, announced))
-            .await
-            .map_err(joined)??;
+        let part =
+            tokio::task::spawn_blocking(move || Part::open(target, announced)).await.map_err(joined)??;
         let mut file = tokio::fs::File::from_std(part.writer()?);
         let mut stream = std::pin::pin!(stream);
         let mut hash = digest::Context::new(&digest::SHA256);
@@ -153,16 +147,10 @@ impl Uploads {
                 Ok(None) => break,
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(error))) => {
-                    return Err(UploadError::Interrupted {
-                        received,
-                        source: Some(error.into()),
-                    });
+                    return Err(UploadError::Interrupted { received, source: Some(error.into()) });
                 }
                 Err(error) => {
-                    return Err(UploadError::Interrupted {
-                        received,
-                        source: Some(error.into()),
-                    });
+                    return Err(UploadError::Interrupted { received, source: Some(error.into()) });
                 }
             };
             received += chunk.len() as u64;
@@ -177,13 +165,8 @@ impl Uploads {
         }
         file.flush().await.map_err(disk("write the upload"))?;
         drop(file);
-        tokio::task::spawn_blocking(move || part.finish())
-            .await
-            .map_err(joined)??;
-        Ok(Received {
-            size: received,
-            sha256: hex(hash.finish().as_ref()),
-        })
+        tokio::task::spawn_blocking(move || part.finish()).await.map_err(joined)??;
+        Ok(Received { size: received, sha256: hex(hash.finish().as_ref()) })
     }
 
     /// What a finished upload is, read from its bytes: for a server that died between finishing it and recording it, and
@@ -223,11 +206,7 @@ impl Uploads {
             io::Write::write_all(&mut part.writer()?, &bytes).map_err(disk("write the source"))?;
             part.finish()?;
             // The key's own folders may be new.
-            for folder in target
-                .ancestors()
-                .skip(2)
-                .take_while(|folder| folder.starts_with(&root))
-            {
+            for folder in target.ancestors().skip(2).take_while(|folder| folder.starts_with(&root)) {
                 let folder = File::open(folder).map_err(disk("finish the source"))?;
                 local::sync_folder(&folder).map_err(|errno| disk("finish the source")(errno.into()))?;
             }
@@ -316,12 +295,7 @@ impl Part {
             if !is_named(&file, &path) {
                 continue;
             }
-            let part = Self {
-                file,
-                path,
-                target,
-                state: State::Open,
-            };
+            let part = Self { file, path, target, state: State::Open };
             part.file.set_len(0).map_err(disk("open the upload"))?;
             reserve(&part.file, size)?;
             // The previous holder may have finished since the first look.
@@ -369,9 +343,7 @@ impl Drop for Part {
 
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Part").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -407,12 +379,9 @@ fn is_named(file: &File, path: &Path) -> bool {
 }
 
 fn sweep_part(path: &Path) -> bool {
-    let Ok(file) = sys::open(
-        path,
-        OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map(File::from) else {
+    let Ok(file) =
+        sys::open(path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+    else {
         return false;
     };
     let free = sys::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -434,10 +403,7 @@ fn disk(doing: &'static str) -> impl Fn(io::Error) -> UploadError {
 }
 
 fn joined(error: tokio::task::JoinError) -> UploadError {
-    UploadError::Disk {
-        doing: "finish a file operation",
-        source: error.into(),
-    }
+    UploadError::Disk { doing: "finish a file operation", source: error.into() }
 }
 
 #[cfg(test)]

@@ -83,12 +83,7 @@ impl Desk {
         let store: DynStore = Arc::new(open(options).await.unwrap());
         let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
         let session = store.open_session("desk", clock.now()).await.unwrap();
-        Self {
-            store,
-            clock,
-            ids: SeededIds::new(2),
-            session,
-        }
+        Self { store, clock, ids: SeededIds::new(2), session }
     }
 
     fn now(&self) -> Timestamp {
@@ -115,14 +110,7 @@ impl Desk {
     fn keyed(&self, key: &str, body: &str) -> NewJob {
         let until = self.now().plus(std::time::Duration::from_hours(24));
         let fingerprint = self.store.fingerprint(body.as_bytes());
-        NewJob {
-            idempotency: Some(Idempotency {
-                key: key.into(),
-                fingerprint,
-                until,
-            }),
-            ..self.job()
-        }
+        NewJob { idempotency: Some(Idempotency { key: key.into(), fingerprint, until }), ..self.job() }
     }
 
     async fn submit(&self, job: NewJob) -> JobId {
@@ -132,11 +120,7 @@ impl Desk {
     }
 
     async fn submit_outputs(&self, outputs: usize) -> JobId {
-        self.submit(NewJob {
-            spec: spec(outputs),
-            ..self.job()
-        })
-        .await
+        self.submit(NewJob { spec: spec(outputs), ..self.job() }).await
     }
 
     fn grant(&self, slots: usize) -> Grant {
@@ -148,10 +132,7 @@ impl Desk {
     }
 
     async fn claim(&self, slots: usize) -> Vec<Claimed> {
-        self.store
-            .claim(self.session, &[self.grant(slots)], self.now())
-            .await
-            .unwrap()
+        self.store.claim(self.session, &[self.grant(slots)], self.now()).await.unwrap()
     }
 
     async fn claim_one(&self) -> Claimed {
@@ -163,10 +144,7 @@ impl Desk {
     /// Claims the one ready task and starts it.
     async fn start(&self) -> Claimed {
         let claimed = self.claim_one().await;
-        assert_eq!(
-            self.store.started(claimed.key, self.now()).await.unwrap(),
-            Fenced::Done(())
-        );
+        assert_eq!(self.store.started(claimed.key, self.now()).await.unwrap(), Fenced::Done(()));
         claimed
     }
 
@@ -184,20 +162,12 @@ impl Desk {
 
     async fn permit(&self, claimed: &Claimed, output: u16) -> (Publication, Fenced<Permit>) {
         let publication = self.publication(claimed, output);
-        let answer = self
-            .store
-            .permit(claimed.key, publication.clone(), self.now())
-            .await
-            .unwrap();
+        let answer = self.store.permit(claimed.key, publication.clone(), self.now()).await.unwrap();
         (publication, answer)
     }
 
     async fn done(&self, key: RunKey, publication: &Publication) -> Fenced<()> {
-        let done = OutputDone {
-            output: publication.output,
-            publication: publication.id,
-            result: result(),
-        };
+        let done = OutputDone { output: publication.output, publication: publication.id, result: result() };
         self.store.output_done(key, done, self.now()).await.unwrap()
     }
 
@@ -214,10 +184,7 @@ impl Desk {
         for output in 0..claimed.spec.outputs.len() {
             self.publish(&claimed, u16::try_from(output).unwrap()).await;
         }
-        assert_eq!(
-            self.store.complete(claimed.key, self.now()).await.unwrap(),
-            Fenced::Done(())
-        );
+        assert_eq!(self.store.complete(claimed.key, self.now()).await.unwrap(), Fenced::Done(()));
         claimed
     }
 
@@ -233,26 +200,16 @@ impl Desk {
     async fn check_history(&self, id: JobId) {
         let events = self.store.events(id, 0).await.unwrap();
         let numbers: Vec<_> = events.iter().map(|e| e.seq).collect();
-        assert_eq!(
-            numbers,
-            (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>()
-        );
+        assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
         let job = self.get(id).await.aggregate.job;
-        assert_eq!(
-            events.last().map(|e| (e.seq, e.status, e.run)),
-            Some((job.seq, job.status, job.run))
-        );
+        assert_eq!(events.last().map(|e| (e.seq, e.status, e.run)), Some((job.seq, job.status, job.run)));
     }
 }
 
 fn spec(outputs: usize) -> JobSpec {
     let output = |n| OutputSpec {
         preset: None,
-        encode: EncodeSpec {
-            container: Container::Mp4,
-            video: None,
-            audio: None,
-        },
+        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
         destination: Destination::Storage {
             path: ObjectPath::parse(format!("out/{n}.mp4")).unwrap(),
             overwrite: Overwrite::Replace,
@@ -261,9 +218,7 @@ fn spec(outputs: usize) -> JobSpec {
         warnings: Vec::new(),
     };
     JobSpec {
-        source: Source::Http {
-            url: "https://example.com/in.mp4".into(),
-        },
+        source: Source::Http { url: "https://example.com/in.mp4".into() },
         outputs: (0..outputs).map(output).collect(),
         priority: 0,
         labels: BTreeMap::new(),

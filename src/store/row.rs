@@ -12,10 +12,7 @@ use crate::domain::{
 
 /// An [`Error::Inconsistent`].
 pub(super) fn inconsistent(table: &'static str, what: impl Into<String>) -> Error {
-    Error::Inconsistent {
-        table,
-        what: what.into(),
-    }
+    Error::Inconsistent { table, what: what.into() }
 }
 
 /// A document column.
@@ -52,37 +49,13 @@ struct EventData {
 
 /// The `data` column of an event.
 pub(super) fn event_data(event: &Event) -> Result<String> {
-    let Event {
-        status,
-        run,
-        output,
-        output_status,
-        message,
-        seq: _,
-        kind: _,
-        at: _,
-    } = event.clone();
-    to_json(
-        "job_events",
-        &EventData {
-            status,
-            run,
-            output,
-            output_status,
-            message,
-        },
-    )
+    let Event { status, run, output, output_status, message, seq: _, kind: _, at: _ } = event.clone();
+    to_json("job_events", &EventData { status, run, output, output_status, message })
 }
 
 /// An event from its row.
 pub(super) fn event(seq: i64, kind: i64, data: &str, at: i64) -> Result<Event> {
-    let EventData {
-        status,
-        run,
-        output,
-        output_status,
-        message,
-    } = from_json("job_events", "data", data)?;
+    let EventData { status, run, output, output_status, message } = from_json("job_events", "data", data)?;
     let kind =
         EventKind::from_number(kind).ok_or_else(|| inconsistent("job_events", format!("kind {kind}")))?;
     Ok(Event {
@@ -127,12 +100,7 @@ pub(super) fn fold_tasks(tasks: &[TaskRecord]) -> Result<String> {
         charged: task.charged,
         losses: task.losses,
     };
-    to_json(
-        "jobs",
-        &Plan {
-            tasks: tasks.iter().map(fold).collect(),
-        },
-    )
+    to_json("jobs", &Plan { tasks: tasks.iter().map(fold).collect() })
 }
 
 /// The tasks in a `plan` column.

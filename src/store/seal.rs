@@ -56,20 +56,12 @@ impl SealKeys {
         let mut all = Vec::new();
         for (n, text) in keys.into_iter().enumerate() {
             let bytes = STANDARD.decode(text.trim()).ok();
-            all.push(
-                bytes
-                    .as_deref()
-                    .and_then(SealKey::new)
-                    .ok_or(SealKeysError::NotAKey(n + 1))?,
-            );
+            all.push(bytes.as_deref().and_then(SealKey::new).ok_or(SealKeysError::NotAKey(n + 1))?);
         }
         if all.is_empty() {
             return Err(SealKeysError::Empty);
         }
-        Ok(Self {
-            place: place.into(),
-            keys: all,
-        })
+        Ok(Self { place: place.into(), keys: all })
     }
 
     /// A key that lives as long as this process.
@@ -81,15 +73,8 @@ impl SealKeys {
     pub(super) fn of_folder(folder: &Path) -> Result<Self> {
         let path = folder.join(KEY_FILE);
         let place = path.display().to_string();
-        let failed = |source| Error::Open {
-            what: format!("sealing key {place}"),
-            source,
-        };
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
+        let failed = |source| Error::Open { what: format!("sealing key {place}"), source };
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let text = match made {
             Ok(mut file) => {
                 let text = STANDARD.encode(random_bytes::<KEY_BYTES>()?);
@@ -112,14 +97,9 @@ impl SealKeys {
     }
 
     fn from_bytes(bytes: &[u8], place: &str) -> Result<Self> {
-        let key = SealKey::new(bytes).ok_or_else(|| Error::Open {
-            what: "sealing key".into(),
-            source: "it is not 32 bytes".into(),
-        })?;
-        Ok(Self {
-            place: place.to_owned(),
-            keys: vec![key],
-        })
+        let key = SealKey::new(bytes)
+            .ok_or_else(|| Error::Open { what: "sealing key".into(), source: "it is not 32 bytes".into() })?;
+        Ok(Self { place: place.to_owned(), keys: vec![key] })
     }
 
     /// Where the keys came from, for errors.
@@ -138,10 +118,7 @@ impl SealKeys {
     }
 
     pub(super) fn seal(&self, aad: &[u8], mut text: Vec<u8>) -> Result<Sealed> {
-        let broken = || Error::Unavailable {
-            doing: "sealing secrets",
-            source: "the cipher refused".into(),
-        };
+        let broken = || Error::Unavailable { doing: "sealing secrets", source: "the cipher refused".into() };
         let key = self.keys.first().ok_or_else(broken)?;
         let nonce: [u8; NONCE_LEN] = random_bytes()?;
         key.key
@@ -149,10 +126,7 @@ impl SealKeys {
             .map_err(|_| broken())?;
         let mut bytes = nonce.to_vec();
         bytes.append(&mut text);
-        Ok(Sealed {
-            key_id: key.id.clone(),
-            bytes,
-        })
+        Ok(Sealed { key_id: key.id.clone(), bytes })
     }
 
     /// `None` when no key opens it or it was changed or moved to another job.
@@ -161,11 +135,7 @@ impl SealKeys {
         let (nonce, text) = sealed.bytes.split_at_checked(NONCE_LEN)?;
         let mut text = text.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let length = key
-            .key
-            .open_in_place(nonce, Aad::from(aad), &mut text)
-            .ok()?
-            .len();
+        let length = key.key.open_in_place(nonce, Aad::from(aad), &mut text).ok()?.len();
         text.truncate(length);
         Some(text)
     }
@@ -182,22 +152,17 @@ impl SealKey {
         let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, bytes).ok()?);
         let named = [b"flux sealing key".as_slice(), bytes].concat();
         let hash = digest::digest(&digest::SHA256, &named);
-        Some(Self {
-            id: STANDARD.encode(&hash.as_ref()[..9]),
-            key,
-        })
+        Some(Self { id: STANDARD.encode(&hash.as_ref()[..9]), key })
     }
 }
 
 /// Bytes from the system's generator: keys and nonces are never injected.
 pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Error::Unavailable {
-            doing: "drawing random bytes",
-            source: "the system's generator refused".into(),
-        })?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Unavailable {
+        doing: "drawing random bytes",
+        source: "the system's generator refused".into(),
+    })?;
     Ok(bytes)
 }
 
@@ -234,24 +199,10 @@ mod tests {
     fn the_folder_keeps_its_key_for_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
-        let sealed = SealKeys::of_folder(folder.path())
-            .unwrap()
-            .seal(b"a", b"x".to_vec())
-            .unwrap();
-        let mode = folder
-            .path()
-            .join(KEY_FILE)
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode();
+        let sealed = SealKeys::of_folder(folder.path()).unwrap().seal(b"a", b"x".to_vec()).unwrap();
+        let mode = folder.path().join(KEY_FILE).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(
-            SealKeys::of_folder(folder.path())
-                .unwrap()
-                .open(b"a", &sealed)
-                .is_some()
-        );
+        assert!(SealKeys::of_folder(folder.path()).unwrap().open(b"a", &sealed).is_some());
     }
 
     #[test]

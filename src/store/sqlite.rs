@@ -78,12 +78,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let max_attempts = Policy::default().max_attempts;
-        Self {
-            keys: Keys::default(),
-            max_pending: None,
-            max_attempts,
-            ids: Arc::new(SystemIds),
-        }
+        Self { keys: Keys::default(), max_pending: None, max_attempts, ids: Arc::new(SystemIds) }
     }
 }
 
@@ -122,18 +117,9 @@ impl SqliteStore {
         };
         // The memdb VFS shares a database between connections of one process by an absolute name.
         let name = format!("/flux-{}", SystemIds.random());
-        let connect = SqliteConnectOptions::new()
-            .filename(name)
-            .vfs("memdb")
-            .synchronous(SqliteSynchronous::Off);
-        Self::start(
-            connect,
-            keys,
-            (options.max_pending, options.max_attempts),
-            options.ids,
-            None,
-        )
-        .await
+        let connect =
+            SqliteConnectOptions::new().filename(name).vfs("memdb").synchronous(SqliteSynchronous::Off);
+        Self::start(connect, keys, (options.max_pending, options.max_attempts), options.ids, None).await
     }
 
     async fn start(
@@ -143,19 +129,13 @@ impl SqliteStore {
         ids: Arc<dyn IdSource>,
         lock: Option<folder::FolderLock>,
     ) -> Result<Self> {
-        let connect = connect
-            .busy_timeout(BUSY)
-            .disable_statement_logging()
-            .statement_cache_capacity(256);
+        let connect = connect.busy_timeout(BUSY).disable_statement_logging().statement_cache_capacity(256);
         let mut conn = connect
             .clone()
             .create_if_missing(true)
             .connect()
             .await
-            .map_err(|e| Error::Open {
-                what: "connecting to the database".into(),
-                source: e.into(),
-            })?;
+            .map_err(|e| Error::Open { what: "connecting to the database".into(), source: e.into() })?;
         schema::migrate(&mut conn, ids.as_ref()).await?;
         let secret = schema::check_keys(&mut conn, &keys).await?;
         let waiting: i64 = sqlx::query_scalar("select count(*) from tasks where state in (1, 2)")
@@ -167,22 +147,11 @@ impl SqliteStore {
             .connect_with(connect.read_only(true))
             .await
             .map_err(explain("opening readers"))?;
-        let policy = Policy {
-            max_attempts: max_attempts.max(1),
-            ..Policy::default()
-        };
+        let policy = Policy { max_attempts: max_attempts.max(1), ..Policy::default() };
         let (changes, _) = tokio::sync::broadcast::channel(CHANGES);
         let last_tenant = std::sync::Mutex::default();
         let waiting = AtomicI64::new(waiting);
-        let shared = Arc::new(Shared {
-            policy,
-            max_pending,
-            keys,
-            ids,
-            changes,
-            waiting,
-            last_tenant,
-        });
+        let shared = Arc::new(Shared { policy, max_pending, keys, ids, changes, waiting, last_tenant });
         let (lanes, inbox) = writer::lanes();
         let writer = TaskTracker::new();
         let (served, pool) = (Arc::clone(&shared), readers.clone());
@@ -194,13 +163,7 @@ impl SqliteStore {
             drop(lock);
         });
         writer.close();
-        Ok(Self {
-            lanes,
-            readers,
-            shared,
-            fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &secret),
-            writer,
-        })
+        Ok(Self { lanes, readers, shared, fingerprints: hmac::Key::new(hmac::HMAC_SHA256, &secret), writer })
     }
 
     /// Resolves when the store was dropped, everything said to it is committed and the folder is free again.
@@ -216,13 +179,7 @@ impl SqliteStore {
         now: Timestamp,
         apply: impl Fn(&mut Machine) -> std::result::Result<Fenced<T>, Illegal> + Send + Sync + 'static,
     ) -> Result<Fenced<T>> {
-        let step = Step {
-            job: key.job,
-            tenant: None,
-            run: Some(key.run),
-            now,
-            apply,
-        };
+        let step = Step { job: key.job, tenant: None, run: Some(key.run), now, apply };
         Ok(self.lanes.say(Lane::Running, step).await?.unwrap_or(Fenced::Lost))
     }
 
@@ -234,13 +191,8 @@ impl SqliteStore {
         now: Timestamp,
         apply: impl Fn(&mut Machine) -> T + Send + Sync + 'static,
     ) -> Result<Option<T>> {
-        let step = Step {
-            job,
-            tenant: tenant.cloned(),
-            run: None,
-            now,
-            apply: move |m: &mut Machine| Ok(apply(m)),
-        };
+        let step =
+            Step { job, tenant: tenant.cloned(), run: None, now, apply: move |m: &mut Machine| Ok(apply(m)) };
         self.lanes.say(Lane::Running, step).await
     }
 }
@@ -253,35 +205,15 @@ impl JobStore for SqliteStore {
 
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId> {
         let id = SessionId::from_uuid(self.shared.ids.random());
-        self.lanes
-            .say(
-                Lane::Running,
-                verbs::OpenSession {
-                    id,
-                    name: name.to_owned(),
-                    now,
-                },
-            )
-            .await
+        self.lanes.say(Lane::Running, verbs::OpenSession { id, name: name.to_owned(), now }).await
     }
 
     async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>> {
-        self.lanes
-            .say(Lane::Running, verbs::RenewSession { session, now })
-            .await
+        self.lanes.say(Lane::Running, verbs::RenewSession { session, now }).await
     }
 
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>> {
-        self.lanes
-            .say(
-                Lane::Claim,
-                claim::Claim {
-                    session,
-                    grants: grants.to_vec(),
-                    now,
-                },
-            )
-            .await
+        self.lanes.say(Lane::Claim, claim::Claim { session, grants: grants.to_vec(), now }).await
     }
 
     async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
@@ -304,19 +236,11 @@ impl JobStore for SqliteStore {
         status: OutputStatus,
         now: Timestamp,
     ) -> Result<Fenced<()>> {
-        self.fenced(key, now, move |m| m.output_status(&key, output, status))
-            .await
+        self.fenced(key, now, move |m| m.output_status(&key, output, status)).await
     }
 
     async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()> {
-        self.lanes
-            .say(
-                Lane::Running,
-                verbs::RaiseProgress {
-                    marks: marks.to_vec(),
-                },
-            )
-            .await
+        self.lanes.say(Lane::Running, verbs::RaiseProgress { marks: marks.to_vec() }).await
     }
 
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>> {
@@ -330,8 +254,7 @@ impl JobStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Fenced<()>> {
         let dead = dead.to_vec();
-        self.fenced(key, now, move |m| m.publications_dead(&key, &dead))
-            .await
+        self.fenced(key, now, move |m| m.publications_dead(&key, &dead)).await
     }
 
     async fn output_done(&self, key: RunKey, done: OutputDone, now: Timestamp) -> Result<Fenced<()>> {
@@ -349,8 +272,7 @@ impl JobStore for SqliteStore {
         outputs: Vec<(OutputIndex, Failure)>,
         now: Timestamp,
     ) -> Result<Fenced<()>> {
-        self.fenced(key, now, move |m| Ok(m.fail(&key, &failure, &outputs)))
-            .await
+        self.fenced(key, now, move |m| Ok(m.fail(&key, &failure, &outputs))).await
     }
 
     async fn requeue(&self, key: RunKey, reason: RequeueReason, now: Timestamp) -> Result<Fenced<()>> {
@@ -358,10 +280,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn cancel(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled> {
-        Ok(self
-            .asked(tenant, job, now, Machine::cancel)
-            .await?
-            .unwrap_or(Cancelled::NotFound))
+        Ok(self.asked(tenant, job, now, Machine::cancel).await?.unwrap_or(Cancelled::NotFound))
     }
 
     async fn retry(
@@ -371,17 +290,11 @@ impl JobStore for SqliteStore {
         task: TaskId,
         now: Timestamp,
     ) -> Result<Retried> {
-        Ok(self
-            .asked(tenant, job, now, move |m| m.retry(task))
-            .await?
-            .unwrap_or(Retried::NotFound))
+        Ok(self.asked(tenant, job, now, move |m| m.retry(task)).await?.unwrap_or(Retried::NotFound))
     }
 
     async fn delete(&self, tenant: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted> {
-        Ok(self
-            .asked(tenant, job, now, Machine::delete)
-            .await?
-            .unwrap_or(Deleted::NotFound))
+        Ok(self.asked(tenant, job, now, Machine::delete).await?.unwrap_or(Deleted::NotFound))
     }
 
     async fn get(&self, tenant: Option<&Tenant>, job: JobId) -> Result<Option<StoredJob>> {
@@ -405,21 +318,11 @@ impl JobStore for SqliteStore {
     }
 
     async fn create_upload(&self, upload: &UploadRecord) -> Result<()> {
-        self.lanes
-            .say(Lane::Claim, verbs::CreateUpload(upload.clone()))
-            .await
+        self.lanes.say(Lane::Claim, verbs::CreateUpload(upload.clone())).await
     }
 
     async fn upload_done(&self, id: UploadId, sha256: &str) -> Result<()> {
-        self.lanes
-            .say(
-                Lane::Claim,
-                verbs::UploadDone {
-                    id,
-                    sha256: sha256.to_owned(),
-                },
-            )
-            .await
+        self.lanes.say(Lane::Claim, verbs::UploadDone { id, sha256: sha256.to_owned() }).await
     }
 
     async fn upload(&self, tenant: Option<&Tenant>, id: UploadId) -> Result<Option<UploadRecord>> {
@@ -447,9 +350,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()> {
-        self.lanes
-            .say(Lane::Claim, sweep::Swept { ids: ids.to_vec() })
-            .await
+        self.lanes.say(Lane::Claim, sweep::Swept { ids: ids.to_vec() }).await
     }
 
     fn changes(&self) -> tokio::sync::broadcast::Receiver<JobId> {

@@ -59,13 +59,10 @@ pub const PROCESS_FDS: &str = "process_open_fds";
 pub const PROCESS_THREADS: &str = "process_threads";
 
 /// Requests take milliseconds.
-const REQUEST_BUCKETS: &[f64] = &[
-    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
+const REQUEST_BUCKETS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// Encodes take seconds to hours.
-const WORK_BUCKETS: &[f64] = &[
-    0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0,
-];
+const WORK_BUCKETS: &[f64] =
+    &[0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0];
 
 /// The process's recorder; the API renders it at `/metrics`. Clones are the same recorder.
 #[derive(Clone)]
@@ -82,10 +79,7 @@ impl std::fmt::Debug for Metrics {
 impl Metrics {
     /// Makes the recorder the process's own. Once per process.
     pub fn install() -> Result<Self, Error> {
-        let handle = builder()
-            .map_err(Error::Recorder)?
-            .install_recorder()
-            .map_err(Error::Recorder)?;
+        let handle = builder().map_err(Error::Recorder)?.install_recorder().map_err(Error::Recorder)?;
         describe();
         Ok(Self { handle })
     }
@@ -124,48 +118,24 @@ fn describe() {
     describe_gauge!(QUEUE_READY, "Tasks that a worker could take now.");
     describe_gauge!(QUEUE_DELAYED, "Tasks that wait for a time.");
     describe_gauge!(QUEUE_RUNNING, "Tasks held by workers.");
-    describe_gauge!(
-        QUEUE_OLDEST_READY,
-        Unit::Seconds,
-        "Age of the oldest ready task; 0 with none."
-    );
+    describe_gauge!(QUEUE_OLDEST_READY, Unit::Seconds, "Age of the oldest ready task; 0 with none.");
     describe_counter!(JOBS_SUBMITTED, "Jobs accepted.");
     describe_counter!(JOBS_FINISHED, "Jobs ended, by status.");
-    describe_histogram!(
-        JOB_DURATION,
-        Unit::Seconds,
-        "From acceptance to the end of a job, by status."
-    );
+    describe_histogram!(JOB_DURATION, Unit::Seconds, "From acceptance to the end of a job, by status.");
     describe_counter!(TASKS_FINISHED, "Runs of tasks ended, by outcome.");
     describe_counter!(FAILURES, "Failures of runs, by code and class.");
     describe_gauge!(WORKER_SLOTS, "Slots of this worker, by state.");
     describe_histogram!(ENCODE, Unit::Seconds, "Time in the encoder, per task.");
     describe_histogram!(VERIFY, Unit::Seconds, "Time spent checking, per output.");
-    describe_histogram!(
-        PUBLISH,
-        Unit::Seconds,
-        "Time spent sending and publishing, per output."
-    );
-    describe_counter!(
-        SOURCE_BYTES,
-        Unit::Bytes,
-        "Bytes read from sources, by their kind."
-    );
+    describe_histogram!(PUBLISH, Unit::Seconds, "Time spent sending and publishing, per output.");
+    describe_counter!(SOURCE_BYTES, Unit::Bytes, "Bytes read from sources, by their kind.");
     describe_counter!(OUTPUT_BYTES, Unit::Bytes, "Bytes published.");
     describe_counter!(HTTP_REQUESTS, "Requests answered, by route, method and status.");
-    describe_histogram!(
-        HTTP_REQUEST,
-        Unit::Seconds,
-        "Time to the head of the answer, by route and method."
-    );
+    describe_histogram!(HTTP_REQUEST, Unit::Seconds, "Time to the head of the answer, by route and method.");
     describe_gauge!(SSE_READERS, "Open event streams.");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory in use.");
-    describe_counter!(
-        PROCESS_CPU,
-        Unit::Seconds,
-        "Processor time in whole seconds, without children."
-    );
+    describe_counter!(PROCESS_CPU, Unit::Seconds, "Processor time in whole seconds, without children.");
     describe_gauge!(PROCESS_FDS, "Open file descriptors.");
     describe_gauge!(PROCESS_THREADS, "Threads.");
 
@@ -290,12 +260,7 @@ pub struct Request<'a> {
 
 /// A request was answered.
 pub fn request(request: Request<'_>) {
-    let Request {
-        route,
-        method,
-        status,
-        took,
-    } = request;
+    let Request { route, method, status, took } = request;
     let labels = [("route", route.to_owned()), ("method", method.to_owned())];
     histogram!(HTTP_REQUEST, &labels).record(took.as_secs_f64());
     let [route, method] = labels;
@@ -354,11 +319,8 @@ impl Drop for Counted {
 }
 
 fn record_process(reading: process::Reading) {
-    let gauges = [
-        (PROCESS_MEMORY, reading.resident),
-        (PROCESS_FDS, reading.fds),
-        (PROCESS_THREADS, reading.threads),
-    ];
+    let gauges =
+        [(PROCESS_MEMORY, reading.resident), (PROCESS_FDS, reading.fds), (PROCESS_THREADS, reading.threads)];
     for (name, value) in gauges {
         if let Some(value) = value {
             gauge!(name).set(whole(value));
@@ -370,10 +332,7 @@ fn record_process(reading: process::Reading) {
 }
 
 /// Prometheus has floats only; counts stay exact up to 2^53.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts and bytes of one process are far below 2^53"
-)]
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes of one process are far below 2^53")]
 fn whole(value: u64) -> f64 {
     value as f64
 }
@@ -395,12 +354,7 @@ mod tests {
     #[test]
     fn every_name_is_described_once_something_happened() {
         let text = rendered(|| {
-            queue(Queue {
-                ready: 3,
-                delayed: 1,
-                running: 2,
-                oldest_ready: Duration::from_millis(1500),
-            });
+            queue(Queue { ready: 3, delayed: 1, running: 2, oldest_ready: Duration::from_millis(1500) });
             job_submitted();
             job_finished(JobStatus::Completed, Duration::from_secs(3));
             task_finished(RunOutcome::Done);
@@ -443,10 +397,7 @@ mod tests {
             PROCESS_THREADS,
         ];
         for name in names {
-            assert!(
-                text.contains(&format!("# HELP {name} ")),
-                "{name} has no description in:\n{text}"
-            );
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no description in:\n{text}");
         }
         let described = text.lines().filter(|line| line.starts_with("# HELP ")).count();
         assert_eq!(described, names.len(), "a name is missing from this test");

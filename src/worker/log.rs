@@ -44,10 +44,7 @@ impl RunLog {
             eta_seconds: None,
         };
         Self {
-            state: watch::Sender::new(State {
-                facts: vec![Arc::new(RunEvent::Accepted)],
-                report,
-            }),
+            state: watch::Sender::new(State { facts: vec![Arc::new(RunEvent::Accepted)], report }),
             started,
         }
     }
@@ -69,11 +66,6 @@ impl RunLog {
             let progress = report.progress.raise(state.report.progress);
             state.report = TaskReport { progress, ..report };
         });
-    }
-
-    /// The progress so far.
-    pub(super) fn progress(&self) -> Progress {
-        self.state.borrow().report.progress
     }
 
     /// Whether the last fact was told.
@@ -101,11 +93,7 @@ async fn feed(mut state: watch::Receiver<State>, sender: mpsc::Sender<RunEvent>,
     loop {
         let (news, report, over) = {
             let current = state.borrow_and_update();
-            (
-                current.facts[told..].to_vec(),
-                current.report.clone(),
-                current.over(),
-            )
+            (current.facts[told..].to_vec(), current.report.clone(), current.over())
         };
         told += news.len();
         for fact in news {
@@ -116,10 +104,7 @@ async fn feed(mut state: watch::Receiver<State>, sender: mpsc::Sender<RunEvent>,
         if over {
             return;
         }
-        let heartbeat = RunEvent::Heartbeat {
-            monotonic: started.elapsed(),
-            report,
-        };
+        let heartbeat = RunEvent::Heartbeat { monotonic: started.elapsed(), report };
         if sender.send(heartbeat).await.is_err() {
             return;
         }
@@ -148,10 +133,7 @@ mod tests {
     }
 
     fn facts(events: &[RunEvent]) -> Vec<&RunEvent> {
-        events
-            .iter()
-            .filter(|e| !matches!(e, RunEvent::Heartbeat { .. }))
-            .collect()
+        events.iter().filter(|e| !matches!(e, RunEvent::Heartbeat { .. })).collect()
     }
 
     async fn drain(mut receiver: mpsc::Receiver<RunEvent>) -> Vec<RunEvent> {
@@ -187,7 +169,7 @@ mod tests {
         ];
         assert_eq!(facts(&early), expected.iter().collect::<Vec<_>>());
         assert_eq!(facts(&late), expected.iter().collect::<Vec<_>>());
-        assert_eq!(log.progress(), Progress::from_permille(300));
+        assert_eq!(log.state.borrow().report.progress, Progress::from_permille(300));
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,15 +63,9 @@ mod tests {
             Step::Uploading(0.0),
             Step::Uploading(1.0),
         ];
-        let marks: Vec<_> = steps
-            .iter()
-            .map(|s| s.report(Figures::default()).progress)
-            .collect();
+        let marks: Vec<_> = steps.iter().map(|s| s.report(Figures::default()).progress).collect();
         assert!(marks.is_sorted(), "{marks:?}");
         assert_eq!(marks.last(), Some(&Progress::DONE));
-        assert_eq!(
-            Step::Encoding(f64::NAN).report(Figures::default()).progress,
-            Progress::ZERO
-        );
+        assert_eq!(Step::Encoding(f64::NAN).report(Figures::default()).progress, Progress::ZERO);
     }
 }

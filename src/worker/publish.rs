@@ -40,9 +40,7 @@ pub(super) async fn publish(
     let id = PublicationId::from_uuid(context.worker.deps.ids.random());
     let begun = OnceLock::new();
     let journal = |handle: Handle| {
-        let written = folder
-            .journal(&handle.to_json())
-            .map_err(|error| disk_failure(&error));
+        let written = folder.journal(&handle.to_json()).map_err(|error| disk_failure(&error));
         let _ = begun.set(handle);
         async move { written }
     };
@@ -140,10 +138,7 @@ async fn commit(
     let done = |url: String| RunEvent::OutputDone {
         output: publication.output,
         publication: publication.id,
-        result: Box::new(OutputResult {
-            url,
-            ..result.clone()
-        }),
+        result: Box::new(OutputResult { url, ..result.clone() }),
     };
     let failure = match destinations.commit(&handle).await {
         Ok(committed) => {

@@ -38,10 +38,7 @@ pub(super) struct Stop {
 impl Stop {
     /// Also stops when `hard` fires: the process ends now.
     pub(super) fn new(hard: &CancellationToken) -> Self {
-        Self {
-            token: hard.child_token(),
-            reason: Arc::new(OnceLock::new()),
-        }
+        Self { token: hard.child_token(), reason: Arc::new(OnceLock::new()) }
     }
 
     pub(super) fn request(&self, reason: StopReason) {
@@ -64,31 +61,18 @@ pub(super) enum Ended {
     /// Somebody asked for it.
     Stopped,
     /// It failed; outputs may have reasons of their own.
-    Failed {
-        failure: Failure,
-        outputs: Vec<(OutputIndex, Failure)>,
-    },
+    Failed { failure: Failure, outputs: Vec<(OutputIndex, Failure)> },
 }
 
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        Self::Failed {
-            failure,
-            outputs: Vec::new(),
-        }
+        Self::Failed { failure, outputs: Vec::new() }
     }
 }
 
 /// Runs to the end and tells the last fact. Returns whether nobody will acknowledge it.
 pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
-    let RunRequest {
-        job,
-        task,
-        run,
-        epoch,
-        action,
-        ..
-    } = request;
+    let RunRequest { job, task, run, epoch, action, .. } = request;
     let Action::Start(start) = action else { return true };
     let span = tracing::info_span!("task", job.id = %job, task.id = %task, run.id = %run, epoch = epoch.0, tenant = %start.tenant);
     let (log, stop) = (context.log.clone(), context.stop.clone());
@@ -100,11 +84,7 @@ pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
         Ok(Err(Ended::Failed { failure, outputs })) => {
             tracing::warn!(code = %failure.code, detail = failure.detail, "run failed: {}", failure.message);
             let log_tail = tail(&failure.log);
-            log.tell(RunEvent::Failed(Box::new(RunFailure {
-                failure,
-                outputs,
-                log_tail,
-            })));
+            log.tell(RunEvent::Failed(Box::new(RunFailure { failure, outputs, log_tail })));
         }
         Ok(Err(Ended::Stopped)) => {
             let reason = stop.reason();
@@ -120,9 +100,7 @@ pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
         }
         Err(panic) => {
             let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-            let what = what
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
+            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             tracing::error!(what, "run panicked");
             let failure =
                 Failure::new(Code::Internal, "flux failed while running this job").with_detail(what);

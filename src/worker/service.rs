@@ -27,12 +27,8 @@ use crate::storage::{Destinations, Handle, Sources};
 const SENDS_PER_SLOT: usize = 2;
 
 /// What every ffmpeg and ffprobe of this worker runs under (see `media::process`).
-const PROTECTIONS: &[&str] = &[
-    "no environment",
-    "process group",
-    "parent-death signal",
-    "demuxer allow-list",
-];
+const PROTECTIONS: &[&str] =
+    &["no environment", "process group", "parent-death signal", "demuxer allow-list"];
 
 /// How often runs without a control are looked for.
 const ORPHAN_TICK: Duration = Duration::from_secs(30);
@@ -110,13 +106,7 @@ impl Worker {
     pub fn start(settings: WorkerSettings, deps: Deps) -> Self {
         let slots = Mutex::new(Slots::new(settings.slots));
         let sends = Semaphore::new(settings.slots * SENDS_PER_SLOT);
-        let inner = Arc::new(Inner {
-            settings,
-            deps,
-            sends,
-            started: Instant::now(),
-            slots,
-        });
+        let inner = Arc::new(Inner { settings, deps, sends, started: Instant::now(), slots });
         let lifecycle = inner.deps.lifecycle.clone();
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
         lifecycle.spawn(TaskKind::Background, "orphans", Arc::clone(&inner).end_orphans());
@@ -187,20 +177,18 @@ impl Inner {
             permits: receiver,
         };
         let worker = Arc::clone(self);
-        self.deps
-            .lifecycle
-            .spawn(TaskKind::Background, "run", async move {
-                // PROTOCOL F2: the old run's processes are gone before the new one begins.
-                for token in older {
-                    token.cancelled().await;
-                }
-                let forgotten = run::run(context, request).await;
-                ended.cancel();
-                worker.vacate(wanted.run);
-                if forgotten {
-                    worker.slots().remove(wanted.run);
-                }
-            });
+        self.deps.lifecycle.spawn(TaskKind::Background, "run", async move {
+            // PROTOCOL F2: the old run's processes are gone before the new one begins.
+            for token in older {
+                token.cancelled().await;
+            }
+            let forgotten = run::run(context, request).await;
+            ended.cancel();
+            worker.vacate(wanted.run);
+            if forgotten {
+                worker.slots().remove(wanted.run);
+            }
+        });
         log
     }
 
@@ -237,11 +225,7 @@ impl Inner {
     }
 
     async fn destroy(&self, handle: &str) -> Result<(), Failure> {
-        self.deps
-            .destinations
-            .destroy(&Handle::from_json(handle)?)
-            .await
-            .map(drop)
+        self.deps.destinations.destroy(&Handle::from_json(handle)?).await.map(drop)
     }
 
     async fn end_orphans(self: Arc<Self>) {
@@ -254,11 +238,7 @@ impl Inner {
             let grace = self.settings.orphan_grace;
             let orphans: Vec<_> = {
                 let slots = self.slots();
-                slots
-                    .iter()
-                    .filter(|(_, held)| held.handle.silence() > grace)
-                    .map(|(run, _)| run)
-                    .collect()
+                slots.iter().filter(|(_, held)| held.handle.silence() > grace).map(|(run, _)| run).collect()
             };
             for run in orphans {
                 tracing::warn!(run.id = %run, "no control asked for this run; giving it up");
@@ -273,9 +253,7 @@ impl Inner {
 
     fn feed(&self, log: &RunLog) -> mpsc::Receiver<RunEvent> {
         let (events, feed) = log.read();
-        self.deps
-            .lifecycle
-            .spawn(TaskKind::Background, "run events", feed);
+        self.deps.lifecycle.spawn(TaskKind::Background, "run events", feed);
         events
     }
 }
@@ -286,10 +264,7 @@ impl RunHandle {
     }
 
     fn silence(&self) -> Duration {
-        self.last_heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+        self.last_heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 
@@ -301,26 +276,15 @@ impl WorkerApi for Worker {
         }
         let run = request.run;
         let Action::Start(start) = &request.action else {
-            return self
-                .0
-                .attach(run)
-                .map(|log| self.0.feed(&log))
-                .ok_or(Refusal::NotFound);
+            return self.0.attach(run).map(|log| self.0.feed(&log)).ok_or(Refusal::NotFound);
         };
-        let wanted = Wanted {
-            job: request.job,
-            task: request.task,
-            run,
-            epoch: request.epoch,
-        };
+        let wanted = Wanted { job: request.job, task: request.task, run, epoch: request.epoch };
         let admission = self.0.slots().admit(wanted, start.reservation, Instant::now())?;
         let log = match admission {
             Admission::Known => self.0.attach(run).ok_or(Refusal::NotFound)?,
             Admission::Begin { older } => {
-                let older = older
-                    .into_iter()
-                    .filter_map(|run| self.0.stop(run, StopReason::Superseded))
-                    .collect();
+                let older =
+                    older.into_iter().filter_map(|run| self.0.stop(run, StopReason::Superseded)).collect();
                 self.0.begin(wanted, older, request)
             }
         };
@@ -330,19 +294,12 @@ impl WorkerApi for Worker {
     async fn status(&self) -> WorkerReport {
         let (busy, jobs, draining, total) = {
             let slots = self.0.slots();
-            let jobs = slots
-                .iter()
-                .filter(|(_, held)| held.occupies)
-                .map(|(_, held)| held.job)
-                .collect();
+            let jobs = slots.iter().filter(|(_, held)| held.occupies).map(|(_, held)| held.job).collect();
             (slots.busy(), jobs, slots.draining(), slots.total())
         };
         let known = self.0.deps.capabilities.borrow().clone();
         let (encoders, ffmpeg_version) = known.map_or_else(Default::default, |known| {
-            (
-                known.encoders.iter().map(|name| (*name).to_owned()).collect(),
-                known.version,
-            )
+            (known.encoders.iter().map(|name| (*name).to_owned()).collect(), known.version)
         });
         WorkerReport {
             worker: self.0.settings.id.clone(),
@@ -367,11 +324,7 @@ impl WorkerApi for Worker {
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         let mut table = self.0.slots();
         let reservations = table.reserve(wanted, Instant::now(), || ReservationId(self.0.deps.ids.random()));
-        Reserved {
-            boot: self.0.settings.boot,
-            reservations,
-            draining: table.draining(),
-        }
+        Reserved { boot: self.0.settings.boot, reservations, draining: table.draining() }
     }
 
     async fn renew(&self, renewal: Renewal) -> Renewed {
@@ -381,10 +334,7 @@ impl WorkerApi for Worker {
                 held.handle.heard();
             }
         }
-        Renewed {
-            boot: self.0.settings.boot,
-            runs: slots.iter().map(|(run, _)| run).collect(),
-        }
+        Renewed { boot: self.0.settings.boot, runs: slots.iter().map(|(run, _)| run).collect() }
     }
 
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {

@@ -33,7 +33,6 @@ pub(super) struct Slots<H> {
 pub(super) struct Held<H> {
     pub(super) job: JobId,
     pub(super) task: TaskId,
-    pub(super) epoch: Epoch,
     /// Whether it still needs the CPU; a run that only waits for its acknowledgement does not.
     pub(super) occupies: bool,
     pub(super) handle: H,
@@ -62,13 +61,7 @@ pub(super) enum Admission {
 
 impl<H> Slots<H> {
     pub(super) fn new(total: usize) -> Self {
-        Self {
-            total,
-            draining: false,
-            reserved: Vec::new(),
-            runs: HashMap::new(),
-            seen: HashMap::new(),
-        }
+        Self { total, draining: false, reserved: Vec::new(), runs: HashMap::new(), seen: HashMap::new() }
     }
 
     pub(super) const fn total(&self) -> usize {
@@ -108,8 +101,7 @@ impl<H> Slots<H> {
         }
         let free = self.total.saturating_sub(self.busy() + self.reserved.len());
         let granted: Vec<_> = (0..wanted.min(free)).map(|_| fresh()).collect();
-        self.reserved
-            .extend(granted.iter().map(|id| (*id, now + RESERVATION_TTL)));
+        self.reserved.extend(granted.iter().map(|id| (*id, now + RESERVATION_TTL)));
         granted
     }
 
@@ -126,11 +118,7 @@ impl<H> Slots<H> {
         if self.draining {
             return Err(Refusal::Draining);
         }
-        if self
-            .seen
-            .get(&wanted.task)
-            .is_some_and(|seen| *seen >= wanted.epoch)
-        {
+        if self.seen.get(&wanted.task).is_some_and(|seen| *seen >= wanted.epoch) {
             return Err(Refusal::Stale("a run of this or a higher epoch was seen"));
         }
         self.forget_expired(now);
@@ -139,24 +127,14 @@ impl<H> Slots<H> {
         };
         self.reserved.swap_remove(at);
         self.remember(wanted.task, wanted.epoch);
-        let older = self
-            .runs
-            .iter()
-            .filter(|(_, held)| held.task == wanted.task)
-            .map(|(run, _)| *run)
-            .collect();
+        let older =
+            self.runs.iter().filter(|(_, held)| held.task == wanted.task).map(|(run, _)| *run).collect();
         Ok(Admission::Begin { older })
     }
 
     /// Puts an admitted run into its slot.
     pub(super) fn occupy(&mut self, wanted: Wanted, handle: H) {
-        let held = Held {
-            job: wanted.job,
-            task: wanted.task,
-            epoch: wanted.epoch,
-            occupies: true,
-            handle,
-        };
+        let held = Held { job: wanted.job, task: wanted.task, occupies: true, handle };
         self.runs.insert(wanted.run, held);
     }
 
@@ -237,10 +215,7 @@ mod tests {
             matches!(slots.admit(wanted(1, 10, 5), granted[0], now), Ok(Admission::Begin { older }) if older.is_empty())
         );
         slots.occupy(wanted(1, 10, 5), ());
-        assert!(matches!(
-            slots.admit(wanted(1, 10, 5), granted[0], now),
-            Ok(Admission::Known)
-        ));
+        assert!(matches!(slots.admit(wanted(1, 10, 5), granted[0], now), Ok(Admission::Known)));
         assert!(slots.admit(wanted(1, 11, 5), granted[1], now).is_err());
         assert!(slots.admit(wanted(1, 11, 4), granted[1], now).is_err());
         let Ok(Admission::Begin { older }) = slots.admit(wanted(1, 12, 6), granted[1], now) else {
@@ -270,10 +245,7 @@ mod tests {
         let now = Instant::now();
         let granted = reserve(&mut slots, 1, now);
         slots.drain();
-        assert!(matches!(
-            slots.admit(wanted(1, 1, 1), granted[0], now),
-            Err(Refusal::Draining)
-        ));
+        assert!(matches!(slots.admit(wanted(1, 1, 1), granted[0], now), Err(Refusal::Draining)));
         assert!(reserve(&mut slots, 1, now).is_empty());
     }
 }

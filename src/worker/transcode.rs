@@ -55,32 +55,13 @@ pub(super) async fn transcode(
         context.log.tell(adopted);
     }
     let wanted: Vec<(OutputIndex, &OutputSpec)> = (0..).map(OutputIndex).zip(&work.spec.outputs).collect();
-    let wanted: Vec<_> = wanted
-        .into_iter()
-        .filter(|(index, _)| !done.contains(index))
-        .collect();
+    let wanted: Vec<_> = wanted.into_iter().filter(|(index, _)| !done.contains(index)).collect();
     if work.resolve_only || wanted.is_empty() {
         return Ok(());
     }
-    let folder = context
-        .worker
-        .deps
-        .root
-        .run(context.run)
-        .map_err(|e| publish::disk_failure(&e))?;
+    let folder = context.worker.deps.root.run(context.run).map_err(|e| publish::disk_failure(&e))?;
     let encoded = encode(&context, &folder, &work, &wanted).await?;
-    finish(
-        &mut context,
-        &folder,
-        Finishing {
-            job,
-            epoch,
-            work: &work,
-            wanted: &wanted,
-            encoded,
-        },
-    )
-    .await
+    finish(&mut context, &folder, Finishing { job, epoch, work: &work, wanted: &wanted, encoded }).await
 }
 
 /// What the encoder left in the work folder, and what it was made from.
@@ -113,11 +94,7 @@ async fn encode(
 ) -> Result<Encoded, Ended> {
     context.log.report(Step::Fetching.report(Figures::default()));
     let ids = &*context.worker.deps.ids;
-    let opening = context
-        .worker
-        .deps
-        .sources
-        .open(&work.spec.source, &work.secrets, folder.path(), ids);
+    let opening = context.worker.deps.sources.open(&work.spec.source, &work.secrets, folder.path(), ids);
     let source = stoppable(context, opening).await?;
     let encoded = tokio::select! {
         // A definite verdict on the source outranks whatever ffmpeg makes of a stream that stands still.
@@ -144,30 +121,19 @@ async fn encode_from(
     let (media, facts) = stoppable(context, probe(context, source)).await?;
     context.log.tell(RunEvent::Media(Box::new(media.clone())));
 
-    let specs: Vec<(OutputIndex, EncodeSpec)> = wanted
-        .iter()
-        .map(|(index, output)| (*index, output.encode.clone()))
-        .collect();
-    let policy = Policy {
-        max_seconds: limits.source.max_duration.as_secs_f64(),
-        ..Policy::default()
-    };
+    let specs: Vec<(OutputIndex, EncodeSpec)> =
+        wanted.iter().map(|(index, output)| (*index, output.encode.clone())).collect();
+    let policy = Policy { max_seconds: limits.source.max_duration.as_secs_f64(), ..Policy::default() };
     let plan = media::plan::plan(&media, &specs, &policy).map_err(|(index, failure)| Ended::Failed {
         failure: failure.clone(),
         outputs: vec![(index, failure)],
     })?;
     for output in &plan.outputs {
-        context
-            .log
-            .tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
     }
     let bounds = argv::Limits::new(&limits.source, threads(context));
     let input = input(source);
-    let reading = Reading {
-        input: &input,
-        demuxer: media.container,
-        limits: &bounds,
-    };
+    let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
     let (gains, notes) = loudness(context, &plan, &reading).await?;
     // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
     source.fill_to_end();
@@ -178,11 +144,7 @@ async fn encode_from(
         work: folder.path(),
         limits: EncodeLimits {
             stall: limits.stall,
-            total: work
-                .spec
-                .options
-                .timeout_seconds
-                .map_or(limits.timeout, Duration::from_secs),
+            total: work.spec.options.timeout_seconds.map_or(limits.timeout, Duration::from_secs),
             ..EncodeLimits::default()
         },
     };
@@ -192,28 +154,15 @@ async fn encode_from(
     let report = report.map_err(|failure| stopped_or(context, failure))?;
     metrics::encoded(report.took);
     let plan = with_notes(plan, notes);
-    Ok(Encoded {
-        media,
-        facts,
-        plan,
-        report,
-    })
+    Ok(Encoded { media, facts, plan, report })
 }
 
 /// The live report for one tick of the encoder.
 fn encoding(tick: &Tick, expected: Option<f64>) -> TaskReport {
     let share = expected.zip(tick.out_seconds).map_or(0.0, |(all, at)| at / all);
-    let left = expected
-        .zip(tick.out_seconds)
-        .map(|(all, at)| (all - at).max(0.0));
-    let eta_seconds = left
-        .zip(tick.speed)
-        .and_then(|(left, speed)| (speed > 0.0).then(|| left / speed));
-    Step::Encoding(share).report(Figures {
-        fps: tick.fps,
-        speed: tick.speed,
-        eta_seconds,
-    })
+    let left = expected.zip(tick.out_seconds).map(|(all, at)| (all - at).max(0.0));
+    let eta_seconds = left.zip(tick.speed).and_then(|(left, speed)| (speed > 0.0).then(|| left / speed));
+    Step::Encoding(share).report(Figures { fps: tick.fps, speed: tick.speed, eta_seconds })
 }
 
 /// Measures what has a loudness target; the gains, and what the client should know.
@@ -243,10 +192,7 @@ async fn loudness(
         for output in outputs {
             gains.insert(output, gain);
             if limited {
-                notes.push((
-                    output,
-                    format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain),
-                ));
+                notes.push((output, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
             }
         }
     }
@@ -266,10 +212,7 @@ async fn probe(context: &RunContext, source: &OpenSource) -> Result<(MediaInfo, 
     let reader = Reader(source);
     let demuxer = media::sniff::sniff(&reader).await?;
     let facts = media::structure::check(&reader, demuxer).await?;
-    let (toolbox, limits) = (
-        &context.worker.deps.toolbox,
-        &context.worker.settings.limits.source,
-    );
+    let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits.source);
     tracing::debug!(target: "flux::media", "probe started");
     let info = media::probe::probe(toolbox, &input(source), demuxer, source.size(), limits).await?;
     tracing::debug!(target: "flux::media", "probe ended");
@@ -286,13 +229,7 @@ struct Finishing<'a> {
 }
 
 async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishing<'_>) -> Result<(), Ended> {
-    let Finishing {
-        job,
-        epoch,
-        work,
-        wanted,
-        encoded,
-    } = finishing;
+    let Finishing { job, epoch, work, wanted, encoded } = finishing;
     let level = match (work.earlier_failures, work.spec.options.verify) {
         (_, Some(level)) => level,
         (0, None) => context.worker.settings.limits.verify,
@@ -302,12 +239,8 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     let count = encoded.plan.outputs.len();
     let (mut verified, mut failed) = (Vec::new(), Vec::new());
     for (n, output) in encoded.plan.outputs.iter().enumerate() {
-        context
-            .log
-            .report(Step::Verifying(ratio(n, count)).report(Figures::default()));
-        context
-            .log
-            .tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
+        context.log.report(Step::Verifying(ratio(n, count)).report(Figures::default()));
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
         let check = VerifyRequest {
             plan: &encoded.plan,
             place: n,
@@ -334,12 +267,8 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     let worker = std::sync::Arc::clone(&context.worker);
     let _sending = worker.sends.acquire().await.map_err(|_| Ended::Stopped)?;
     for (n, (output, verified)) in verified.iter().enumerate() {
-        context
-            .log
-            .report(Step::Uploading(ratio(n, count)).report(Figures::default()));
-        context
-            .log
-            .tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));
+        context.log.report(Step::Uploading(ratio(n, count)).report(Figures::default()));
+        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));
         let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else {
             continue;
         };
@@ -351,15 +280,10 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
             Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
         }
     }
-    context
-        .log
-        .report(Step::Uploading(1.0).report(Figures::default()));
+    context.log.report(Step::Uploading(1.0).report(Figures::default()));
     match failed.first() {
         None => Ok(()),
-        Some((_, first)) => Err(Ended::Failed {
-            failure: first.clone(),
-            outputs: failed,
-        }),
+        Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
     }
 }
 
@@ -423,22 +347,14 @@ fn input(source: &OpenSource) -> Input {
 
 /// A failure of a step that was stopped is no failure.
 fn stopped_or(context: &RunContext, failure: Failure) -> Ended {
-    if context.stop.token().is_cancelled() {
-        Ended::Stopped
-    } else {
-        failure.into()
-    }
+    if context.stop.token().is_cancelled() { Ended::Stopped } else { failure.into() }
 }
 
 /// DESIGN §8: one slot is one core; a task with nothing beside it may use them all, as ffmpeg sees fit.
 fn threads(context: &RunContext) -> Option<NonZeroU16> {
     let busy = context.worker.busy().max(1);
     let share = (context.worker.settings.cores / busy).max(1);
-    if busy == 1 {
-        None
-    } else {
-        u16::try_from(share).ok().and_then(NonZeroU16::new)
-    }
+    if busy == 1 { None } else { u16::try_from(share).ok().and_then(NonZeroU16::new) }
 }
 
 const fn source_kind(source: &Source) -> SourceKind {

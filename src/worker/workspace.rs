@@ -66,15 +66,9 @@ impl WorkRoot {
         let own = root.join(boot.to_string());
         make_dir(&own).map_err(io_error("create the work folder", &own))?;
         // Absolute: ffmpeg runs with another working directory.
-        let own = own
-            .canonicalize()
-            .map_err(io_error("resolve the work folder", &own))?;
+        let own = own.canonicalize().map_err(io_error("resolve the work folder", &own))?;
         let owner = lock(&own.join(OWNER), Create::Yes).map_err(io_error("lock the work folder", &own))?;
-        Ok(Self {
-            root: root.to_owned(),
-            own,
-            _owner: owner,
-        })
+        Ok(Self { root: root.to_owned(), own, _owner: owner })
     }
 
     /// Where this incarnation works.
@@ -97,19 +91,13 @@ impl WorkRoot {
         for entry in entries {
             let folder = entry.map_err(io_error("list", &self.root))?.path();
             // Only folders named like ours: the operator may keep other things here.
-            let ours = folder
-                .file_name()
-                .and_then(|n| n.to_str())
-                .is_some_and(|n| n.parse::<BootId>().is_ok());
+            let ours =
+                folder.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.parse::<BootId>().is_ok());
             if !ours || folder.file_name() == self.own.file_name() {
                 continue;
             }
             match lock(&folder.join(OWNER), Create::No) {
-                Ok(owner) => stale.push(Stale {
-                    handles: journaled(&folder),
-                    folder,
-                    _owner: owner,
-                }),
+                Ok(owner) => stale.push(Stale { handles: journaled(&folder), folder, _owner: owner }),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // Died between creating the folder and its lock: nothing was ever in it.
@@ -146,11 +134,7 @@ impl RunFolder {
     pub fn journal(&self, handle: &str) -> Result<(), WorkspaceError> {
         let path = self.path.join(JOURNAL);
         let write = || {
-            let mut file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&path)?;
+            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
             file.write_all(format!("{handle}\n").as_bytes())?;
             file.sync_data()
         };

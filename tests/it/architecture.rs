@@ -22,31 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("rpc", &["domain"]),
     ("telemetry", &["domain", "config"]),
     // No store: a worker on another machine has no database.
-    (
-        "worker",
-        &[
-            "domain",
-            "config",
-            "media",
-            "storage",
-            "rpc",
-            "lifecycle",
-            "telemetry",
-        ],
-    ),
-    (
-        "control",
-        &[
-            "domain",
-            "config",
-            "media",
-            "storage",
-            "store",
-            "rpc",
-            "lifecycle",
-            "telemetry",
-        ],
-    ),
+    ("worker", &["domain", "config", "media", "storage", "rpc", "lifecycle", "telemetry"]),
+    ("control", &["domain", "config", "media", "storage", "store", "rpc", "lifecycle", "telemetry"]),
     (
         "api",
         &[
@@ -131,18 +108,11 @@ impl fmt::Display for Breach {
 
 /// Checks one file; `file` is its path below `src`.
 fn check(file: &str, text: &str) -> Vec<Breach> {
-    let breach = |line, problem: String| Breach {
-        file: file.to_owned(),
-        line,
-        problem,
-    };
+    let breach = |line, problem: String| Breach { file: file.to_owned(), line, problem };
     let mut breaches = Vec::new();
     let lines = text.lines().count();
     if lines > MAX_LINES {
-        breaches.push(breach(
-            lines,
-            format!("{lines} lines; the cap is {MAX_LINES}: split it by story"),
-        ));
+        breaches.push(breach(lines, format!("{lines} lines; the cap is {MAX_LINES}: split it by story")));
     }
     let module = module_of(file);
     if module.len() <= 1 && file != "main.rs" && !text.starts_with("//!") {
@@ -175,11 +145,7 @@ fn check(file: &str, text: &str) -> Vec<Breach> {
 fn module_of(file: &str) -> Vec<String> {
     match file {
         "lib.rs" => Vec::new(),
-        _ => file
-            .trim_end_matches(".rs")
-            .split('/')
-            .map(str::to_owned)
-            .collect(),
+        _ => file.trim_end_matches(".rs").split('/').map(str::to_owned).collect(),
     }
 }
 
@@ -203,11 +169,7 @@ fn imported_room(named: &Named, module: &[String]) -> Option<String> {
         }
         rest = more;
     }
-    if here.is_empty() {
-        rest.first().cloned()
-    } else {
-        here.first().map(|&room| room.clone())
-    }
+    if here.is_empty() { rest.first().cloned() } else { here.first().map(|&room| room.clone()) }
 }
 
 /// Use of something that belongs to another room.
@@ -216,15 +178,9 @@ fn foreign(room: &str, named: &Named) -> Option<String> {
         named.segments.len() >= prefix.len()
             && named.segments.iter().zip(prefix).all(|(have, want)| have == want)
     };
-    let owned = OWNED
-        .iter()
-        .find(|(prefix, owners)| begins(prefix) && !owners.contains(&room));
+    let owned = OWNED.iter().find(|(prefix, owners)| begins(prefix) && !owners.contains(&room));
     if let Some((prefix, owners)) = owned {
-        return Some(format!(
-            "`{}` belongs to {}",
-            prefix.join("::"),
-            owners.join(", ")
-        ));
+        return Some(format!("`{}` belongs to {}", prefix.join("::"), owners.join(", ")));
     }
     let impure = IMPURE.iter().find(|prefix| room == "domain" && begins(prefix));
     impure.map(|prefix| format!("`domain` is pure and must not use `{}`", prefix.join("::")))
@@ -250,21 +206,11 @@ fn every_file_keeps_to_the_map() {
     assert!(files.len() > 10, "the sources were not found");
     let mut breaches = Vec::new();
     for path in &files {
-        let file = path
-            .strip_prefix(&root)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .replace('\\', "/");
+        let file = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
         breaches.extend(check(&file, &fs::read_to_string(path).unwrap()));
     }
     let list: Vec<String> = breaches.iter().map(ToString::to_string).collect();
-    assert!(
-        list.is_empty(),
-        "{} breaches of the map:\n{}",
-        list.len(),
-        list.join("\n")
-    );
+    assert!(list.is_empty(), "{} breaches of the map:\n{}", list.len(), list.join("\n"));
 }
 
 #[test]
@@ -278,108 +224,41 @@ fn only_tiers_below_are_on_the_map() {
 }
 
 fn problems(file: &str, text: &str) -> Vec<String> {
-    check(file, text)
-        .into_iter()
-        .map(|breach| breach.problem)
-        .collect()
+    check(file, text).into_iter().map(|breach| breach.problem).collect()
 }
 
 #[test]
 fn the_direction_is_checked() {
     let upward = ["`media` must not import `worker`"];
     assert_eq!(problems("media/plan.rs", "use crate::worker::Slot;"), upward);
-    assert_eq!(
-        problems("media/plan.rs", "use crate::{domain::Job, worker};"),
-        upward
-    );
-    assert_eq!(
-        problems("media/plan.rs", "fn f(_: &crate::worker::Slot) {}"),
-        upward
-    );
-    assert_eq!(
-        problems("media/plan.rs", "use super::super::worker::Slot;"),
-        upward
-    );
-    assert_eq!(
-        problems(
-            "media/plan.rs",
-            "mod a { use super::super::super::worker::Slot; }"
-        ),
-        upward
-    );
-    assert_eq!(
-        problems(
-            "media/plan.rs",
-            "#[cfg(test)] mod tests { use crate::worker::Slot; }"
-        ),
-        upward
-    );
-    assert_eq!(
-        problems("storage/s3.rs", "use crate::media::Input;"),
-        ["`storage` must not import `media`"]
-    );
+    assert_eq!(problems("media/plan.rs", "use crate::{domain::Job, worker};"), upward);
+    assert_eq!(problems("media/plan.rs", "fn f(_: &crate::worker::Slot) {}"), upward);
+    assert_eq!(problems("media/plan.rs", "use super::super::worker::Slot;"), upward);
+    assert_eq!(problems("media/plan.rs", "mod a { use super::super::super::worker::Slot; }"), upward);
+    assert_eq!(problems("media/plan.rs", "#[cfg(test)] mod tests { use crate::worker::Slot; }"), upward);
+    assert_eq!(problems("storage/s3.rs", "use crate::media::Input;"), ["`storage` must not import `media`"]);
     assert_eq!(
         problems("worker/run.rs", "use crate::store::DynStore;"),
         ["`worker` must not import `store`"]
     );
-    assert_eq!(
-        problems("main.rs", "fn main() { flux::store::open() }"),
-        ["`main` must not import `store`"]
-    );
+    assert_eq!(problems("main.rs", "fn main() { flux::store::open() }"), ["`main` must not import `store`"]);
     let fine: [String; 0] = [];
     assert_eq!(
-        problems(
-            "media/plan.rs",
-            "use crate::domain::Job; use super::argv; use crate::media::x;"
-        ),
+        problems("media/plan.rs", "use crate::domain::Job; use super::argv; use crate::media::x;"),
         fine
     );
-    assert_eq!(
-        problems(
-            "media/plan.rs",
-            "mod tests { use super::*; use super::super::argv; }"
-        ),
-        fine
-    );
-    assert_eq!(
-        problems("cli/serve.rs", "use crate::{api, control, worker};"),
-        fine
-    );
-    assert_eq!(
-        problems(
-            "media/plan.rs",
-            "// crate::worker\nconst A: &str = \"crate::worker::x\";"
-        ),
-        fine
-    );
+    assert_eq!(problems("media/plan.rs", "mod tests { use super::*; use super::super::argv; }"), fine);
+    assert_eq!(problems("cli/serve.rs", "use crate::{api, control, worker};"), fine);
+    assert_eq!(problems("media/plan.rs", "// crate::worker\nconst A: &str = \"crate::worker::x\";"), fine);
 }
 
 #[test]
 fn libraries_stay_in_their_rooms() {
-    assert_eq!(
-        problems("api/jobs.rs", "async fn f() { sqlx::query(\"\") }"),
-        ["`sqlx` belongs to store"]
-    );
-    assert_eq!(
-        problems("worker/run.rs", "use tonic::Status;"),
-        ["`tonic` belongs to rpc"]
-    );
-    assert_eq!(
-        problems("api/x.rs", "use reqwest as r;"),
-        ["`reqwest` belongs to storage, cli"]
-    );
-    assert_eq!(
-        problems("worker/a.rs", "use std::process::{Command, Stdio};").len(),
-        1
-    );
-    assert_eq!(
-        problems(
-            "worker/a.rs",
-            "use std::process; fn f() { process::Command::new(\"x\") }"
-        )
-        .len(),
-        1
-    );
+    assert_eq!(problems("api/jobs.rs", "async fn f() { sqlx::query(\"\") }"), ["`sqlx` belongs to store"]);
+    assert_eq!(problems("worker/run.rs", "use tonic::Status;"), ["`tonic` belongs to rpc"]);
+    assert_eq!(problems("api/x.rs", "use reqwest as r;"), ["`reqwest` belongs to storage, cli"]);
+    assert_eq!(problems("worker/a.rs", "use std::process::{Command, Stdio};").len(), 1);
+    assert_eq!(problems("worker/a.rs", "use std::process; fn f() { process::Command::new(\"x\") }").len(), 1);
     assert_eq!(
         problems("store/a.rs", "fn f() { std::env::var(\"X\") }"),
         ["`std::env` belongs to config, main"]
@@ -388,43 +267,22 @@ fn libraries_stay_in_their_rooms() {
         problems("worker/a.rs", "fn f() { tokio::spawn(x) }"),
         ["`tokio::spawn` belongs to lifecycle"]
     );
-    assert_eq!(
-        problems("domain/a.rs", "use std::fs;"),
-        ["`domain` is pure and must not use `std::fs`"]
-    );
+    assert_eq!(problems("domain/a.rs", "use std::fs;"), ["`domain` is pure and must not use `std::fs`"]);
     let fine: [String; 0] = [];
     assert_eq!(problems("store/sqlite.rs", "use sqlx::Row;"), fine);
-    assert_eq!(
-        problems(
-            "store/a.rs",
-            "#[cfg(test)] mod tests { fn f() { std::env::temp_dir() } }"
-        ),
-        fine
-    );
+    assert_eq!(problems("store/a.rs", "#[cfg(test)] mod tests { fn f() { std::env::temp_dir() } }"), fine);
     assert_eq!(problems("api/tests.rs", "use reqwest::Client;"), fine);
     assert_eq!(
-        problems(
-            "api/a.rs",
-            "use std::process::ExitCode; const V: &str = env!(\"CARGO_PKG_VERSION\");"
-        ),
+        problems("api/a.rs", "use std::process::ExitCode; const V: &str = env!(\"CARGO_PKG_VERSION\");"),
         fine
     );
 }
 
 #[test]
 fn rooms_have_a_page_and_files_an_end() {
-    assert_eq!(
-        problems("media.rs", "use std::fmt;"),
-        ["a room begins with its page (`//!`)"]
-    );
-    assert_eq!(
-        problems("lib.rs", "pub mod x;"),
-        ["a room begins with its page (`//!`)"]
-    );
-    assert_eq!(
-        problems("garage.rs", "//! Cars."),
-        ["`garage` is not on the map of rooms"]
-    );
+    assert_eq!(problems("media.rs", "use std::fmt;"), ["a room begins with its page (`//!`)"]);
+    assert_eq!(problems("lib.rs", "pub mod x;"), ["a room begins with its page (`//!`)"]);
+    assert_eq!(problems("garage.rs", "//! Cars."), ["`garage` is not on the map of rooms"]);
     assert_eq!(problems("media/a.rs", &"\n".repeat(601)).len(), 1);
     assert_eq!(problems("media/a.rs", &"\n".repeat(600)).len(), 0);
 }

@@ -45,15 +45,27 @@ async fn broken_media_is_refused_by_name() {
     let good = std::fs::read(clips::mp4(4)).unwrap();
     let cases = [
         ("empty.mp4", Vec::new(), &["media_corrupt"][..]),
-        ("text.mp4", b"this is a plain text file, not a video\n".repeat(20), &["media_unsupported", "media_corrupt"]),
+        (
+            "text.mp4",
+            b"this is a plain text file, not a video\n".repeat(20),
+            &["media_unsupported", "media_corrupt"],
+        ),
         ("cut.mp4", clips::cut(&clips::mp4(4), 0.6), &["media_truncated"]),
         ("cut.mkv", clips::cut(&clips::other("mkv"), 0.6), &["media_truncated"]),
         ("cut.webm", clips::cut(&clips::other("webm"), 0.6), &["media_truncated"]),
         ("cut.avi", clips::cut(&clips::other("avi"), 0.6), &["media_truncated"]),
         ("cut.flv", clips::cut(&clips::other("flv"), 0.6), &["media_truncated"]),
         ("flipped.mp4", flipped(&good), &["media_corrupt"]),
-        ("noise.mp4", (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), &["media_unsupported", "media_corrupt"]),
-        ("list.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n/etc/passwd\n#EXT-X-ENDLIST\n".to_vec(), &["media_unsupported"]),
+        (
+            "noise.mp4",
+            (0..50_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+            &["media_unsupported", "media_corrupt"],
+        ),
+        (
+            "list.mp4",
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n/etc/passwd\n#EXT-X-ENDLIST\n".to_vec(),
+            &["media_unsupported"],
+        ),
         ("concat.mp4", b"ffconcat version 1.0\nfile '/etc/passwd'\n".to_vec(), &["media_unsupported"]),
     ];
     for (name, bytes, expected) in cases {
@@ -72,8 +84,12 @@ async fn broken_media_is_refused_by_name() {
 async fn a_playlist_cannot_reach_a_loopback_listener() {
     let server = Server::start().await;
     let canary = Origin::start(b"secret".to_vec(), Fault::None).await;
-    let playlist = format!("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}.ts\n#EXT-X-ENDLIST\n", canary.url());
-    for bytes in [playlist.clone().into_bytes(), format!("ffconcat version 1.0\nfile '{}'\n", canary.url()).into_bytes()] {
+    let playlist =
+        format!("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}.ts\n#EXT-X-ENDLIST\n", canary.url());
+    for bytes in [
+        playlist.clone().into_bytes(),
+        format!("ffconcat version 1.0\nfile '{}'\n", canary.url()).into_bytes(),
+    ] {
         let origin = Origin::start(bytes, Fault::None).await;
         let mut body = job_for(&clips::mp4(1));
         body["source"] = json!({"kind": "http", "url": origin.url()});
@@ -142,9 +158,13 @@ async fn sources_that_are_not_allowed_are_refused() {
         }
     }
     for url in ["file:///etc/passwd", "concat:/etc/passwd"] {
-        let body = json!({"input_url": url, "preset": "720p_h264", "output": {"storage": "local", "path": "x.mp4"}});
+        let body =
+            json!({"input_url": url, "preset": "720p_h264", "output": {"storage": "local", "path": "x.mp4"}});
         let (status, answer) = server.post("/api/v1/jobs", &body).await;
-        assert!(!status.is_success() || code(&server.finished(answer["id"].as_str().unwrap()).await) == "source_blocked");
+        assert!(
+            !status.is_success()
+                || code(&server.finished(answer["id"].as_str().unwrap()).await) == "source_blocked"
+        );
     }
     server.assert_clean().await;
 }
@@ -175,7 +195,8 @@ async fn bad_requests_name_every_fault() {
     assert_eq!(raw("{\"source\":", "application/json").await.unwrap().status(), StatusCode::BAD_REQUEST);
     assert_eq!(raw("{}", "text/plain").await.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(raw("[1,2]", "application/json").await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let huge = server.http.post(format!("{}/api/v1/jobs", server.url)).header("content-type", "application/json");
+    let huge =
+        server.http.post(format!("{}/api/v1/jobs", server.url)).header("content-type", "application/json");
     let huge = huge.body(vec![b' '; 32 * 1024 * 1024]).send().await;
     assert!(huge.is_err() || huge.unwrap().status() == StatusCode::PAYLOAD_TOO_LARGE);
     let (status, problem) = server.get("/api/v1/nothing").await;

@@ -25,12 +25,16 @@ async fn encode_makes_one_verified_file_and_nothing_else() {
     let done = run(folder.path(), &["encode", "in file.mp4", "-p", "proxy_360p", "-o", "out.mp4"]).await;
     assert!(done.status.success(), "{}", text(&done.stderr));
     assert_eq!(text(&done.stdout).trim(), "out.mp4");
-    let mut names: Vec<_> =
-        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["in file.mp4", "out.mp4"]);
 
-    let again = run(folder.path(), &["encode", "in file.mp4", "-p", "proxy_360p", "-o", "out.mp4", "--no-clobber"]).await;
+    let again =
+        run(folder.path(), &["encode", "in file.mp4", "-p", "proxy_360p", "-o", "out.mp4", "--no-clobber"])
+            .await;
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("destination_exists"), "{}", text(&again.stderr));
 }
@@ -63,7 +67,9 @@ async fn the_client_commands_follow_a_job() {
     let clip = clips::mp4(1);
     let clip = clip.to_str().unwrap();
     let url = ["--url", server.url.as_str()];
-    let submit = [&["submit", clip, "-p", "proxy_360p", "--label", "team=a", "--wait", "-o", "json"][..], &url].concat();
+    let submit =
+        [&["submit", clip, "-p", "proxy_360p", "--label", "team=a", "--wait", "-o", "json"][..], &url]
+            .concat();
     let done = run(folder.path(), &submit).await;
     assert!(done.status.success(), "{}", text(&done.stderr));
     let job: Value = serde_json::from_slice(&done.stdout).unwrap();
@@ -76,7 +82,8 @@ async fn the_client_commands_follow_a_job() {
     assert!(watch.status.success());
     let workers = run(folder.path(), &[&["workers"][..], &url].concat()).await;
     assert!(text(&workers.stdout).contains("libx264"), "{}", text(&workers.stdout));
-    let unknown = run(folder.path(), &[&["job", "018f0000-0000-7000-8000-000000000000"][..], &url].concat()).await;
+    let unknown =
+        run(folder.path(), &[&["job", "018f0000-0000-7000-8000-000000000000"][..], &url].concat()).await;
     assert_eq!(unknown.status.code(), Some(3));
     assert!(run(folder.path(), &[&["delete", id][..], &url].concat()).await.status.success());
     let gone = run(folder.path(), &[&["job", id][..], &url].concat()).await;
@@ -86,7 +93,11 @@ async fn the_client_commands_follow_a_job() {
 #[tokio::test]
 async fn configuration_faults_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("bad.toml"), "[server]\nlisten = \"nowhere\"\n[queue]\nmax_attempts = 0\n[colour]\nx = 1\n").unwrap();
+    std::fs::write(
+        folder.path().join("bad.toml"),
+        "[server]\nlisten = \"nowhere\"\n[queue]\nmax_attempts = 0\n[colour]\nx = 1\n",
+    )
+    .unwrap();
     let check = run(folder.path(), &["config", "check", "--config", "bad.toml"]).await;
     assert_eq!(check.status.code(), Some(5));
     let said = text(&check.stderr);

@@ -28,7 +28,10 @@ async fn a_killed_server_loses_no_job_and_leaves_no_process() {
         .await;
         server.kill();
         let dir = server.dir.clone();
-        eventually("ffmpeg dies with its server", async || processes_below(dir.path()).is_empty().then_some(())).await;
+        eventually("ffmpeg dies with its server", async || {
+            processes_below(dir.path()).is_empty().then_some(())
+        })
+        .await;
         server = server.again().await;
     }
     for id in &ids {
@@ -45,7 +48,8 @@ async fn a_second_server_on_the_same_folder_is_refused() {
     let server = Server::start().await;
     let data = server.data();
     let second = tokio::task::spawn_blocking(move || {
-        let mut command = crate::support::server::flux(&["serve", "--role", "all", "--listen", "127.0.0.1:0"]);
+        let mut command =
+            crate::support::server::flux(&["serve", "--role", "all", "--listen", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(data).output().unwrap()
     });
     let output = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
@@ -87,7 +91,9 @@ async fn sigint_waits_for_what_runs_and_refuses_new_work() {
 async fn silent_and_half_open_connections_are_closed() {
     let server = Start::default().set("FLUX__SERVER__HEADER_TIMEOUT", "1s").server().await;
     let address = server.url.trim_start_matches("http://").to_owned();
-    for opening in [&b""[..], b"PRI", b"PRI * HTTP/2.0\r\n", b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: "] {
+    for opening in
+        [&b""[..], b"PRI", b"PRI * HTTP/2.0\r\n", b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: "]
+    {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
         socket.write_all(opening).await.unwrap();
         let mut rest = Vec::new();

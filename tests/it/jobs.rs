@@ -47,7 +47,8 @@ async fn a_clip_becomes_a_verified_file_with_live_progress() {
     assert!(progress.is_sorted(), "{progress:?}");
     let ids: Vec<i64> = told.iter().filter_map(|(_, id, _)| *id).collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
-    let terminal = |data: &Value| matches!(data["status"].as_str(), Some("completed" | "failed" | "cancelled"));
+    let terminal =
+        |data: &Value| matches!(data["status"].as_str(), Some("completed" | "failed" | "cancelled"));
     assert_eq!(told.last().unwrap().2["status"], "completed");
     let ends = told.iter().skip(1).filter(|(event, _, data)| event != "output" && terminal(data)).count();
     assert_eq!(ends, 1, "{told:#?}");
@@ -61,7 +62,8 @@ async fn a_clip_becomes_a_verified_file_with_live_progress() {
     // The bytes are what the record says.
     let result = &job["outputs"][0]["result"];
     let file = &result["files"][0];
-    let body = server.http.get(format!("{}/api/v1/jobs/{id}/outputs/0/content", server.url)).send().await.unwrap();
+    let body =
+        server.http.get(format!("{}/api/v1/jobs/{id}/outputs/0/content", server.url)).send().await.unwrap();
     assert_eq!(body.status(), StatusCode::OK);
     assert_eq!(body.headers()["content-type"], "video/mp4");
     let bytes = body.bytes().await.unwrap();
@@ -98,7 +100,12 @@ async fn a_source_over_http_is_fetched_once() {
         .await;
     let job = server.finished(&id).await;
     assert_eq!(job["status"], "completed", "{job:#}");
-    assert!(origin.sent() <= size + size / 20, "{} of {size} bytes in {} requests", origin.sent(), origin.requests());
+    assert!(
+        origin.sent() <= size + size / 20,
+        "{} of {size} bytes in {} requests",
+        origin.sent(),
+        origin.requests()
+    );
     assert!(server.data().join("storage/seed/out.mp4").exists());
 }
 
@@ -124,11 +131,13 @@ async fn inline_and_uploaded_sources_work() {
     let server = Server::start().await;
     let bytes = std::fs::read(clips::mp4(1)).unwrap();
     let mut body = job_for(&clips::mp4(1));
-    body["source"] = json!({"kind": "inline", "data": base64::engine::general_purpose::STANDARD.encode(&bytes)});
+    body["source"] =
+        json!({"kind": "inline", "data": base64::engine::general_purpose::STANDARD.encode(&bytes)});
     let id = server.submit(&body).await;
     assert_eq!(server.finished(&id).await["status"], "completed");
 
-    let (status, place) = server.post("/api/v1/uploads", &json!({"filename": "a.mp4", "size": bytes.len()})).await;
+    let (status, place) =
+        server.post("/api/v1/uploads", &json!({"filename": "a.mp4", "size": bytes.len()})).await;
     assert_eq!(status, StatusCode::CREATED, "{place:#}");
     let url = place["url"].as_str().unwrap();
     let url = if url.starts_with('/') { format!("{}{url}", server.url) } else { url.to_owned() };
@@ -207,8 +216,13 @@ async fn waiting_never_fails_a_job_and_the_queue_is_bounded() {
     let mut accepted = Vec::new();
     let mut refused = 0;
     for _ in 0..8 {
-        let answer =
-            server.http.post(format!("{}/api/v1/jobs", server.url)).json(&job_for(&clips::mp4(4))).send().await.unwrap();
+        let answer = server
+            .http
+            .post(format!("{}/api/v1/jobs", server.url))
+            .json(&job_for(&clips::mp4(4)))
+            .send()
+            .await
+            .unwrap();
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
             assert!(answer.headers().contains_key("retry-after"));
             refused += 1;

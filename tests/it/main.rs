@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module per subject.
+#![expect(unreachable_pub, reason = "nothing outside of a test binary can reach into it")]
 
 #[cfg(test)]
 mod architecture;

@@ -39,13 +39,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream, write_timeout: Duration, wanted: SendBuffer) -> Self {
-        Self {
-            tcp,
-            write_timeout,
-            wanted,
-            bounded: false,
-            stall: None,
-        }
+        Self { tcp, write_timeout, wanted, bounded: false, stall: None }
     }
 
     fn write_with(
@@ -65,9 +59,7 @@ impl Socket {
             }
             Poll::Pending => {
                 let limit = self.write_timeout;
-                let stall = self
-                    .stall
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 match stall.as_mut().poll(cx) {
                     Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                     Poll::Pending => Poll::Pending,

@@ -41,11 +41,7 @@ async fn start(limits: ServerLimits) -> Running {
     let tasks = TaskTracker::new();
     tasks.spawn(serve(listener, app, closing.clone(), limits));
     tasks.close();
-    Running {
-        address,
-        closing,
-        tasks,
-    }
+    Running { address, closing, tasks }
 }
 
 fn short() -> ServerLimits {
@@ -64,9 +60,7 @@ async fn until_closed(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     tcp.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
     // A reset is a way of closing too.
-    let _ = timeout(PATIENCE, tcp.read_to_end(&mut answer))
-        .await
-        .expect("closed in time");
+    let _ = timeout(PATIENCE, tcp.read_to_end(&mut answer)).await.expect("closed in time");
     answer
 }
 
@@ -84,10 +78,7 @@ async fn silent_and_half_open_connections_are_closed() {
     ] {
         let begun = Instant::now();
         until_closed(server.address, sent).await;
-        assert!(
-            begun.elapsed() >= LIMIT / 2,
-            "closed for another reason: {sent:?}"
-        );
+        assert!(begun.elapsed() >= LIMIT / 2, "closed for another reason: {sent:?}");
     }
     let answer = until_closed(server.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(answer.ends_with(b"hello"), "answered, then closed when idle");
@@ -95,68 +86,37 @@ async fn silent_and_half_open_connections_are_closed() {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_is_cut_off() {
-    let server = start(ServerLimits {
-        connections: 1,
-        ..short()
-    })
-    .await;
+    let server = start(ServerLimits { connections: 1, ..short() }).await;
     let mut deaf = TcpStream::connect(server.address).await.unwrap();
-    deaf.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    deaf.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     // It holds the only place, and its stream has no end: only the write limit gives the place to the next.
-    let next = until_closed(
-        server.address,
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    )
-    .await;
+    let next = until_closed(server.address, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(next.ends_with(b"hello"));
     drop(deaf);
 }
 
 #[tokio::test]
 async fn connections_above_the_cap_wait_their_turn() {
-    let server = start(ServerLimits {
-        connections: 1,
-        ..short()
-    })
-    .await;
+    let server = start(ServerLimits { connections: 1, ..short() }).await;
     let first = TcpStream::connect(server.address).await.unwrap();
-    let second = until_closed(
-        server.address,
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
+    let second = until_closed(server.address, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let second = second.await;
-    assert!(
-        second.ends_with(b"hello"),
-        "served once the silent first one was closed"
-    );
+    assert!(second.ends_with(b"hello"), "served once the silent first one was closed");
     drop(first);
 }
 
 #[tokio::test]
 async fn stopping_ends_idle_connections_and_open_streams() {
-    let server = start(ServerLimits {
-        header_timeout: PATIENCE,
-        ..short()
-    })
-    .await;
+    let server = start(ServerLimits { header_timeout: PATIENCE, ..short() }).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
-    idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut bytes = [0; 1024];
     assert!(idle.read(&mut bytes).await.unwrap() > 0);
     let mut open = TcpStream::connect(server.address).await.unwrap();
-    open.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    open.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(open.read(&mut bytes).await.unwrap() > 0);
     let _untold = TcpStream::connect(server.address).await.unwrap();
     server.closing.cancel();
     timeout(PATIENCE, server.tasks.wait()).await.expect("stopped");
-    assert!(
-        TcpStream::connect(server.address).await.is_err(),
-        "the port is free"
-    );
+    assert!(TcpStream::connect(server.address).await.is_err(), "the port is free");
 }

@@ -6,30 +6,19 @@ use crate::domain::{Code, Failure, RunNumber};
 fn frames(out: &BytesMut) -> Vec<String> {
     let text = std::str::from_utf8(out).unwrap();
     let field = |frame: &str, name: &str| {
-        frame
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(|v| v.trim().to_owned())
+        frame.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim().to_owned())
     };
     text.split("\n\n")
         .filter(|frame| !frame.is_empty())
         .map(|frame| {
-            format!(
-                "{} {}",
-                field(frame, "id:").unwrap_or("-".into()),
-                field(frame, "event:").unwrap()
-            )
+            format!("{} {}", field(frame, "id:").unwrap_or("-".into()), field(frame, "event:").unwrap())
         })
         .collect()
 }
 
 fn data(out: &BytesMut, index: usize) -> Value {
     let text = std::str::from_utf8(out).unwrap();
-    let line = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .nth(index)
-        .unwrap();
+    let line = text.lines().filter_map(|line| line.strip_prefix("data: ")).nth(index).unwrap();
     serde_json::from_str(line).unwrap()
 }
 
@@ -55,27 +44,12 @@ fn a_fresh_reader_gets_a_snapshot_then_what_follows() {
     output.kind = EventKind::Output;
     output.output = Some(OutputIndex(0));
     output.output_status = Some(OutputStatus::Completed);
-    reader.catch_up(
-        &mut out,
-        &done,
-        &[output, event(4, JobStatus::Completed)],
-        None,
-        START,
-    );
+    reader.catch_up(&mut out, &done, &[output, event(4, JobStatus::Completed)], None, START);
     assert_eq!(frames(&out), ["3 output", "4 completed"]);
-    assert_eq!(
-        data(&out, 0)["output"],
-        serde_json::json!({"index": 0, "status": "completed"})
-    );
+    assert_eq!(data(&out, 0)["output"], serde_json::json!({"index": 0, "status": "completed"}));
     let last = data(&out, 1);
-    assert_eq!(
-        (&last["progress"], &last["error"]),
-        (&serde_json::json!(100.0), &Value::Null)
-    );
-    assert_eq!(
-        last["output_url"],
-        view::content_url(done.aggregate.job.id, OutputIndex(0))
-    );
+    assert_eq!((&last["progress"], &last["error"]), (&serde_json::json!(100.0), &Value::Null));
+    assert_eq!(last["output_url"], view::content_url(done.aggregate.job.id, OutputIndex(0)));
     assert!(reader.ended());
 }
 
@@ -114,10 +88,8 @@ fn a_known_id_resumes_and_an_unknown_one_starts_anew() {
 /// G8: a reader that is cut after any event and comes back misses no state event, and always sees the end.
 #[test]
 fn cut_anywhere_nothing_is_missed() {
-    let events: Vec<_> = (1..=5)
-        .map(|seq| event(seq, JobStatus::Running))
-        .chain([event(6, JobStatus::Completed)])
-        .collect();
+    let events: Vec<_> =
+        (1..=5).map(|seq| event(seq, JobStatus::Running)).chain([event(6, JobStatus::Completed)]).collect();
     let done = at_seq(JobStatus::Completed, 6);
     for cut in 1..=6 {
         let mut reader = Follower::new(&done, Some(&cut.to_string()));
@@ -140,13 +112,7 @@ fn an_earlier_runs_end_is_history_not_the_end() {
     running.run = RunNumber(2);
     let mut reader = Follower::new(&job, Some("1"));
     let mut out = BytesMut::new();
-    reader.catch_up(
-        &mut out,
-        &job,
-        &[event(2, JobStatus::Failed), retried, running],
-        None,
-        START,
-    );
+    reader.catch_up(&mut out, &job, &[event(2, JobStatus::Failed), retried, running], None, START);
     assert_eq!(frames(&out), ["2 status", "3 status", "4 status"]);
     assert!(!reader.ended());
 }
@@ -177,9 +143,7 @@ fn progress_is_conflated_monotonic_and_without_id() {
         reader.progress(&mut out, &report(permille), START);
     }
     assert_eq!(frames(&out), ["- progress", "- progress", "- progress"]);
-    let seen: Vec<_> = (0..3)
-        .map(|n| data(&out, n)["progress"].as_f64().unwrap())
-        .collect();
+    let seen: Vec<_> = (0..3).map(|n| data(&out, n)["progress"].as_f64().unwrap()).collect();
     assert_eq!(seen, [50.0, 50.0, 60.0]);
 }
 
@@ -189,12 +153,8 @@ fn figures_that_are_not_numbers_are_null() {
     let mut reader = Follower::new(&job, Some("2"));
     let mut out = BytesMut::new();
     reader.catch_up(&mut out, &job, &[], None, START);
-    let odd = TaskReport {
-        fps: Some(f64::NAN),
-        speed: Some(f64::INFINITY),
-        eta_seconds: None,
-        ..report(500)
-    };
+    let odd =
+        TaskReport { fps: Some(f64::NAN), speed: Some(f64::INFINITY), eta_seconds: None, ..report(500) };
     reader.progress(&mut out, &odd, START);
     insta::assert_json_snapshot!(data(&out, 0));
 }
@@ -203,12 +163,7 @@ fn figures_that_are_not_numbers_are_null() {
 fn a_frame_is_one_event_whatever_the_data() {
     let mut out = BytesMut::new();
     opening(&mut out);
-    write(
-        &mut out,
-        "status",
-        Some(7),
-        &serde_json::json!({"message": "a\nb\r\n\nevent: forged"}),
-    );
+    write(&mut out, "status", Some(7), &serde_json::json!({"message": "a\nb\r\n\nevent: forged"}));
     let text = std::str::from_utf8(&out).unwrap();
     assert_eq!(
         text,

@@ -46,10 +46,7 @@ impl DestinationDraft {
             Container::Mp4 | Container::Webm | Container::Mkv | Container::Mov => Shape::Single,
         };
         if let Some(said) = self.shape.as_ref().filter(|said| said.value != given) {
-            faults.add(
-                said.at.as_str(),
-                "does not agree with the preset, which gives \"single\"",
-            );
+            faults.add(said.at.as_str(), "does not agree with the preset, which gives \"single\"");
         }
     }
 
@@ -68,15 +65,10 @@ impl DestinationDraft {
             }
         };
         Some(match self.kind {
-            Kind::Storage => Destination::Storage {
-                path,
-                overwrite: self.overwrite,
-                metadata: self.metadata,
-            },
-            Kind::File => Destination::File {
-                path: format!("{root}{path}"),
-                overwrite: self.overwrite,
-            },
+            Kind::Storage => {
+                Destination::Storage { path, overwrite: self.overwrite, metadata: self.metadata }
+            }
+            Kind::File => Destination::File { path: format!("{root}{path}"), overwrite: self.overwrite },
         })
     }
 }
@@ -94,21 +86,13 @@ pub(super) fn read(place: Place<Value>, faults: &Faults) -> Option<DestinationDr
         }
     };
     let path = fields.required_string("path");
-    let overwrite = fields
-        .one_of("overwrite", "\"replace\" or \"fail\"")
-        .unwrap_or_default();
+    let overwrite = fields.one_of("overwrite", "\"replace\" or \"fail\"").unwrap_or_default();
     let metadata = match which {
         Kind::Storage => object_metadata(&mut fields),
         Kind::File => BTreeMap::new(),
     };
     fields.finish();
-    Some(DestinationDraft {
-        kind: which,
-        path: path?,
-        overwrite,
-        metadata,
-        shape: None,
-    })
+    Some(DestinationDraft { kind: which, path: path?, overwrite, metadata, shape: None })
 }
 
 /// Object metadata travels in headers, so it is held to what those can carry.

@@ -15,9 +15,7 @@ const RESOLUTIONS: [&str; 3] = ["480p", "720p", "1080p"];
 /// `{input_url, preset, output: {storage, path, metadata?, type?}}`.
 pub(super) fn flux_encoder(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
     let faults = fields.faults;
-    let source = fields
-        .required_string("input_url")
-        .and_then(|url| input_url(url, faults));
+    let source = fields.required_string("input_url").and_then(|url| input_url(url, faults));
     let preset = fields.required_string("preset").map(|p| p.value);
     let Some(output) = fields.take("output") else {
         faults.add(fields.at("output"), "is required");
@@ -26,13 +24,7 @@ pub(super) fn flux_encoder(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec
     let mut warnings = Vec::new();
     let destination = flux_output(output, faults, &mut warnings);
     // Pointers of faults that the preset finds start at the body itself: `/preset` is where it stands.
-    let output = OutputDraft {
-        at: String::new(),
-        preset,
-        overrides: Map::new(),
-        destination,
-        warnings,
-    };
+    let output = OutputDraft { at: String::new(), preset, overrides: Map::new(), destination, warnings };
     (source, vec![output])
 }
 
@@ -47,9 +39,7 @@ fn flux_output(place: Place<Value>, faults: &Faults, warnings: &mut Vec<String>)
     }
     let metadata = object_metadata(&mut fields);
     let at = fields.at("type");
-    let shape = fields
-        .one_of("type", "\"single\", \"hls\" or \"dash\"")
-        .map(|value| Place { at, value });
+    let shape = fields.one_of("type", "\"single\", \"hls\" or \"dash\"").map(|value| Place { at, value });
     fields.finish();
     Some(DestinationDraft {
         kind: Kind::Storage,
@@ -63,10 +53,7 @@ fn flux_output(place: Place<Value>, faults: &Faults, warnings: &mut Vec<String>)
 /// A URL of any scheme the seed took: what this build does not fetch is refused by name.
 fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
     let at = url.at.clone();
-    let scheme = url
-        .value
-        .split_once(':')
-        .map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
+    let scheme = url.value.split_once(':').map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
     match scheme.as_deref() {
         Some("http" | "https") => SourceDraft::http(at, &url, faults),
         Some("file") => {
@@ -95,25 +82,14 @@ fn local_path(url: &str) -> Option<String> {
 /// `{input_key, resolutions?}`: one output per resolution, by default all of them.
 pub(super) fn cloud_pipeline(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
     let faults = fields.faults;
-    let source = fields
-        .required_string("input_key")
-        .and_then(|key| input_key(key, faults));
+    let source = fields.required_string("input_key").and_then(|key| input_key(key, faults));
     let asked = match fields.take("resolutions") {
         None => Vec::new(),
-        Some(Place {
-            at,
-            value: Value::Array(items),
-        }) => items
+        Some(Place { at, value: Value::Array(items) }) => items
             .into_iter()
             .enumerate()
             .filter_map(|(index, item)| {
-                resolution(
-                    Place {
-                        at: format!("{at}/{index}"),
-                        value: item,
-                    },
-                    faults,
-                )
+                resolution(Place { at: format!("{at}/{index}"), value: item }, faults)
             })
             .collect(),
         Some(Place { at, .. }) => {
@@ -122,12 +98,7 @@ pub(super) fn cloud_pipeline(fields: &mut Fields<'_>) -> (Option<SourceDraft>, V
         }
     };
     let asked = if asked.is_empty() {
-        RESOLUTIONS
-            .map(|r| Place {
-                at: fields.at("resolutions"),
-                value: r,
-            })
-            .into()
+        RESOLUTIONS.map(|r| Place { at: fields.at("resolutions"), value: r }).into()
     } else {
         asked
     };
@@ -139,10 +110,7 @@ fn input_key(key: Place<String>, faults: &Faults) -> Option<SourceDraft> {
     match ObjectPath::parse(key.value) {
         Ok(path) => {
             let maybe_upload = upload_of(path.as_str());
-            Some(SourceDraft {
-                maybe_upload,
-                ..SourceDraft::plain(key.at, Source::Storage { path })
-            })
+            Some(SourceDraft { maybe_upload, ..SourceDraft::plain(key.at, Source::Storage { path }) })
         }
         Err(error) => {
             faults.add(key.at, error.to_string());
@@ -158,14 +126,9 @@ fn upload_of(key: &str) -> Option<UploadId> {
 }
 
 fn resolution(place: Place<Value>, faults: &Faults) -> Option<Place<&'static str>> {
-    let known = RESOLUTIONS
-        .into_iter()
-        .find(|name| place.value.as_str() == Some(name));
+    let known = RESOLUTIONS.into_iter().find(|name| place.value.as_str() == Some(name));
     if known.is_none() {
-        faults.add(
-            place.at.as_str(),
-            format!("must be one of {}", RESOLUTIONS.join(", ")),
-        );
+        faults.add(place.at.as_str(), format!("must be one of {}", RESOLUTIONS.join(", ")));
     }
     known.map(|name| place.map(|_| name))
 }

@@ -50,13 +50,7 @@ impl Kind {
             Self::Elsewhere(source) => Ok((source, None)),
             Self::Inline(bytes) => {
                 let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                Ok((
-                    Source::Inline {
-                        key: ObjectPath::parse(job.to_string())?,
-                        size,
-                    },
-                    Some(bytes),
-                ))
+                Ok((Source::Inline { key: ObjectPath::parse(job.to_string())?, size }, Some(bytes)))
             }
         }
     }
@@ -64,13 +58,7 @@ impl Kind {
 
 impl SourceDraft {
     fn of(at: String, source: Kind) -> Self {
-        Self {
-            at,
-            source,
-            sealed_url: None,
-            headers: BTreeMap::new(),
-            maybe_upload: None,
-        }
+        Self { at, source, sealed_url: None, headers: BTreeMap::new(), maybe_upload: None }
     }
 
     pub(super) fn plain(at: String, source: Source) -> Self {
@@ -80,10 +68,7 @@ impl SourceDraft {
     /// A fetched URL; its secrets are taken out.
     pub(super) fn http(at: String, url: &Place<String>, faults: &Faults) -> Option<Self> {
         let (shown, sealed_url) = http_url(url, faults)?;
-        Some(Self {
-            sealed_url,
-            ..Self::plain(at, Source::Http { url: shown })
-        })
+        Some(Self { sealed_url, ..Self::plain(at, Source::Http { url: shown }) })
     }
 }
 
@@ -94,14 +79,10 @@ pub(super) fn read(place: Place<Value>, faults: &Faults) -> Option<SourceDraft> 
     let kind = fields.required_string("kind")?;
     let draft = match kind.value.as_str() {
         "http" | "https" => http(at, &mut fields),
-        "file" => fields
-            .required_string("path")
-            .and_then(|path| file(at, path, faults)),
+        "file" => fields.required_string("path").and_then(|path| file(at, path, faults)),
         "inline" => inline(&mut fields).map(|bytes| SourceDraft::of(at, Kind::Inline(bytes))),
         "upload" => upload(at, &mut fields),
-        "storage" => fields
-            .required_string("path")
-            .and_then(|path| storage(at, path, faults)),
+        "storage" => fields.required_string("path").and_then(|path| storage(at, path, faults)),
         other => {
             faults.add(kind.at, unknown_kind(other));
             // The other fields belong to a kind this build does not know; judging them would only mislead.
@@ -182,10 +163,8 @@ fn upload(at: String, fields: &mut Fields<'_>) -> Option<SourceDraft> {
 
 /// The bytes; the seeds do not name the field, so its three usual names are taken (MEDIA-RULES §4).
 fn inline(fields: &mut Fields<'_>) -> Option<Bytes> {
-    let given: Vec<_> = ["data", "content", "base64"]
-        .into_iter()
-        .filter_map(|name| fields.string(name))
-        .collect();
+    let given: Vec<_> =
+        ["data", "content", "base64"].into_iter().filter_map(|name| fields.string(name)).collect();
     let faults = fields.faults;
     let text = match given.as_slice() {
         [] => {
@@ -194,10 +173,8 @@ fn inline(fields: &mut Fields<'_>) -> Option<Bytes> {
         }
         [one] => one,
         [first, second, ..] => {
-            faults.add(
-                second.at.as_str(),
-                format!("is another spelling of {}, which is given too", first.at),
-            );
+            faults
+                .add(second.at.as_str(), format!("is another spelling of {}, which is given too", first.at));
             return None;
         }
     };

@@ -13,12 +13,8 @@ fn job() -> JobId {
 fn submit(text: &str) -> Result<Submission, Vec<String>> {
     let faults = Faults::default();
     let value = strict::parse(text.as_bytes(), &faults).expect("JSON");
-    read(value, faults, &Presets::builtin(), job()).map_err(|faults| {
-        faults
-            .into_iter()
-            .map(|f| format!("{} {}", f.pointer, f.detail))
-            .collect()
-    })
+    read(value, faults, &Presets::builtin(), job())
+        .map_err(|faults| faults.into_iter().map(|f| format!("{} {}", f.pointer, f.detail)).collect())
 }
 
 fn faults(body: &Value) -> Vec<String> {
@@ -62,33 +58,16 @@ fn the_canonical_body_in_full() {
         "on_damage": "warn", "verify": "full", "timeout_seconds": 600,
     });
     let made = submit(&body.to_string()).expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::Http {
-            url: "https://example.com/in.mp4".into()
-        }
-    );
+    assert_eq!(made.spec.source, Source::Http { url: "https://example.com/in.mp4".into() });
     assert_eq!(
         paths(&made),
-        [
-            "out/00000000-0000-0000-0000-000000000007/0_in_720.mp4",
-            "/srv/out/custom.mp4"
-        ]
+        ["out/00000000-0000-0000-0000-000000000007/0_in_720.mp4", "/srv/out/custom.mp4"]
     );
-    assert_eq!(
-        made.spec.notification_url.as_deref(),
-        Some("https://example.com/hook?…")
-    );
-    assert_eq!(
-        made.secrets.notification_url.as_deref(),
-        Some("https://example.com/hook?key=canary")
-    );
+    assert_eq!(made.spec.notification_url.as_deref(), Some("https://example.com/hook?…"));
+    assert_eq!(made.secrets.notification_url.as_deref(), Some("https://example.com/hook?key=canary"));
     assert_eq!((made.spec.priority, made.spec.labels["team"].as_str()), (-5, "a"));
     let options = made.spec.options;
-    assert_eq!(
-        (options.on_damage, options.verify),
-        (OnDamage::Warn, Some(VerifyLevel::Full))
-    );
+    assert_eq!((options.on_damage, options.verify), (OnDamage::Warn, Some(VerifyLevel::Full)));
     assert_eq!(options.timeout_seconds, Some(600));
 }
 
@@ -106,17 +85,9 @@ fn the_flux_encoder_body_as_it_stands() {
 }"#,
     )
     .expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::Http {
-            url: "https://example.com/video.mp4".into()
-        }
-    );
+    assert_eq!(made.spec.source, Source::Http { url: "https://example.com/video.mp4".into() });
     assert_eq!(paths(&made), ["output/video.mp4"]);
-    assert_eq!(
-        made.spec.outputs[0].preset.as_ref().map(PresetName::as_str),
-        Some("720p_h264")
-    );
+    assert_eq!(made.spec.outputs[0].preset.as_ref().map(PresetName::as_str), Some("720p_h264"));
     assert!(made.spec.outputs[0].warnings[0].contains("\"s3\""));
 }
 
@@ -127,24 +98,11 @@ fn flux_encoder_values_are_mapped() {
     };
     let output = json!({"storage": "local", "path": "a.mp4", "metadata": {"k": "v"}, "type": "single"});
     let made = submit(&with("https://u:p@h/x.mp4?sig=canary#t", output.clone())).expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::Http {
-            url: "https://h/x.mp4?…".into()
-        }
-    );
-    assert_eq!(
-        made.secrets.source_url.as_deref(),
-        Some("https://u:p@h/x.mp4?sig=canary")
-    );
+    assert_eq!(made.spec.source, Source::Http { url: "https://h/x.mp4?…".into() });
+    assert_eq!(made.secrets.source_url.as_deref(), Some("https://u:p@h/x.mp4?sig=canary"));
     assert!(!serde_json::to_string(&made.spec).unwrap().contains("canary"));
     let made = submit(&with("file:///srv/in/a%20b.mov", output.clone())).expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::File {
-            path: "/srv/in/a b.mov".into()
-        }
-    );
+    assert_eq!(made.spec.source, Source::File { path: "/srv/in/a b.mov".into() });
     for (url, says) in [
         ("s3://b/k", "not available in this build"),
         ("ftp://h/k", "not available in this build"),
@@ -161,10 +119,7 @@ fn flux_encoder_values_are_mapped() {
     }
     let found =
         submit(&with("http://h/x", json!({"path": "a.mp4", "type": "hls"}))).expect_err("wrong shape");
-    assert!(
-        found[0].starts_with("/output/path") || found[0].starts_with("/output/type"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("/output/path") || found[0].starts_with("/output/type"), "{found:?}");
 }
 
 /// As `seeds/cloud-distributed-transcode-pipeline-readme.md` posts it.
@@ -173,21 +128,13 @@ fn the_cloud_pipeline_body_as_it_stands() {
     let made = submit(r#"{"input_key": "uploads/test/video.mp4"}"#).expect("accepted");
     assert_eq!(
         made.spec.source,
-        Source::Storage {
-            path: ObjectPath::parse("uploads/test/video.mp4").unwrap()
-        }
+        Source::Storage { path: ObjectPath::parse("uploads/test/video.mp4").unwrap() }
     );
     assert_eq!(made.maybe_upload, None);
     let id = job();
-    assert_eq!(
-        paths(&made),
-        ["480p", "720p", "1080p"].map(|r| format!("outputs/{id}/video_{r}.mp4"))
-    );
+    assert_eq!(paths(&made), ["480p", "720p", "1080p"].map(|r| format!("outputs/{id}/video_{r}.mp4")));
     let made = submit(r#"{"input_key": "a/b.mp4", "resolutions": ["1080p"]}"#).expect("accepted");
-    assert_eq!(
-        made.spec.outputs[0].preset.as_ref().map(PresetName::as_str),
-        Some("1080p_h264")
-    );
+    assert_eq!(made.spec.outputs[0].preset.as_ref().map(PresetName::as_str), Some("1080p_h264"));
     assert_eq!(made.spec.outputs.len(), 1);
     let upload = Uuid::from_u128(9);
     let made =
@@ -201,10 +148,7 @@ fn the_cloud_pipeline_body_as_it_stands() {
         ]
     );
     let twice = submit(r#"{"input_key": "a.mp4", "resolutions": ["720p", "720p"]}"#).expect_err("refused");
-    assert!(
-        twice[0].starts_with("/resolutions/1 is the destination of output 0 too"),
-        "{twice:?}"
-    );
+    assert!(twice[0].starts_with("/resolutions/1 is the destination of output 0 too"), "{twice:?}");
 }
 
 /// The shape of Encoder v2 with kinds of this build: camel-case names are aliases.
@@ -213,10 +157,7 @@ fn camel_case_is_an_alias_at_the_top() {
     let mut body = to(json!({"kind": "storage", "path": "o.mp4"}));
     body["notificationUrl"] = "https://example.com/webhook".into();
     let made = submit(&body.to_string()).expect("accepted");
-    assert_eq!(
-        made.spec.notification_url.as_deref(),
-        Some("https://example.com/webhook")
-    );
+    assert_eq!(made.spec.notification_url.as_deref(), Some("https://example.com/webhook"));
     body["notification_url"] = "https://example.com/other".into();
     assert_eq!(faults(&body).len(), 1);
 }
@@ -249,40 +190,23 @@ fn all_faults_at_once_with_their_places() {
         "/on_damage",
         "/output",
     ] {
-        assert!(
-            places.contains(&place.split(' ').next().unwrap()),
-            "{place} is missing in {found:#?}"
-        );
+        assert!(places.contains(&place.split(' ').next().unwrap()), "{place} is missing in {found:#?}");
     }
     let unknown = found.iter().find(|f| f.starts_with("/outputs/0/preset")).unwrap();
     assert!(unknown.contains("720p_h264"), "near names: {unknown}");
-    assert!(
-        found.iter().any(|f| f.contains("did you mean \"outputs\"")),
-        "{found:#?}"
-    );
+    assert!(found.iter().any(|f| f.contains("did you mean \"outputs\"")), "{found:#?}");
 }
 
 #[test]
 fn sources_of_this_build_and_not_of_this_build() {
     let made = submit(&from(json!({"kind": "file", "path": "/srv/in/x.mov"})).to_string()).expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::File {
-            path: "/srv/in/x.mov".into()
-        }
-    );
+    assert_eq!(made.spec.source, Source::File { path: "/srv/in/x.mov".into() });
     let id = Uuid::from_u128(3);
     let made = submit(&from(json!({"kind": "upload", "id": id})).to_string()).expect("accepted");
-    assert_eq!(
-        made.spec.source,
-        Source::Upload {
-            id: UploadId::from_uuid(id)
-        }
-    );
+    assert_eq!(made.spec.source, Source::Upload { id: UploadId::from_uuid(id) });
     for kind in ["s3", "gcs", "azure", "ftp"] {
-        let found = faults(&from(
-            json!({"kind": kind, "bucket": "b", "path": "p", "access_key_secret": "canary"}),
-        ));
+        let found =
+            faults(&from(json!({"kind": kind, "bucket": "b", "path": "p", "access_key_secret": "canary"})));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("/source/kind ") && found[0].contains("not available in this build"));
         assert!(!found[0].contains("canary"));
@@ -298,19 +222,14 @@ fn sources_of_this_build_and_not_of_this_build() {
 
 #[test]
 fn inline_sources_are_decoded_once() {
-    for (field, text) in [
-        ("data", "aGVsbG8="),
-        ("content", "aGVsbG8"),
-        ("base64", "data:video/mp4;base64,aGVs\nbG8="),
-    ] {
+    for (field, text) in
+        [("data", "aGVsbG8="), ("content", "aGVsbG8"), ("base64", "data:video/mp4;base64,aGVs\nbG8=")]
+    {
         let made = submit(&from(json!({"kind": "inline", field: text})).to_string()).expect(field);
         assert_eq!(made.inline.as_deref(), Some(&b"hello"[..]));
         assert_eq!(
             made.spec.source,
-            Source::Inline {
-                key: ObjectPath::parse(job().to_string()).unwrap(),
-                size: 5
-            }
+            Source::Inline { key: ObjectPath::parse(job().to_string()).unwrap(), size: 5 }
         );
     }
     for bad in [
@@ -327,28 +246,11 @@ fn inline_sources_are_decoded_once() {
 
 #[test]
 fn destinations_stay_below_their_roots_and_apart() {
-    for bad in [
-        "/etc/passwd",
-        "../x",
-        "a/../../x",
-        "a\\b",
-        "",
-        "{secret}",
-        "a//b",
-        "{name",
-    ] {
-        assert_eq!(
-            faults(&to(json!({"kind": "storage", "path": bad}))).len(),
-            1,
-            "{bad:?}"
-        );
+    for bad in ["/etc/passwd", "../x", "a/../../x", "a\\b", "", "{secret}", "a//b", "{name"] {
+        assert_eq!(faults(&to(json!({"kind": "storage", "path": bad}))).len(), 1, "{bad:?}");
     }
     for bad in ["/srv/../etc/x", "//etc", "a\u{0}b"] {
-        assert_eq!(
-            faults(&to(json!({"kind": "file", "path": bad}))).len(),
-            1,
-            "{bad:?}"
-        );
+        assert_eq!(faults(&to(json!({"kind": "file", "path": bad}))).len(), 1, "{bad:?}");
     }
     let two = json!({"source": {"kind": "storage", "path": "in.mov"}, "destination": {"kind": "storage", "path": "x/{preset}.mp4"},
                      "outputs": [{"preset": "720p_h264"}, {"preset": "480p_h264"}]});

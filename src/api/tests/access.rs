@@ -12,16 +12,8 @@ fn every_route() -> Vec<(Access, &'static str, String)> {
                 Verb::Put => "PUT",
                 Verb::Delete => "DELETE",
             };
-            let path = route
-                .path
-                .replace("{id}", id)
-                .replace("{output}", "0")
-                .replace("{*file}", "x");
-            (
-                route.access,
-                method,
-                path.replace("{name}", "720p_h264").replace("{code}", "not_found"),
-            )
+            let path = route.path.replace("{id}", id).replace("{output}", "0").replace("{*file}", "x");
+            (route.access, method, path.replace("{name}", "720p_h264").replace("{code}", "not_found"))
         })
         .collect()
 }
@@ -49,26 +41,20 @@ async fn no_route_is_served_without_what_the_table_says() {
                     "{method} {path}"
                 );
             }
-            Access::Signed => assert_eq!(
-                (bare.status, bare.problem().as_str()),
-                (404, "not_found"),
-                "{path}"
-            ),
+            Access::Signed => {
+                assert_eq!((bare.status, bare.problem().as_str()), (404, "not_found"), "{path}")
+            }
             Access::Public => assert_eq!(bare.status, 200, "{method} {path}"),
         }
     }
-    let refused = server
-        .ask(body(as_key("reader", "POST", "/api/v1/jobs"), &small_job()))
-        .await;
+    let refused = server.ask(body(as_key("reader", "POST", "/api/v1/jobs"), &small_job())).await;
     assert_eq!(refused.status, 403);
 }
 
 #[tokio::test]
 async fn another_tenants_job_does_not_exist() {
     let server = start(with_keys(), Limits::default(), None).await;
-    let made = server
-        .ask(body(as_key("alice", "POST", "/api/v1/jobs"), &small_job()))
-        .await;
+    let made = server.ask(body(as_key("alice", "POST", "/api/v1/jobs"), &small_job())).await;
     assert_eq!(made.status, 202, "{:?}", made.bytes);
     let id = made.json()["id"].as_str().unwrap().to_owned();
     for (method, tail) in [
@@ -83,15 +69,9 @@ async fn another_tenants_job_does_not_exist() {
     ] {
         let path = format!("/api/v1/jobs/{id}{tail}");
         let foreign = server.ask(empty(as_key("bob", method, &path))).await;
-        assert_eq!(
-            (foreign.status, foreign.problem().as_str()),
-            (404, "not_found"),
-            "{method} {path}"
-        );
+        assert_eq!((foreign.status, foreign.problem().as_str()), (404, "not_found"), "{method} {path}");
     }
-    let own = server
-        .ask(empty(as_key("alice", "GET", &format!("/api/v1/jobs/{id}"))))
-        .await;
+    let own = server.ask(empty(as_key("alice", "GET", &format!("/api/v1/jobs/{id}")))).await;
     assert_eq!(own.status, 200);
     let list = |name: &'static str, query: &'static str| {
         let request = empty(as_key(name, "GET", &format!("/api/v1/jobs{query}")));
@@ -100,25 +80,9 @@ async fn another_tenants_job_does_not_exist() {
     assert_eq!(list("bob", "").await.json()["jobs"], json!([]));
     assert_eq!(list("bob", "?tenant=a").await.status, 403);
     assert_eq!(list("bob", "?tenant=*").await.status, 403);
-    assert_eq!(
-        list("root", "").await.json()["jobs"],
-        json!([]),
-        "an admin says whose jobs it means"
-    );
-    assert_eq!(
-        list("root", "?tenant=a").await.json()["jobs"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
-    assert_eq!(
-        list("root", "?tenant=*").await.json()["jobs"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(list("root", "").await.json()["jobs"], json!([]), "an admin says whose jobs it means");
+    assert_eq!(list("root", "?tenant=a").await.json()["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(list("root", "?tenant=*").await.json()["jobs"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -136,23 +100,11 @@ async fn request_ids_are_echoed_or_made() {
 #[tokio::test]
 async fn headers_protect_every_answer() {
     let server = local().await;
-    for path in [
-        "/",
-        "/health",
-        "/nowhere",
-        "/api/v1/jobs",
-        "/api/v1/presets",
-        "/metrics",
-    ] {
+    for path in ["/", "/health", "/nowhere", "/api/v1/jobs", "/api/v1/presets", "/metrics"] {
         let answer = server.get(path).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("x-frame-options"), "DENY", "{path}");
-        assert!(
-            answer
-                .header("content-security-policy")
-                .contains("default-src 'none'"),
-            "{path}"
-        );
+        assert!(answer.header("content-security-policy").contains("default-src 'none'"), "{path}");
         assert_eq!(answer.header("cache-control"), "no-store", "{path}");
         assert_eq!(answer.header("access-control-allow-origin"), "", "{path}");
     }
@@ -168,17 +120,11 @@ async fn a_keyless_server_answers_local_pages_only() {
         async { server.ask(request).await }
     };
     assert_eq!(from("origin", "http://localhost:8080").await.status, 202);
-    for (name, value) in [
-        ("host", "evil.example"),
-        ("origin", "https://evil.example"),
-        ("sec-fetch-site", "cross-site"),
-    ] {
+    for (name, value) in
+        [("host", "evil.example"), ("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")]
+    {
         let refused = from(name, value).await;
-        assert_eq!(
-            (refused.status, refused.problem().as_str()),
-            (403, "origin_refused"),
-            "{name}"
-        );
+        assert_eq!((refused.status, refused.problem().as_str()), (403, "origin_refused"), "{name}");
     }
 }
 
@@ -188,22 +134,10 @@ async fn the_server_describes_itself() {
     assert_eq!(server.get("/health").await.json()["status"], "ok");
     assert_eq!(server.get("/ready").await.json()["status"], "ready");
     assert_eq!(&server.get("/metrics").await.bytes[..], b"flux_up 1\n");
-    assert_eq!(
-        server.get("/api/v1/workers/status").await.json(),
-        json!({"workers": []})
-    );
+    assert_eq!(server.get("/api/v1/workers/status").await.json(), json!({"workers": []}));
     let presets = server.get("/api/v1/presets").await.json();
-    assert!(
-        presets["presets"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|p| p["name"] == "720p_h264")
-    );
-    assert_eq!(
-        server.get("/api/v1/presets/720p_h264").await.json()["container"],
-        "mp4"
-    );
+    assert!(presets["presets"].as_array().unwrap().iter().any(|p| p["name"] == "720p_h264"));
+    assert_eq!(server.get("/api/v1/presets/720p_h264").await.json()["container"], "mp4");
     assert_eq!(server.get("/problems/queue_full").await.json()["retryable"], true);
 }
 

@@ -16,10 +16,7 @@ async fn results_are_served_whole_in_parts_and_by_redirect() {
 
     let whole = server.get(&path).await;
     assert_eq!((whole.status, &whole.bytes[..]), (200, &b"0123456789"[..]));
-    assert_eq!(
-        (whole.header("content-type"), whole.header("accept-ranges")),
-        ("video/mp4", "bytes")
-    );
+    assert_eq!((whole.header("content-type"), whole.header("accept-ranges")), ("video/mp4", "bytes"));
     let etag = whole.header("etag").to_owned();
     let with = |name: &'static str, value: String, method: &'static str| {
         let request = empty(request(method, &path).header(name, value));
@@ -31,60 +28,31 @@ async fn results_are_served_whole_in_parts_and_by_redirect() {
         (206, &b"234"[..], "bytes 2-4/10")
     );
     let head = with("range", "bytes=2-4".into(), "HEAD").await;
-    assert_eq!(
-        (head.status, head.bytes.len(), head.header("content-length")),
-        (206, 0, "3")
-    );
+    assert_eq!((head.status, head.bytes.len(), head.header("content-length")), (206, 0, "3"));
     let outside = with("range", "bytes=10-".into(), "GET").await;
-    assert_eq!(
-        (outside.status, outside.header("content-range")),
-        (416, "bytes */10")
-    );
+    assert_eq!((outside.status, outside.header("content-range")), (416, "bytes */10"));
     assert_eq!(outside.problem(), "range_not_satisfiable");
     assert_eq!(with("if-none-match", etag, "GET").await.status, 304);
-    assert_eq!(
-        server.get(&format!("{path}/{id}.mp4")).await.status,
-        200,
-        "by its name"
-    );
-    assert_eq!(
-        server.get(&format!("{path}/out/{id}.mp4")).await.status,
-        200,
-        "by its path"
-    );
+    assert_eq!(server.get(&format!("{path}/{id}.mp4")).await.status, 200, "by its name");
+    assert_eq!(server.get(&format!("{path}/out/{id}.mp4")).await.status, 200, "by its path");
     assert_eq!(server.get(&format!("{path}/../../etc/passwd")).await.status, 404);
-    assert_eq!(
-        server
-            .get(&format!("/api/v1/jobs/{id}/outputs/1/content"))
-            .await
-            .problem(),
-        "not_found"
-    );
+    assert_eq!(server.get(&format!("/api/v1/jobs/{id}/outputs/1/content")).await.problem(), "not_found");
 
     server.files.contents.lock().unwrap().clear();
     assert_eq!(server.get(&path).await.problem(), "gone");
     *server.files.presigned.lock().unwrap() = Some("https://bucket.example/x?sig=1".into());
     let redirect = server.get(&path).await;
-    assert_eq!(
-        (redirect.status, redirect.header("location")),
-        (302, "https://bucket.example/x?sig=1")
-    );
+    assert_eq!((redirect.status, redirect.header("location")), (302, "https://bucket.example/x?sig=1"));
 }
 
 #[tokio::test]
 async fn uploads_are_signed_whole_and_the_tenants_own() {
     let server = start(with_keys(), Limits::default(), None).await;
     let place = server
-        .ask(body(
-            as_key("alice", "POST", "/api/v1/uploads"),
-            &json!({"filename": "a b.mov", "size": 5}),
-        ))
+        .ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"filename": "a b.mov", "size": 5})))
         .await;
     assert_eq!(place.status, 201, "{:?}", place.bytes);
-    let (url, source) = (
-        place.json()["url"].as_str().unwrap().to_owned(),
-        place.json()["source"].clone(),
-    );
+    let (url, source) = (place.json()["url"].as_str().unwrap().to_owned(), place.json()["source"].clone());
     let job = |source: &Value| json!({"source": source, "outputs": small_job()["outputs"]});
     let submit = |name: &'static str, job: Value| {
         let request = body(as_key(name, "POST", "/api/v1/jobs"), &job);
@@ -97,18 +65,12 @@ async fn uploads_are_signed_whole_and_the_tenants_own() {
     );
 
     let put = |url: String, bytes: &'static str| {
-        let request = request("PUT", &url)
-            .header("content-length", bytes.len())
-            .body(Body::from(bytes))
-            .unwrap();
+        let request =
+            request("PUT", &url).header("content-length", bytes.len()).body(Body::from(bytes)).unwrap();
         async { server.ask(request).await }
     };
     let (bare, _) = url.split_once('?').unwrap();
-    for wrong in [
-        bare.to_owned(),
-        format!("{bare}?token=0"),
-        format!("{}0", &url[..url.len() - 1]),
-    ] {
+    for wrong in [bare.to_owned(), format!("{bare}?token=0"), format!("{}0", &url[..url.len() - 1])] {
         // The last character may have been that one already.
         if wrong != url {
             assert_eq!(put(wrong, "hello").await.problem(), "not_found");
@@ -119,25 +81,11 @@ async fn uploads_are_signed_whole_and_the_tenants_own() {
     assert_eq!((sent.status, &sent.json()["size"]), (200, &json!(5)));
     assert_eq!(put(url, "hello").await.problem(), "upload_finished");
 
-    assert_eq!(
-        submit("bob", job(&source)).await.json()["errors"][0]["detail"],
-        "no such upload"
-    );
+    assert_eq!(submit("bob", job(&source)).await.json()["errors"][0]["detail"], "no such upload");
     assert_eq!(submit("alice", job(&source)).await.status, 202);
-    let by_key = submit(
-        "alice",
-        json!({"input_key": place.json()["input_key"], "resolutions": ["480p"]}),
-    )
-    .await;
-    assert_eq!(
-        (by_key.status, &by_key.json()["source"]["kind"]),
-        (202, &json!("upload"))
-    );
-    let bad = server
-        .ask(body(
-            as_key("alice", "POST", "/api/v1/uploads"),
-            &json!({"size": 0, "x": 1}),
-        ))
-        .await;
+    let by_key =
+        submit("alice", json!({"input_key": place.json()["input_key"], "resolutions": ["480p"]})).await;
+    assert_eq!((by_key.status, &by_key.json()["source"]["kind"]), (202, &json!("upload")));
+    let bad = server.ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"size": 0, "x": 1}))).await;
     assert_eq!(bad.json()["errors"].as_array().unwrap().len(), 3);
 }

@@ -41,35 +41,18 @@ async fn a_stream_tells_history_and_ends_with_the_job() {
             server.complete(b"0123456789").await;
         }
     }
-    assert!(
-        text.starts_with("retry: 2000\n\nid: 1\nevent: snapshot\n"),
-        "{text}"
-    );
+    assert!(text.starts_with("retry: 2000\n\nid: 1\nevent: snapshot\n"), "{text}");
     assert_eq!(text.matches("event: completed\n").count(), 1, "{text}");
-    let ids: Vec<i64> = text
-        .lines()
-        .filter_map(|l| l.strip_prefix("id: ")?.parse().ok())
-        .collect();
+    let ids: Vec<i64> = text.lines().filter_map(|l| l.strip_prefix("id: ")?.parse().ok()).collect();
     assert!(ids.is_sorted(), "{ids:?}");
 
     let (_, late) = read_stream(&server, empty(request("GET", &path)), "\0").await;
-    assert!(
-        late.contains("event: snapshot") && late.contains("event: completed"),
-        "{late}"
-    );
+    assert!(late.contains("event: snapshot") && late.contains("event: completed"), "{late}");
     let resume = request("GET", &path).header("last-event-id", "1");
     let (_, resumed) = read_stream(&server, empty(resume), "\0").await;
+    assert!(!resumed.contains("snapshot") && resumed.contains("id: 2\n"), "{resumed}");
     assert!(
-        !resumed.contains("snapshot") && resumed.contains("id: 2\n"),
-        "{resumed}"
-    );
-    assert!(
-        resumed
-            .trim_end()
-            .lines()
-            .last()
-            .unwrap()
-            .contains("\"output_url\":\"/api/v1/jobs/"),
+        resumed.trim_end().lines().last().unwrap().contains("\"output_url\":\"/api/v1/jobs/"),
         "{resumed}"
     );
     let unknown = "/api/v1/jobs/00000000-0000-7000-8000-000000000001/stream";
@@ -78,25 +61,16 @@ async fn a_stream_tells_history_and_ends_with_the_job() {
 
 #[tokio::test]
 async fn streams_are_capped_and_end_with_the_server() {
-    let limits = Limits {
-        streams_per_key: 1,
-        ..Limits::default()
-    };
+    let limits = Limits { streams_per_key: 1, ..Limits::default() };
     let server = start(Auth::Loopback { hosts: vec![] }, limits, None).await;
     let id = server.submit().await;
     let path = format!("/api/v1/jobs/{id}/stream");
     let first = server.send(empty(request("GET", &path))).await;
     let second = server.get("/api/v1/events").await;
-    assert_eq!(
-        (second.status, second.problem().as_str()),
-        (429, "too_many_streams")
-    );
+    assert_eq!((second.status, second.problem().as_str()), (429, "too_many_streams"));
     assert!(!second.header("retry-after").is_empty());
     server.lifecycle.soft().cancel();
-    timeout(PATIENCE, first.into_body().collect())
-        .await
-        .expect("the stream ended")
-        .unwrap();
+    timeout(PATIENCE, first.into_body().collect()).await.expect("the stream ended").unwrap();
     assert_eq!(server.get("/ready").await.status, 503);
     assert_eq!(server.get("/health").await.status, 200);
 }
@@ -109,15 +83,8 @@ async fn all_jobs_are_followed_from_a_snapshot() {
     let mut frames = response.into_body();
     let mut text = String::new();
     let mut second = None;
-    while second
-        .as_deref()
-        .is_none_or(|id: &str| !text.contains(&format!("\"job_id\":\"{id}\"")))
-    {
-        let frame = timeout(PATIENCE, frames.frame())
-            .await
-            .expect("in time")
-            .unwrap()
-            .unwrap();
+    while second.as_deref().is_none_or(|id: &str| !text.contains(&format!("\"job_id\":\"{id}\""))) {
+        let frame = timeout(PATIENCE, frames.frame()).await.expect("in time").unwrap().unwrap();
         text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
         if second.is_none() && text.contains("event: snapshot") {
             second = Some(server.submit().await);
@@ -136,14 +103,7 @@ fn resident() -> usize {
 fn allow_descriptors(count: u64) {
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.map_or(count, |now| now.max(count));
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(current),
-            ..limit
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).unwrap();
 }
 
 /// A thousand sockets on one job, and all of them hear the end. Measured with the client ends in the same process and
@@ -157,12 +117,7 @@ async fn a_thousand_readers_of_one_job_cost_little() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(serve(
-        listener,
-        server.router.clone(),
-        closing.clone(),
-        ServerLimits::default(),
-    ));
+    tasks.spawn(serve(listener, server.router.clone(), closing.clone(), ServerLimits::default()));
     tasks.close();
     let mut readers = Vec::with_capacity(READERS);
     let head = format!("GET /api/v1/jobs/{id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -184,10 +139,7 @@ async fn a_thousand_readers_of_one_job_cost_little() {
     for mut tcp in readers {
         let mut told = String::new();
         while !told.contains("event: completed") {
-            let count = timeout(PATIENCE, tcp.read(&mut bytes))
-                .await
-                .expect("in time")
-                .unwrap();
+            let count = timeout(PATIENCE, tcp.read(&mut bytes)).await.expect("in time").unwrap();
             assert!(count > 0, "cut before the end");
             told.push_str(&String::from_utf8_lossy(&bytes[..count]));
         }

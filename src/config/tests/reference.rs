@@ -12,44 +12,27 @@ const REFERENCE: &str = include_str!("../../../config/flux.toml");
 /// The reference with its commented keys switched on.
 fn reference_in_full() -> String {
     let is_key = |line: &str| {
-        line.strip_prefix("# ")
-            .and_then(|rest| rest.split_once(" = "))
-            .is_some_and(|(key, _)| {
-                key.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-            })
+        line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).is_some_and(|(key, _)| {
+            key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        })
     };
-    REFERENCE
-        .lines()
-        .map(|line| if is_key(line) { &line[2..] } else { line })
-        .collect::<Vec<_>>()
-        .join("\n")
+    REFERENCE.lines().map(|line| if is_key(line) { &line[2..] } else { line }).collect::<Vec<_>>().join("\n")
 }
 
 fn keys_of(table: &toml::Table) -> BTreeSet<String> {
     table
         .iter()
         .flat_map(|(section, keys)| {
-            keys.as_table()
-                .unwrap()
-                .keys()
-                .map(move |key| format!("{section}.{key}"))
+            keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
         })
         .collect()
 }
 
 /// Field names of a section, from serde's own refusal of a field that is none.
 fn fields<T: serde::de::DeserializeOwned>(section: &str) -> Vec<String> {
-    let error = serde_json::from_value::<T>(json!({"?": 0}))
-        .err()
-        .unwrap()
-        .to_string();
+    let error = serde_json::from_value::<T>(json!({"?": 0})).err().unwrap().to_string();
     let (_, names) = error.split_once("expected").unwrap();
-    let names = names
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|name| *name != "access_key_secret");
+    let names = names.split('`').skip(1).step_by(2).filter(|name| *name != "access_key_secret");
     names.map(|name| format!("{section}.{name}")).collect()
 }
 
@@ -86,10 +69,7 @@ fn the_reference_names_every_key() {
     let known: BTreeSet<String> = known.into_iter().flatten().collect();
     assert_eq!(keys_of(&full), known);
     let sections: BTreeSet<String> = fields::<Document>("").into_iter().collect();
-    assert_eq!(
-        sections,
-        full.keys().map(|section| format!(".{section}")).collect()
-    );
+    assert_eq!(sections, full.keys().map(|section| format!(".{section}")).collect());
     for list in document::LISTS {
         assert!(known.contains(*list), "{list}");
     }

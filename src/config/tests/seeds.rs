@@ -35,20 +35,13 @@ fn the_seeds_variables() {
     assert_eq!(config.worker.id.as_str(), "w7");
     assert_eq!(config.worker.work_dir, PathBuf::from("/tmp/w"));
     assert_eq!(config.retention, Duration::from_hours(24));
-    assert_eq!(
-        (config.log.format, config.log.filter.as_str()),
-        (LogFormat::Json, "debug")
-    );
+    assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "debug"));
     assert!(matches!(&config.storage, Storage::Local { root } if root == &PathBuf::from("/media/out")));
     // SHA-256 of "abc", FIPS 180-2 appendix B.1.
     assert_eq!(config.keys[0].hash.0[..4], [0xba, 0x78, 0x16, 0xbf]);
     assert_eq!(config.keys[0].tenant, Tenant::local());
     assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
-    assert!(
-        config.warnings[0].starts_with("WORKER_NODES, GRPC_PORT ignored"),
-        "{:?}",
-        config.warnings
-    );
+    assert!(config.warnings[0].starts_with("WORKER_NODES, GRPC_PORT ignored"), "{:?}", config.warnings);
     assert!(load("", &[("API_PORT", "9000")]).is_ok_and(|config| config.server.listen.port() == 9000));
     assert_eq!(faults("", &[("PORT", "tcp://x")])[0].key, "server.listen");
 }
@@ -77,10 +70,7 @@ fn a_bucket_from_the_seeds_variables() {
     );
     assert_eq!(bucket.credentials.unwrap().access_key_id, "AK");
     assert_eq!(faults("", &[("STORAGE_TYPE", "s3")])[0].key, "storage.url");
-    assert_eq!(
-        faults("", &[("STORAGE_TYPE", "gcs")])[0].problem,
-        "expected \"local\" or \"s3\""
-    );
+    assert_eq!(faults("", &[("STORAGE_TYPE", "gcs")])[0].problem, "expected \"local\" or \"s3\"");
     assert!(load("", &[("STORAGE_TYPE", "local"), ("S3_BUCKET", "media")]).is_ok());
 }
 
@@ -102,20 +92,12 @@ fn the_vendors_variables_fill_gaps_and_never_mix_pairs() {
     assert_eq!(credentials.access_key_id, "own");
     assert!(credentials.session_token.is_none());
     assert_eq!(
-        faults(
-            "[storage]\nurl = \"s3://media\"\naccess_key_id = \"own\"",
-            &ambient
-        )[0]
-        .problem,
+        faults("[storage]\nurl = \"s3://media\"\naccess_key_id = \"own\"", &ambient)[0].problem,
         "needs storage.secret_access_key as well"
     );
     assert_eq!(faults("[storage]\nregion = \"x\"", &[])[0].key, "storage.region");
     assert!(s3("[storage]\nurl = \"s3://media\"", &[]).credentials.is_none());
-    assert!(
-        s3("[storage]\nurl = \"s3://media\"", &ambient[..2])
-            .credentials
-            .is_none()
-    );
+    assert!(s3("[storage]\nurl = \"s3://media\"", &ambient[..2]).credentials.is_none());
 }
 
 #[test]
@@ -129,11 +111,7 @@ fn the_two_spellings_of_the_secret_are_one_key() {
         ("FLUX__STORAGE__SECRET_ACCESS_KEY", "higher"),
     ] {
         let credentials = s3(file, &[(variable, "higher")]).credentials.unwrap();
-        assert_eq!(
-            credentials.secret_access_key.expose_secret(),
-            secret,
-            "{variable}"
-        );
+        assert_eq!(credentials.secret_access_key.expose_secret(), secret, "{variable}");
     }
     let both = format!("{file}\nsecret_access_key = \"two\"");
     assert!(faults(&both, &[])[0].problem.contains("duplicate field"));

@@ -20,8 +20,7 @@ impl Check<'_> {
             if text.is_empty() || root.parent().is_none() {
                 self.fault(&key, "expected a folder below /");
             } else if !root.is_dir() {
-                self.warnings
-                    .push(format!("{key}: there is no folder {}", root.display()));
+                self.warnings.push(format!("{key}: there is no folder {}", root.display()));
             }
             roots.push(root);
         }
@@ -37,12 +36,7 @@ impl Check<'_> {
         if name.contains('/') {
             return self.path(name);
         }
-        let path = self
-            .around
-            .env
-            .get("PATH")
-            .map(String::as_str)
-            .unwrap_or_default();
+        let path = self.around.env.get("PATH").map(String::as_str).unwrap_or_default();
         let found = path
             .split(':')
             .filter(|folder| !folder.is_empty())
@@ -76,11 +70,7 @@ fn read_presets(dir: &Path) -> Result<Vec<PresetDocument>, String> {
             return Err(format!("{} is larger than 1 MiB", path.display()));
         }
         let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
-        let file = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         documents.push(PresetDocument { file, text });
     }
     documents.sort_by(|a, b| a.file.cmp(&b.file));
@@ -88,6 +78,5 @@ fn read_presets(dir: &Path) -> Result<Vec<PresetDocument>, String> {
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

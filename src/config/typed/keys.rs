@@ -65,22 +65,13 @@ impl Check<'_> {
             self.fault(&at("scopes"), "is empty: such a key could do nothing");
         }
         let scopes = scopes.into_iter().collect();
-        Some(ApiKey {
-            name: key.name.clone(),
-            tenant: tenant?,
-            hash: KeyHash(hash?),
-            scopes,
-        })
+        Some(ApiKey { name: key.name.clone(), tenant: tenant?, hash: KeyHash(hash?), scopes })
     }
 
     pub(super) fn sealing_keys(&mut self, document: &Document) -> Vec<SealingKey> {
         let mut keys = Vec::new();
         for (n, key) in document.secrets.keys.iter().enumerate() {
-            match STANDARD
-                .decode(key.expose())
-                .ok()
-                .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
-            {
+            match STANDARD.decode(key.expose()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
                 Some(bytes) => keys.push(SealingKey(Arc::new(secrecy::SecretBox::new(Box::new(bytes))))),
                 None => self.fault(
                     &format!("secrets.keys[{n}]"),
@@ -93,10 +84,8 @@ impl Check<'_> {
 }
 
 fn hex_32(text: &str) -> Option<[u8; 32]> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits: [u8; 64] = digits?.try_into().ok()?;
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {

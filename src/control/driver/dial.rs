@@ -32,10 +32,7 @@ impl Driver {
                 tracing::warn!("worker cannot be reached");
                 return Err(End::GiveBack(RequeueReason::Lost));
             }
-            let call = bounded(
-                left.min(self.shared.pace.call),
-                self.held.member.client.run(&request),
-            );
+            let call = bounded(left.min(self.shared.pace.call), self.held.member.client.run(&request));
             let Some(answer) = self.held.stop.run_until_cancelled(call).await else {
                 return Err(End::Forget);
             };

@@ -47,10 +47,7 @@ impl Driver {
     /// Puts the task back into the queue.
     pub(super) async fn give_back(&self, reason: RequeueReason) -> End {
         let key = self.claimed.key;
-        match self
-            .say(|store| store.requeue(key, reason, self.shared.clock.now()))
-            .await
-        {
+        match self.say(|store| store.requeue(key, reason, self.shared.clock.now())).await {
             Ok(()) => End::GiveBack(reason),
             Err(end) => end,
         }
@@ -60,10 +57,7 @@ impl Driver {
     pub(super) async fn give_up(&self, what: &'static str) -> End {
         let key = self.claimed.key;
         let failure = Failure::new(Code::Internal, DEFECT).with_detail(what);
-        match self
-            .say(|store| store.fail(key, failure.clone(), Vec::new(), self.shared.clock.now()))
-            .await
-        {
+        match self.say(|store| store.fail(key, failure.clone(), Vec::new(), self.shared.clock.now())).await {
             // The worker still runs it and must stop.
             Ok(()) => End::Forget,
             Err(end) => end,
@@ -86,10 +80,7 @@ fn worth_repeating(error: &Error) -> bool {
 fn tell(error: &Error) {
     let chain = error as &dyn std::error::Error;
     if matches!(error, Error::NoSpace { .. }) {
-        tracing::error!(
-            error = chain,
-            "the record's disk is full: runs wait until there is room"
-        );
+        tracing::error!(error = chain, "the record's disk is full: runs wait until there is room");
     } else {
         tracing::warn!(error = chain, "the store did not answer, saying the verb again");
     }

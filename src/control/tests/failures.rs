@@ -6,13 +6,7 @@ use crate::domain::{Code, RunOutcome};
 use tokio::sync::Notify;
 
 fn outcomes(bench: &Bench, job: JobId) -> Vec<RunOutcome> {
-    bench
-        .store
-        .job(job)
-        .attempts
-        .iter()
-        .filter_map(|attempt| attempt.outcome)
-        .collect()
+    bench.store.job(job).attempts.iter().filter_map(|attempt| attempt.outcome).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -34,11 +28,7 @@ async fn a_worker_that_stops_answering_delays_a_job_only_until_the_others_answer
     let before = Instant::now();
     let job = bench.submit(1).await;
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
-    assert!(
-        before.elapsed() <= Duration::from_millis(25),
-        "{:?}",
-        before.elapsed()
-    );
+    assert!(before.elapsed() <= Duration::from_millis(25), "{:?}", before.elapsed());
     let before = Instant::now();
     let job = bench.submit(1).await;
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
@@ -51,13 +41,7 @@ async fn a_worker_that_stops_answering_delays_a_job_only_until_the_others_answer
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_stream_is_taken_up_again_anywhere() {
-    for at in [
-        At::Start,
-        At::Encoding,
-        At::BeforeCommit,
-        At::AfterCommit,
-        At::BeforeFinish,
-    ] {
+    for at in [At::Start, At::Encoding, At::BeforeCommit, At::AfterCommit, At::BeforeFinish] {
         let bench = Bench::start(&[1]).await;
         bench.workers[0].plan(vec![(at, Deed::Break)]);
         let job = bench.submit(2).await;
@@ -69,13 +53,7 @@ async fn a_broken_stream_is_taken_up_again_anywhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_run_is_done_by_another_wherever_it_died() {
-    for at in [
-        At::Start,
-        At::Encoding,
-        At::BeforeCommit,
-        At::AfterCommit,
-        At::BeforeFinish,
-    ] {
+    for at in [At::Start, At::Encoding, At::BeforeCommit, At::AfterCommit, At::BeforeFinish] {
         let bench = Bench::start(&[1, 1]).await;
         bench.workers[0].plan(vec![(at, Deed::Die)]);
         bench.workers[1].plan(vec![(at, Deed::Die)]);
@@ -88,11 +66,7 @@ async fn a_lost_run_is_done_by_another_wherever_it_died() {
             // Everything was published: the record needs no other run to know that the job is completed.
             At::BeforeFinish => assert_eq!(outcomes, [RunOutcome::Lost]),
             At::Encoding | At::BeforeCommit | At::AfterCommit => {
-                assert_eq!(
-                    outcomes,
-                    [RunOutcome::Lost, RunOutcome::Lost, RunOutcome::Done],
-                    "{at:?}"
-                );
+                assert_eq!(outcomes, [RunOutcome::Lost, RunOutcome::Lost, RunOutcome::Done], "{at:?}");
             }
         }
         assert_eq!(bench.store.job(job).aggregate.tasks[0].charged, 0, "{at:?}");
@@ -107,21 +81,10 @@ async fn a_silent_run_is_given_to_another_after_30_s() {
     }
     let before = Instant::now();
     let job = bench.submit(1).await;
-    bench
-        .until(job, |b| {
-            b.store
-                .job(job)
-                .attempts
-                .first()
-                .is_some_and(|a| a.outcome.is_some())
-        })
-        .await;
+    bench.until(job, |b| b.store.job(job).attempts.first().is_some_and(|a| a.outcome.is_some())).await;
     assert!(before.elapsed() >= Duration::from_secs(30) && before.elapsed() < Duration::from_secs(31));
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
-    assert_eq!(
-        outcomes(&bench, job),
-        [RunOutcome::Lost, RunOutcome::Lost, RunOutcome::Done]
-    );
+    assert_eq!(outcomes(&bench, job), [RunOutcome::Lost, RunOutcome::Lost, RunOutcome::Done]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,22 +95,15 @@ async fn a_worker_that_hangs_mid_run_loses_it() {
         worker.plan(vec![(At::Encoding, Deed::Wait(Arc::clone(&go)))]);
     }
     let job = bench.submit(1).await;
-    bench
-        .until(job, |b| b.store.status(job) == JobStatus::Running)
-        .await;
+    bench.until(job, |b| b.store.status(job) == JobStatus::Running).await;
     let first = usize::from(bench.workers[0].started().is_empty());
     bench.workers[first].hang();
-    bench
-        .until(job, |b| !b.workers[1 - first].started().is_empty())
-        .await;
+    bench.until(job, |b| !b.workers[1 - first].started().is_empty()).await;
     bench.settled().await;
     go.notify_waiters();
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
     assert_eq!(outcomes(&bench, job), [RunOutcome::Lost, RunOutcome::Done]);
-    assert_eq!(
-        bench.control.workers().await[first].state,
-        WorkerState::Unreachable
-    );
+    assert_eq!(bench.control.workers().await[first].state, WorkerState::Unreachable);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,11 +113,7 @@ async fn a_refused_start_costs_nothing_and_does_not_spin() {
     let before = Instant::now();
     let job = bench.submit(1).await;
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
-    assert!(
-        before.elapsed() >= Duration::from_secs(3),
-        "it rested: {:?}",
-        before.elapsed()
-    );
+    assert!(before.elapsed() >= Duration::from_secs(3), "it rested: {:?}", before.elapsed());
     let task = bench.store.job(job).aggregate.tasks[0].clone();
     assert_eq!((task.charged, task.losses), (0, 0));
     assert_eq!(outcomes(&bench, job).len(), 4);
@@ -175,17 +127,13 @@ async fn a_draining_worker_gives_its_work_to_another() {
         worker.plan(vec![]);
     }
     let job = bench.submit(1).await;
-    bench
-        .until(job, |b| b.store.status(job) == JobStatus::Running)
-        .await;
+    bench.until(job, |b| b.store.status(job) == JobStatus::Running).await;
     let first = usize::from(bench.workers[0].started().is_empty());
     let other = &bench.workers[1 - first];
     bench.workers[first].drain();
     bench.until(job, |_| !other.started().is_empty()).await;
     other.drain();
-    bench
-        .until(job, |b| b.control_states() == [WorkerState::Draining; 2])
-        .await;
+    bench.until(job, |b| b.control_states() == [WorkerState::Draining; 2]).await;
     assert_eq!(bench.store.status(job), JobStatus::Queued);
     assert_eq!(outcomes(&bench, job), [RunOutcome::Released; 2]);
 }
@@ -199,11 +147,7 @@ async fn every_verb_is_repeated_until_it_is_answered() {
             faults.extend([Some(fault); 4]);
             bench.store.inject(&faults);
             let job = bench.submit(2).await;
-            assert_eq!(
-                bench.ended(job).await,
-                JobStatus::Completed,
-                "{fault:?} at {verb}"
-            );
+            assert_eq!(bench.ended(job).await, JobStatus::Completed, "{fault:?} at {verb}");
             assert_eq!(outcomes(&bench, job), [RunOutcome::Done], "{fault:?} at {verb}");
             assert_eq!(bench.workers[0].started().len(), 1);
         }
@@ -225,17 +169,11 @@ async fn a_session_that_is_over_is_replaced_and_its_runs_are_stopped() {
     let bench = Bench::start(&[1]).await;
     bench.workers[0].plan(vec![(At::Encoding, Deed::Wait(Arc::default()))]);
     let job = bench.submit(1).await;
-    bench
-        .until(job, |b| b.store.status(job) == JobStatus::Running)
-        .await;
+    bench.until(job, |b| b.store.status(job) == JobStatus::Running).await;
     bench.store.end_session();
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
     assert_eq!(bench.store.sessions(), 2);
-    assert_eq!(
-        bench.workers[0].cancelled(),
-        1,
-        "the run of the dead session was stopped"
-    );
+    assert_eq!(bench.workers[0].cancelled(), 1, "the run of the dead session was stopped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,24 +182,13 @@ async fn a_run_that_lost_its_task_is_stopped_and_writes_nothing() {
     let go = Arc::new(Notify::new());
     bench.workers[0].plan(vec![(At::Encoding, Deed::Wait(Arc::clone(&go)))]);
     let job = bench.submit(1).await;
-    bench
-        .until(job, |b| b.store.status(job) == JobStatus::Running)
-        .await;
+    bench.until(job, |b| b.store.status(job) == JobStatus::Running).await;
     // Cancelled behind this control's back: it hears of it by the next verb.
-    bench
-        .control
-        .store()
-        .cancel(None, job, bench.clock.now())
-        .await
-        .unwrap();
+    bench.control.store().cancel(None, job, bench.clock.now()).await.unwrap();
     let said = bench.store.said("output_status");
     go.notify_one();
     bench.until(job, |b| b.workers[0].kept() == 0).await;
-    assert_eq!(
-        bench.store.said("output_status"),
-        said + 1,
-        "one question, answered with LOST"
-    );
+    assert_eq!(bench.store.said("output_status"), said + 1, "one question, answered with LOST");
     assert_eq!(bench.ended(job).await, JobStatus::Cancelled);
 }
 
@@ -273,20 +200,11 @@ async fn a_job_that_kills_every_worker_ends() {
     }
     let job = bench.submit(1).await;
     assert_eq!(bench.ended(job).await, JobStatus::Failed);
-    assert_eq!(
-        bench.store.job(job).aggregate.job.failure.unwrap().code,
-        Code::WorkerLost
-    );
+    assert_eq!(bench.store.job(job).aggregate.job.failure.unwrap().code, Code::WorkerLost);
 }
 
 impl Bench {
     fn control_states(&self) -> Vec<WorkerState> {
-        self.control
-            .0
-            .fleet
-            .views(&self.control.0.runs)
-            .iter()
-            .map(|view| view.state)
-            .collect()
+        self.control.0.fleet.views(&self.control.0.runs).iter().map(|view| view.state).collect()
     }
 }

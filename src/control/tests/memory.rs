@@ -59,11 +59,7 @@ pub(super) enum Fault {
 
 impl Memory {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            inner: Mutex::default(),
-            changes: broadcast::channel(64).0,
-            ids: SeededIds::new(seed),
-        }
+        Self { inner: Mutex::default(), changes: broadcast::channel(64).0, ids: SeededIds::new(seed) }
     }
 
     /// The next verbs of runs (and claims) meet these, in order.
@@ -90,20 +86,13 @@ impl Memory {
 
     pub(super) fn litter(&self, what: &str) {
         let id = self.ids.random();
-        self.inner().garbage.push(Garbage {
-            id,
-            what: what.to_owned(),
-        });
+        self.inner().garbage.push(Garbage { id, what: what.to_owned() });
     }
 
     pub(super) fn job(&self, job: JobId) -> StoredJob {
         let inner = self.inner();
         let stored = &inner.jobs[&job];
-        StoredJob {
-            aggregate: stored.job.clone(),
-            attempts: stored.attempts.clone(),
-            queue_position: None,
-        }
+        StoredJob { aggregate: stored.job.clone(), attempts: stored.attempts.clone(), queue_position: None }
     }
 
     pub(super) fn events_of(&self, job: JobId) -> Vec<Event> {
@@ -129,9 +118,8 @@ impl Memory {
         let mut inner = self.inner();
         let random = u64::from_be_bytes(self.ids.random().as_bytes()[8..].try_into().unwrap());
         let stored = inner.jobs.get_mut(&job).filter(|stored| !stored.deleted)?;
-        let past = run
-            .and_then(|key| stored.attempts.iter().find(|a| a.run == key.run))
-            .and_then(|a| a.outcome);
+        let past =
+            run.and_then(|key| stored.attempts.iter().find(|a| a.run == key.run)).and_then(|a| a.outcome);
         let context = Context {
             policy: Policy::default(),
             now,
@@ -172,16 +160,11 @@ impl Memory {
         if self.inner().session != Some(key.session) {
             return Ok(Fenced::Lost);
         }
-        let answer = self
-            .apply(key.job, Some(&key), now, verb)
-            .unwrap_or(Ok(Fenced::Lost));
+        let answer = self.apply(key.job, Some(&key), now, verb).unwrap_or(Ok(Fenced::Lost));
         if fault == Some(Fault::AnswerLost) {
             return Err(unavailable());
         }
-        answer.map_err(|illegal| Error::Inconsistent {
-            table: "jobs",
-            what: illegal.to_string(),
-        })
+        answer.map_err(|illegal| Error::Inconsistent { table: "jobs", what: illegal.to_string() })
     }
 
     fn say(&self, name: &'static str) -> Result<Option<Fault>> {
@@ -189,24 +172,17 @@ impl Memory {
         inner.said.push(name);
         match inner.faults.pop().flatten() {
             Some(Fault::Refused) => Err(unavailable()),
-            Some(Fault::NoSpace) => Err(Error::NoSpace {
-                doing: "testing",
-                source: "disk full".into(),
-            }),
-            Some(Fault::Contradiction) => Err(Error::Inconsistent {
-                table: "tasks",
-                what: "injected".into(),
-            }),
+            Some(Fault::NoSpace) => Err(Error::NoSpace { doing: "testing", source: "disk full".into() }),
+            Some(Fault::Contradiction) => {
+                Err(Error::Inconsistent { table: "tasks", what: "injected".into() })
+            }
             fault @ (Some(Fault::AnswerLost) | None) => Ok(fault),
         }
     }
 }
 
 fn unavailable() -> Error {
-    Error::Unavailable {
-        doing: "testing",
-        source: "injected".into(),
-    }
+    Error::Unavailable { doing: "testing", source: "injected".into() }
 }
 
 impl Stored {
@@ -250,29 +226,15 @@ impl Stored {
             }],
             publications: Vec::new(),
         };
-        Self {
-            job,
-            attempts: Vec::new(),
-            events: vec![accepted(new.now)],
-            deleted: false,
-        }
+        Self { job, attempts: Vec::new(), events: vec![accepted(new.now)], deleted: false }
     }
 
     fn claimed(&self, run: crate::domain::RunId) -> Option<Claimed> {
-        let task = self
-            .job
-            .tasks
-            .iter()
-            .find(|t| t.hold.as_ref().is_some_and(|h| h.run == run))?;
+        let task = self.job.tasks.iter().find(|t| t.hold.as_ref().is_some_and(|h| h.run == run))?;
         let hold = task.hold.clone()?;
         let open = |p: &&Publication| p.state == PublicationState::Open;
         Some(Claimed {
-            key: RunKey {
-                job: self.job.job.id,
-                task: task.id,
-                run,
-                session: hold.session,
-            },
+            key: RunKey { job: self.job.job.id, task: task.id, run, session: hold.session },
             worker: hold.worker,
             boot: hold.boot,
             epoch: task.epoch,
@@ -280,13 +242,9 @@ impl Stored {
             tenant: self.job.job.tenant.clone(),
             spec: self.job.job.spec.clone(),
             secrets: crate::domain::JobSecrets::default(),
-            completed: (self
-                .job
-                .outputs
-                .iter()
-                .filter(|o| o.status == OutputStatus::Completed))
-            .map(|o| o.index)
-            .collect(),
+            completed: (self.job.outputs.iter().filter(|o| o.status == OutputStatus::Completed))
+                .map(|o| o.index)
+                .collect(),
             open: self.job.publications.iter().filter(open).cloned().collect(),
             resolve_only: crate::domain::machine::is_ending(&self.job),
             earlier_failures: task.charged,
@@ -316,11 +274,7 @@ impl JobStore for Memory {
     }
 
     async fn renew_session(&self, session: SessionId, _: Timestamp) -> Result<Fenced<()>> {
-        Ok(if self.inner().session == Some(session) {
-            Fenced::Done(())
-        } else {
-            Fenced::Lost
-        })
+        Ok(if self.inner().session == Some(session) { Fenced::Done(()) } else { Fenced::Lost })
     }
 
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>> {
@@ -329,10 +283,7 @@ impl JobStore for Memory {
             return Ok(Vec::new());
         }
         let mut claims = Vec::new();
-        for (grant, run) in grants
-            .iter()
-            .flat_map(|grant| grant.runs.iter().map(move |run| (grant, *run)))
-        {
+        for (grant, run) in grants.iter().flat_map(|grant| grant.runs.iter().map(move |run| (grant, *run))) {
             let known = self.inner().jobs.values().find_map(|stored| stored.claimed(run));
             if let Some(known) = known {
                 claims.push(known);
@@ -351,20 +302,11 @@ impl JobStore for Memory {
                 tasks.min()
             };
             let Some((_, task, job)) = next else { break };
-            let hold = Hold {
-                run,
-                session,
-                worker: grant.worker.clone(),
-                boot: grant.boot,
-            };
+            let hold = Hold { run, session, worker: grant.worker.clone(), boot: grant.boot };
             self.apply(job, None, now, |machine| machine.claim(task, hold).unwrap());
             claims.extend(self.inner().jobs[&job].claimed(run));
         }
-        if fault == Some(Fault::AnswerLost) {
-            Err(unavailable())
-        } else {
-            Ok(claims)
-        }
+        if fault == Some(Fault::AnswerLost) { Err(unavailable()) } else { Ok(claims) }
     }
 
     async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
@@ -398,9 +340,7 @@ impl JobStore for Memory {
         status: OutputStatus,
         now: Timestamp,
     ) -> Result<Fenced<()>> {
-        self.fenced("output_status", key, now, |m| {
-            m.output_status(&key, output, status)
-        })
+        self.fenced("output_status", key, now, |m| m.output_status(&key, output, status))
     }
     async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()> {
         let mut inner = self.inner();
@@ -443,19 +383,13 @@ impl JobStore for Memory {
     }
 
     async fn cancel(&self, _: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled> {
-        Ok(self
-            .apply(job, None, now, Machine::cancel)
-            .unwrap_or(Cancelled::NotFound))
+        Ok(self.apply(job, None, now, Machine::cancel).unwrap_or(Cancelled::NotFound))
     }
     async fn retry(&self, _: Option<&Tenant>, job: JobId, task: TaskId, now: Timestamp) -> Result<Retried> {
-        Ok(self
-            .apply(job, None, now, |m| m.retry(task))
-            .unwrap_or(Retried::NotFound))
+        Ok(self.apply(job, None, now, |m| m.retry(task)).unwrap_or(Retried::NotFound))
     }
     async fn delete(&self, _: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Deleted> {
-        Ok(self
-            .apply(job, None, now, Machine::delete)
-            .unwrap_or(Deleted::NotFound))
+        Ok(self.apply(job, None, now, Machine::delete).unwrap_or(Deleted::NotFound))
     }
 
     async fn get(&self, _: Option<&Tenant>, job: JobId) -> Result<Option<StoredJob>> {
@@ -463,25 +397,19 @@ impl JobStore for Memory {
         Ok(known.then(|| self.job(job)))
     }
     async fn list(&self, _: &JobFilter) -> Result<JobPage> {
-        Ok(JobPage {
-            jobs: Vec::new(),
-            more: false,
-        })
+        Ok(JobPage { jobs: Vec::new(), more: false })
     }
     async fn events(&self, job: JobId, after: i64) -> Result<Vec<Event>> {
         let inner = self.inner();
-        Ok(inner.jobs.get(&job).map_or_else(Vec::new, |s| {
-            s.events.iter().filter(|e| e.seq > after).cloned().collect()
-        }))
+        Ok(inner
+            .jobs
+            .get(&job)
+            .map_or_else(Vec::new, |s| s.events.iter().filter(|e| e.seq > after).cloned().collect()))
     }
     async fn stats(&self) -> Result<QueueStats> {
         let inner = self.inner();
         let count = |wanted: fn(TaskState) -> bool| {
-            let tasks = inner
-                .jobs
-                .values()
-                .filter(|s| !s.deleted)
-                .flat_map(|s| s.job.tasks.iter());
+            let tasks = inner.jobs.values().filter(|s| !s.deleted).flat_map(|s| s.job.tasks.iter());
             u64::try_from(tasks.filter(|t| wanted(t.state)).count()).unwrap()
         };
         Ok(QueueStats {
@@ -506,9 +434,7 @@ impl JobStore for Memory {
     async fn expire(&self, before: Timestamp, _: Timestamp) -> Result<u64> {
         let mut inner = self.inner();
         let count = inner.jobs.len();
-        inner
-            .jobs
-            .retain(|_, stored| stored.job.job.finished_at.is_none_or(|at| at >= before));
+        inner.jobs.retain(|_, stored| stored.job.job.finished_at.is_none_or(|at| at >= before));
         Ok(u64::try_from(count - inner.jobs.len()).unwrap())
     }
     async fn wipe_secrets(&self, _: Timestamp) -> Result<u64> {

@@ -9,13 +9,7 @@ use super::*;
 use crate::domain::Code;
 
 fn at() -> impl Strategy<Value = At> {
-    prop::sample::select(vec![
-        At::Start,
-        At::Encoding,
-        At::BeforeCommit,
-        At::AfterCommit,
-        At::BeforeFinish,
-    ])
+    prop::sample::select(vec![At::Start, At::Encoding, At::BeforeCommit, At::AfterCommit, At::BeforeFinish])
 }
 
 fn deed() -> impl Strategy<Value = Option<(At, Deed)>> {
@@ -31,10 +25,7 @@ fn deed() -> impl Strategy<Value = Option<(At, Deed)>> {
 }
 
 fn fault() -> impl Strategy<Value = Option<Fault>> {
-    prop::option::weighted(
-        0.3,
-        prop::sample::select(vec![Fault::Refused, Fault::AnswerLost, Fault::NoSpace]),
-    )
+    prop::option::weighted(0.3, prop::sample::select(vec![Fault::Refused, Fault::AnswerLost, Fault::NoSpace]))
 }
 
 #[derive(Debug, Clone)]
@@ -95,9 +86,7 @@ async fn play(scenario: Scenario, seed: u64) {
         }
     };
     tokio::join!(people, outage, all);
-    bench
-        .lifecycle
-        .shut_down(crate::lifecycle::ShutdownReason::Requested);
+    bench.lifecycle.shut_down(crate::lifecycle::ShutdownReason::Requested);
     bench.control.drained().await;
     for job in &jobs {
         bench.check(*job);

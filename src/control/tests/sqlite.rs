@@ -27,12 +27,7 @@ impl Real {
             lifecycle: lifecycle.clone(),
         };
         let control = Control::start(ControlSettings::default(), deps).await.unwrap();
-        Self {
-            control,
-            workers,
-            destination,
-            lifecycle,
-        }
+        Self { control, workers, destination, lifecycle }
     }
 
     async fn submit(&self, outputs: u16) -> JobId {
@@ -66,20 +61,12 @@ impl Real {
                 live.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), reached)
-            .await
-            .expect("it never happened")
+        tokio::time::timeout(Duration::from_secs(30), reached).await.expect("it never happened")
     }
 
     async fn ended(&self, job: JobId) -> crate::store::StoredJob {
-        let stored = self
-            .until(job, |stored| stored.aggregate.job.status.is_terminal())
-            .await;
-        let recorded = stored
-            .aggregate
-            .outputs
-            .iter()
-            .filter_map(|o| Some((o.index, o.publication?)));
+        let stored = self.until(job, |stored| stored.aggregate.job.status.is_terminal()).await;
+        let recorded = stored.aggregate.outputs.iter().filter_map(|o| Some((o.index, o.publication?)));
         assert_eq!(self.destination.visible(job), recorded.collect::<Vec<_>>());
         stored
     }
@@ -100,8 +87,7 @@ async fn many_jobs_over_two_workers_all_complete() {
         assert_eq!(real.ended(job).await.aggregate.job.status, JobStatus::Completed);
     }
     assert!(real.workers.iter().all(|worker| !worker.started().is_empty()));
-    real.lifecycle
-        .shut_down(crate::lifecycle::ShutdownReason::Requested);
+    real.lifecycle.shut_down(crate::lifecycle::ShutdownReason::Requested);
     real.control.drained().await;
 }
 
@@ -113,11 +99,7 @@ async fn a_lost_run_a_broken_stream_and_a_cancel_are_told_apart() {
     real.workers[0].plan(vec![(At::BeforeCommit, Deed::Break)]);
     real.workers[0].plan(vec![(At::Encoding, Deed::Wait(Arc::default()))]);
     let outcomes = |stored: &crate::store::StoredJob| -> Vec<_> {
-        stored
-            .attempts
-            .iter()
-            .filter_map(|attempt| attempt.outcome)
-            .collect()
+        stored.attempts.iter().filter_map(|attempt| attempt.outcome).collect()
     };
     let lost = real.submit(2).await;
     let stored = real.ended(lost).await;
@@ -126,14 +108,8 @@ async fn a_lost_run_a_broken_stream_and_a_cancel_are_told_apart() {
     let stored = real.ended(broken).await;
     assert_eq!(outcomes(&stored), [RunOutcome::Done]);
     let cancelled = real.submit(2).await;
-    real.until(cancelled, |stored| {
-        stored.aggregate.job.status == JobStatus::Running
-    })
-    .await;
-    assert!(matches!(
-        real.control.cancel(None, cancelled).await.unwrap(),
-        Cancelled::Now(_)
-    ));
+    real.until(cancelled, |stored| stored.aggregate.job.status == JobStatus::Running).await;
+    assert!(matches!(real.control.cancel(None, cancelled).await.unwrap(), Cancelled::Now(_)));
     let stored = real.ended(cancelled).await;
     assert_eq!(
         (stored.aggregate.job.status, outcomes(&stored)),
@@ -145,30 +121,20 @@ async fn a_lost_run_a_broken_stream_and_a_cancel_are_told_apart() {
 async fn a_killed_control_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let job = {
-        let store = Arc::new(
-            SqliteStore::open(folder.path(), Options::default())
-                .await
-                .unwrap(),
-        );
+        let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
         let closed = store.closed();
         let real = Real::start(store, &[1]).await;
         real.workers[0].plan(vec![(At::Encoding, Deed::Wait(Arc::default()))]);
         let job = real.submit(1).await;
-        real.until(job, |stored| stored.aggregate.job.status == JobStatus::Running)
-            .await;
-        real.lifecycle
-            .stop_now(crate::lifecycle::ShutdownReason::Requested);
+        real.until(job, |stored| stored.aggregate.job.status == JobStatus::Running).await;
+        real.lifecycle.stop_now(crate::lifecycle::ShutdownReason::Requested);
         real.control.drained().await;
         real.lifecycle.drain(Duration::from_secs(5)).await;
         drop(real);
         closed.await;
         job
     };
-    let store = Arc::new(
-        SqliteStore::open(folder.path(), Options::default())
-            .await
-            .unwrap(),
-    );
+    let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
     let real = Real::start(store, &[1]).await;
     let stored = real.ended(job).await;
     assert_eq!(stored.aggregate.job.status, JobStatus::Completed);
@@ -179,11 +145,7 @@ async fn a_killed_control_loses_nothing() {
 #[tokio::test]
 async fn a_submitted_job_starts_without_waiting_for_a_poll() {
     let folder = tempfile::tempdir().unwrap();
-    let store: DynStore = Arc::new(
-        SqliteStore::open(folder.path(), Options::default())
-            .await
-            .unwrap(),
-    );
+    let store: DynStore = Arc::new(SqliteStore::open(folder.path(), Options::default()).await.unwrap());
     store.ping().await.unwrap();
     let real = Real::start(store, &[1]).await;
     let mut waits = Vec::new();
@@ -191,12 +153,7 @@ async fn a_submitted_job_starts_without_waiting_for_a_poll() {
         let job = real.submit(1).await;
         let accepted = Instant::now();
         real.ended(job).await;
-        let started = real.workers[0]
-            .started()
-            .iter()
-            .find(|(of, _)| *of == job)
-            .unwrap()
-            .1;
+        let started = real.workers[0].started().iter().find(|(of, _)| *of == job).unwrap().1;
         waits.push(started.saturating_duration_since(accepted));
     }
     waits.sort_unstable();

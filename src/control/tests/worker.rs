@@ -95,9 +95,7 @@ impl Destination {
     /// What is visible of a job, by output.
     pub(super) fn visible(&self, job: JobId) -> Vec<(OutputIndex, PublicationId)> {
         let table = lock(&self.0);
-        let mine = table
-            .iter()
-            .filter(|(_, (of, _, fate))| *of == job && *fate == Fate::Visible);
+        let mine = table.iter().filter(|(_, (of, _, fate))| *of == job && *fate == Fate::Visible);
         let mut list: Vec<_> = mine.map(|(id, (_, output, _))| (*output, *id)).collect();
         list.sort_unstable();
         list
@@ -201,11 +199,7 @@ impl FakeWorker {
     }
 
     fn busy(state: &State) -> usize {
-        state
-            .runs
-            .values()
-            .filter(|run| !run.over.load(Ordering::Relaxed))
-            .count()
+        state.runs.values().filter(|run| !run.over.load(Ordering::Relaxed)).count()
     }
 
     async fn answers(&self) {
@@ -266,10 +260,7 @@ impl FakeWorker {
         let outputs = u16::try_from(work.spec.outputs.len()).unwrap();
         run.beat(100);
         self.at(run, At::Encoding).await?;
-        for output in (0..outputs)
-            .map(OutputIndex)
-            .filter(|output| !completed.contains(output))
-        {
+        for output in (0..outputs).map(OutputIndex).filter(|output| !completed.contains(output)) {
             run.tell(RunEvent::OutputMoved(output, OutputStatus::Encoding));
             run.beat(300);
             run.tell(RunEvent::OutputMoved(output, OutputStatus::Uploading));
@@ -287,10 +278,7 @@ impl FakeWorker {
             let Some(permitted) = run.permitted(own).await else {
                 return Err(RunEvent::Failed(Box::new(failure(Code::Cancelled))));
             };
-            let adopted = permitted
-                .lower
-                .iter()
-                .find(|lower| self.destination.destroy(lower.id));
+            let adopted = permitted.lower.iter().find(|lower| self.destination.destroy(lower.id));
             self.at(run, At::BeforeCommit).await?;
             let visible = if let Some(adopted) = adopted {
                 self.destination.destroy(own);
@@ -346,11 +334,7 @@ impl FakeWorker {
         self.tasks.spawn(cut.run_until_cancelled_owned(async move {
             let mut at = 0;
             loop {
-                let Ok(event) = log
-                    .wait_for(|log| log.len() > at)
-                    .await
-                    .map(|log| log[at].clone())
-                else {
+                let Ok(event) = log.wait_for(|log| log.len() > at).await.map(|log| log[at].clone()) else {
                     return;
                 };
                 at += 1;
@@ -480,41 +464,20 @@ impl WorkerApi for Handle {
         let now = Instant::now();
         state.reservations.retain(|_, until| *until > now);
         let taken = u32::try_from(FakeWorker::busy(&state) + state.reservations.len()).unwrap();
-        let free = if state.draining {
-            0
-        } else {
-            self.0.slots.saturating_sub(taken)
-        };
-        let reservations: Vec<_> = (0..slots.min(free))
-            .map(|_| ReservationId(self.0.ids.random()))
-            .collect();
-        state
-            .reservations
-            .extend(reservations.iter().map(|id| (*id, now + Duration::from_secs(10))));
-        Reserved {
-            boot: self.0.boot,
-            reservations,
-            draining: state.draining,
-        }
+        let free = if state.draining { 0 } else { self.0.slots.saturating_sub(taken) };
+        let reservations: Vec<_> = (0..slots.min(free)).map(|_| ReservationId(self.0.ids.random())).collect();
+        state.reservations.extend(reservations.iter().map(|id| (*id, now + Duration::from_secs(10))));
+        Reserved { boot: self.0.boot, reservations, draining: state.draining }
     }
 
     async fn renew(&self, _: Renewal) -> Renewed {
         self.0.answers().await;
-        Renewed {
-            boot: self.0.boot,
-            runs: self.0.state().runs.keys().copied().collect(),
-        }
+        Renewed { boot: self.0.boot, runs: self.0.state().runs.keys().copied().collect() }
     }
 
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {
         self.0.answers().await;
-        let run = self
-            .0
-            .state()
-            .runs
-            .get(&grant.run)
-            .cloned()
-            .ok_or(Refusal::NotFound)?;
+        let run = self.0.state().runs.get(&grant.run).cloned().ok_or(Refusal::NotFound)?;
         let _ = run.permit.try_send(grant);
         Ok(())
     }
@@ -540,11 +503,7 @@ fn done(output: OutputIndex, publication: PublicationId) -> RunEvent {
         height: None,
         warnings: Vec::new(),
     };
-    RunEvent::OutputDone {
-        output,
-        publication,
-        result: Box::new(result),
-    }
+    RunEvent::OutputDone { output, publication, result: Box::new(result) }
 }
 
 fn failure(code: Code) -> RunFailure {

@@ -8,11 +8,7 @@ impl Machine {
     /// Takes the task from its run. The caller says at once what the task does next.
     pub(super) fn release(&mut self, task: usize, outcome: RunOutcome, failure: Option<&Failure>) {
         if let Some(hold) = self.job.tasks[task].hold.take() {
-            self.effects.ended.push(RunEnd {
-                run: hold.run,
-                outcome,
-                failure: failure.cloned(),
-            });
+            self.effects.ended.push(RunEnd { run: hold.run, outcome, failure: failure.cloned() });
         }
     }
 
@@ -50,10 +46,7 @@ impl Machine {
             return;
         }
         if !self.is_ending() && self.job.tasks[task].losses > self.context.policy.max_losses {
-            let failure = Failure::new(
-                Code::WorkerLost,
-                "the workers that ran this job were lost too often",
-            );
+            let failure = Failure::new(Code::WorkerLost, "the workers that ran this job were lost too often");
             self.condemn(task, &failure, &[]);
             return;
         }
@@ -71,10 +64,7 @@ impl Machine {
                 continue;
             }
             let index = self.job.outputs[at].index;
-            let own = outputs
-                .iter()
-                .find(|(output, _)| *output == index)
-                .map_or(failure, |(_, own)| own);
+            let own = outputs.iter().find(|(output, _)| *output == index).map_or(failure, |(_, own)| own);
             self.job.outputs[at].failure = Some(own.clone());
             if !self.output_has_open(index) {
                 self.job.outputs[at].status = OutputStatus::Failed;
@@ -88,10 +78,7 @@ impl Machine {
 
     /// The run could not resolve what is open: later, or never if the destination was silent for too long.
     pub(super) fn resolve_later(&mut self, task: usize) {
-        let silent = self
-            .context
-            .oldest_permit
-            .map(|since| self.context.now.since(since));
+        let silent = self.context.oldest_permit.map(|since| self.context.now.since(since));
         if silent.is_some_and(|silent| silent >= UNRESOLVED_LIMIT) {
             self.give_up_resolving();
         } else {
@@ -107,12 +94,7 @@ impl Machine {
         if self.has_open() {
             return false;
         }
-        if self
-            .job
-            .outputs
-            .iter()
-            .all(|o| o.status == OutputStatus::Completed)
-        {
+        if self.job.outputs.iter().all(|o| o.status == OutputStatus::Completed) {
             self.end(JobStatus::Completed, "the job is completed");
         } else if self.job.job.cancel_at.is_some() {
             self.end(JobStatus::Cancelled, "the job was cancelled");
@@ -136,26 +118,16 @@ impl Machine {
             }
         }
         if self.job.job.cancel_at.is_some() {
-            self.end(
-                JobStatus::Cancelled,
-                "the job was cancelled; one publication's fate is unknown",
-            );
+            self.end(JobStatus::Cancelled, "the job was cancelled; one publication's fate is unknown");
         } else {
-            self.end(
-                JobStatus::Failed,
-                "the job failed; one publication's fate is unknown",
-            );
+            self.end(JobStatus::Failed, "the job failed; one publication's fate is unknown");
         }
     }
 
     fn end(&mut self, status: JobStatus, message: &str) {
         let (task_state, output_state, outcome) = match status {
             JobStatus::Completed => (TaskState::Done, OutputStatus::Completed, RunOutcome::Done),
-            JobStatus::Cancelled => (
-                TaskState::Cancelled,
-                OutputStatus::Cancelled,
-                RunOutcome::Cancelled,
-            ),
+            JobStatus::Cancelled => (TaskState::Cancelled, OutputStatus::Cancelled, RunOutcome::Cancelled),
             JobStatus::Failed | JobStatus::Queued | JobStatus::Running => {
                 (TaskState::Failed, OutputStatus::Failed, RunOutcome::Done)
             }

@@ -16,13 +16,7 @@ impl Machine {
         if self.job.job.cancel_at.is_some() {
             return Cancelled::Requested;
         }
-        if self
-            .job
-            .outputs
-            .iter()
-            .all(|o| o.status == OutputStatus::Completed)
-            && self.settle()
-        {
+        if self.job.outputs.iter().all(|o| o.status == OutputStatus::Completed) && self.settle() {
             return Cancelled::Already(self.job.job.status);
         }
         self.job.job.cancel_at = Some(self.context.now);
@@ -31,12 +25,7 @@ impl Machine {
             self.tell_status("cancel was requested; a publication is being resolved first");
             return Cancelled::Requested;
         }
-        let stop = self
-            .job
-            .tasks
-            .iter()
-            .filter_map(|t| t.hold.as_ref().map(|h| h.run))
-            .collect();
+        let stop = self.job.tasks.iter().filter_map(|t| t.hold.as_ref().map(|h| h.run)).collect();
         self.settle();
         Cancelled::Now(stop)
     }
@@ -103,10 +92,7 @@ impl Machine {
         for task in 0..self.job.tasks.len() {
             let run = self.job.tasks[task].hold.as_ref().map(|hold| hold.run);
             let publishing = run.is_some_and(|run| {
-                self.job
-                    .publications
-                    .iter()
-                    .any(|p| p.run == run && p.state == PublicationState::Open)
+                self.job.publications.iter().any(|p| p.run == run && p.state == PublicationState::Open)
             });
             if !publishing && !self.job.tasks[task].state.is_over() {
                 self.release(task, RunOutcome::Cancelled, None);

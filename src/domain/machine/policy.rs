@@ -30,19 +30,14 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            max_attempts: 3,
-            max_losses: 5,
-        }
+        Self { max_attempts: 3, max_losses: 5 }
     }
 }
 
 /// The place of a task in its tenant's line: ready time less a minute per step of priority, fixed at insertion.
 #[must_use]
 pub fn rank(ready_at: Timestamp, priority: i16) -> i64 {
-    ready_at
-        .micros()
-        .saturating_sub(i64::from(priority).saturating_mul(PRIORITY_STEP_MICROS))
+    ready_at.micros().saturating_sub(i64::from(priority).saturating_mul(PRIORITY_STEP_MICROS))
 }
 
 /// The longest wait before try `failures + 1`: 5 s, 10 s, 20 s … 5 min. The wait itself is drawn evenly below it

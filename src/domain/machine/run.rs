@@ -12,12 +12,8 @@ impl Machine {
     pub fn claim(&mut self, task: TaskId, hold: Hold) -> Result<Epoch, Illegal> {
         let now = self.context.now;
         let claimable = |t: &&mut super::super::TaskRecord| t.id == task && t.state == TaskState::Ready;
-        let task = self
-            .job
-            .tasks
-            .iter_mut()
-            .find(claimable)
-            .ok_or(Illegal("only a ready task is claimed"))?;
+        let task =
+            self.job.tasks.iter_mut().find(claimable).ok_or(Illegal("only a ready task is claimed"))?;
         task.state = TaskState::Running;
         task.epoch = Epoch(task.epoch.0 + 1);
         self.effects.begun.push(Attempt {
@@ -107,9 +103,7 @@ impl Machine {
                 PublicationState::Open | PublicationState::Committed
                     if known.run == key.run && known.output == publication.output =>
                 {
-                    Ok(Done(Permit {
-                        lower: self.open_below(publication.output, epoch),
-                    }))
+                    Ok(Done(Permit { lower: self.open_below(publication.output, epoch) }))
                 }
                 PublicationState::Dead => Ok(Lost),
                 PublicationState::Open | PublicationState::Committed => {
@@ -128,19 +122,11 @@ impl Machine {
         if self.job.outputs[at].status == OutputStatus::Completed {
             return Err(Illegal("the output is completed"));
         }
-        if self
-            .job
-            .publications
-            .iter()
-            .any(|p| p.output == publication.output && p.epoch == epoch)
-        {
+        if self.job.publications.iter().any(|p| p.output == publication.output && p.epoch == epoch) {
             return Err(Illegal("a run has one publication per output"));
         }
         let lower = self.open_below(publication.output, epoch);
-        self.job.publications.push(Publication {
-            state: PublicationState::Open,
-            ..publication.clone()
-        });
+        self.job.publications.push(Publication { state: PublicationState::Open, ..publication.clone() });
         self.job.tasks[task].state = TaskState::Committing;
         Ok(Done(Permit { lower }))
     }
@@ -150,18 +136,8 @@ impl Machine {
         if self.held(key).is_none() {
             return Ok(Lost);
         }
-        let state = |id: &PublicationId| {
-            self.job
-                .publications
-                .iter()
-                .find(|p| p.id == *id)
-                .map(|p| p.state)
-        };
-        match dead
-            .iter()
-            .map(state)
-            .find(|s| matches!(s, None | Some(PublicationState::Committed)))
-        {
+        let state = |id: &PublicationId| self.job.publications.iter().find(|p| p.id == *id).map(|p| p.state);
+        match dead.iter().map(state).find(|s| matches!(s, None | Some(PublicationState::Committed))) {
             Some(None) => return Err(Illegal("the job has no such publication")),
             Some(Some(_)) => return Err(Illegal("a committed publication cannot be dead")),
             None => {}
@@ -192,21 +168,13 @@ impl Machine {
         if self.job.outputs[at].status == OutputStatus::Completed {
             return Err(Illegal("the output is completed by another publication"));
         }
-        let known = self
-            .job
-            .publications
-            .iter()
-            .find(|p| p.id == done.publication && p.output == done.output);
+        let known =
+            self.job.publications.iter().find(|p| p.id == done.publication && p.output == done.output);
         if known.is_none_or(|p| p.state != PublicationState::Open) {
             return Err(Illegal("only an open publication of the output becomes visible"));
         }
         let ending = self.is_ending();
-        for publication in self
-            .job
-            .publications
-            .iter_mut()
-            .filter(|p| p.output == done.output)
-        {
+        for publication in self.job.publications.iter_mut().filter(|p| p.output == done.output) {
             publication.state = if publication.id == done.publication {
                 PublicationState::Committed
             } else {
@@ -238,12 +206,7 @@ impl Machine {
             }
             return Done(());
         }
-        if self
-            .job
-            .outputs
-            .iter()
-            .all(|o| o.status == OutputStatus::Completed)
-        {
+        if self.job.outputs.iter().all(|o| o.status == OutputStatus::Completed) {
             self.release(task, RunOutcome::Done, None);
             self.settle();
             return Done(());
@@ -316,10 +279,6 @@ impl Machine {
 
     /// A verb said again by the run that it ended: the answer is as before.
     fn repeated(&self, before: &[RunOutcome]) -> Fenced<()> {
-        if self.context.past.is_some_and(|outcome| before.contains(&outcome)) {
-            Done(())
-        } else {
-            Lost
-        }
+        if self.context.past.is_some_and(|outcome| before.contains(&outcome)) { Done(()) } else { Lost }
     }
 }

@@ -23,11 +23,7 @@ fn id(n: u128) -> Uuid {
 fn spec(outputs: u16) -> JobSpec {
     let output = |n| OutputSpec {
         preset: None,
-        encode: EncodeSpec {
-            container: Container::Mp4,
-            video: None,
-            audio: None,
-        },
+        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
         destination: Destination::Storage {
             path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
             overwrite: Overwrite::Replace,
@@ -36,9 +32,7 @@ fn spec(outputs: u16) -> JobSpec {
         warnings: Vec::new(),
     };
     JobSpec {
-        source: Source::File {
-            path: "in.mp4".into(),
-        },
+        source: Source::File { path: "in.mp4".into() },
         outputs: (0..outputs).map(output).collect(),
         priority: 0,
         labels: BTreeMap::new(),
@@ -204,21 +198,11 @@ impl World {
     /// Runs one transition and checks everything that must hold between before and after.
     fn step<T>(&mut self, speaker: Option<RunKey>, verb: impl FnOnce(&mut Machine) -> T) -> T {
         let before = self.job.clone();
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        let past = speaker.and_then(|key| {
-            self.runs
-                .iter()
-                .find(|(k, _)| k.run == key.run)
-                .and_then(|(_, past)| *past)
-        });
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let past = speaker
+            .and_then(|key| self.runs.iter().find(|(k, _)| k.run == key.run).and_then(|(_, past)| *past));
         let context = Context {
-            policy: Policy {
-                max_attempts: 3,
-                max_losses: 2,
-            },
+            policy: Policy { max_attempts: 3, max_losses: 2 },
             now: NOW,
             random: self.random,
             past,
@@ -235,11 +219,7 @@ impl World {
         }
         assert_eq!(self.job.job.seq, self.seq);
         for end in &effects.ended {
-            let run = self
-                .runs
-                .iter_mut()
-                .find(|(key, _)| key.run == end.run)
-                .expect("only known runs end");
+            let run = self.runs.iter_mut().find(|(key, _)| key.run == end.run).expect("only known runs end");
             assert_eq!(run.1.replace(end.outcome), None, "a run ends once");
         }
         self.deleted |= effects.deleted;
@@ -261,10 +241,7 @@ impl World {
             assert_eq!(before, job, "a terminal job changed within its run");
         }
         assert!(job.job.run >= was.run);
-        assert!(
-            job.job.run > was.run || job.job.progress >= was.progress,
-            "progress went back"
-        );
+        assert!(job.job.run > was.run || job.job.progress >= was.progress, "progress went back");
         // I2, F4.
         let open = job.publications.iter().any(|p| p.state == PublicationState::Open);
         if matches!(job.job.status, JobStatus::Failed | JobStatus::Cancelled) {
@@ -279,10 +256,7 @@ impl World {
                 .map(|p| p.id)
                 .collect();
             assert_eq!(committed, output.publication.into_iter().collect::<Vec<_>>());
-            assert_eq!(
-                output.status == OutputStatus::Completed,
-                output.publication.is_some()
-            );
+            assert_eq!(output.status == OutputStatus::Completed, output.publication.is_some());
             assert_eq!(output.result.is_some(), output.publication.is_some());
             let rival = |p: &&Publication| p.output == output.index && p.state == PublicationState::Open;
             assert!(
@@ -290,11 +264,7 @@ impl World {
                 "a rival is open"
             );
         }
-        for old in before
-            .outputs
-            .iter()
-            .filter(|o| o.status == OutputStatus::Completed)
-        {
+        for old in before.outputs.iter().filter(|o| o.status == OutputStatus::Completed) {
             assert!(job.outputs.contains(old), "a completed output changed");
         }
         let all = job.outputs.iter().all(|o| o.status == OutputStatus::Completed);
@@ -307,12 +277,7 @@ impl World {
         assert_eq!(task.not_before.is_some(), task.state == TaskState::Delayed);
         assert_eq!(task.state.is_over(), job.job.status.is_terminal());
         assert!(task.epoch.0 <= self.highest_epoch);
-        let live: Vec<_> = self
-            .runs
-            .iter()
-            .filter(|(_, past)| past.is_none())
-            .map(|(k, _)| k.run)
-            .collect();
+        let live: Vec<_> = self.runs.iter().filter(|(_, past)| past.is_none()).map(|(k, _)| k.run).collect();
         assert_eq!(
             live,
             task.hold.iter().map(|h| h.run).collect::<Vec<_>>(),
@@ -325,10 +290,7 @@ impl World {
         Some(match speaker {
             Speaker::Newest => newest,
             Speaker::Older(n) => self.runs[n % self.runs.len()].0,
-            Speaker::Foreign => RunKey {
-                session: SessionId::from_uuid(id(99)),
-                ..newest
-            },
+            Speaker::Foreign => RunKey { session: SessionId::from_uuid(id(99)), ..newest },
         })
     }
 
@@ -344,19 +306,11 @@ impl World {
             self.step(None, |m| m.claim(task, hold).expect_err("only ready tasks"));
             return;
         }
-        let key = RunKey {
-            job: self.job.job.id,
-            task,
-            run: hold.run,
-            session: hold.session,
-        };
+        let key = RunKey { job: self.job.job.id, task, run: hold.run, session: hold.session };
         self.runs.push((key, None));
         self.highest_epoch += 1;
         let epoch = self.step(None, |m| m.claim(task, hold)).unwrap();
-        assert_eq!(
-            epoch.0, self.highest_epoch,
-            "each claim is the next epoch, over retries too"
-        );
+        assert_eq!(epoch.0, self.highest_epoch, "each claim is the next epoch, over retries too");
     }
 
     fn publication(&mut self, key: RunKey, output: OutputIndex) -> Publication {
@@ -385,10 +339,7 @@ impl World {
             Op::Cancel => {
                 let before = self.job.clone();
                 let answer = self.step(None, Machine::cancel);
-                let open = before
-                    .publications
-                    .iter()
-                    .any(|p| p.state == PublicationState::Open);
+                let open = before.publications.iter().any(|p| p.state == PublicationState::Open);
                 match answer {
                     Cancelled::Now(_) => assert!(!open && self.job.job.status == JobStatus::Cancelled),
                     Cancelled::Requested => assert!(self.job.job.cancel_at.is_some()),
@@ -425,19 +376,14 @@ impl World {
 
     #[expect(clippy::too_many_lines, reason = "one arm per verb, each a few lines")]
     fn say(&mut self, op: &Op, key: RunKey) {
-        let held = self.job.tasks[0]
-            .hold
-            .as_ref()
-            .is_some_and(|h| h.run == key.run && h.session == key.session);
+        let held =
+            self.job.tasks[0].hold.as_ref().is_some_and(|h| h.run == key.run && h.session == key.session);
         let some = |job: &Aggregate, n: usize| {
             let all = &job.publications;
             (!all.is_empty()).then(|| all[n % all.len()].clone())
         };
         match op {
-            Op::Started => assert_eq!(
-                self.step(Some(key), |m| m.started(&key)) == Fenced::Done(()),
-                held
-            ),
+            Op::Started => assert_eq!(self.step(Some(key), |m| m.started(&key)) == Fenced::Done(()), held),
             Op::OutputStatus(output, status) => {
                 let output = OutputIndex(*output);
                 let answer = self.step(Some(key), |m| m.output_status(&key, output, *status));
@@ -463,19 +409,10 @@ impl World {
                 }
             }
             Op::PermitAgain => {
-                let own = self
-                    .job
-                    .publications
-                    .iter()
-                    .rev()
-                    .find(|p| p.run == key.run)
-                    .cloned();
+                let own = self.job.publications.iter().rev().find(|p| p.run == key.run).cloned();
                 if let Some(own) = own.filter(|own| held && own.state == PublicationState::Open) {
                     let answer = self.step(Some(key), |m| m.permit(&key, &own));
-                    assert!(
-                        matches!(answer, Ok(Fenced::Done(_))),
-                        "a permit is repeated as it was"
-                    );
+                    assert!(matches!(answer, Ok(Fenced::Done(_))), "a permit is repeated as it was");
                 }
             }
             Op::Dead(n) => {
@@ -485,54 +422,34 @@ impl World {
             }
             Op::OutputDone(n) => {
                 if let Some(p) = some(&self.job, *n) {
-                    let done = OutputDone {
-                        output: p.output,
-                        publication: p.id,
-                        result: result(),
-                    };
+                    let done = OutputDone { output: p.output, publication: p.id, result: result() };
                     let _ = self.step(Some(key), |m| m.output_done(&key, &done));
                 }
             }
             Op::Complete => {
                 let first = self.step(Some(key), |m| m.complete(&key));
                 if first == Fenced::Done(()) && self.past(key) == Some(RunOutcome::Done) {
-                    assert_eq!(
-                        self.step(Some(key), |m| m.complete(&key)),
-                        first,
-                        "complete is repeatable"
-                    );
+                    assert_eq!(self.step(Some(key), |m| m.complete(&key)), first, "complete is repeatable");
                 }
             }
             Op::Fail(code, output) => {
                 let failure = code.failure();
-                let outputs: Vec<_> = output
-                    .iter()
-                    .map(|o| (OutputIndex(*o), failure.clone()))
-                    .collect();
+                let outputs: Vec<_> = output.iter().map(|o| (OutputIndex(*o), failure.clone())).collect();
                 let first = self.step(Some(key), |m| m.fail(&key, &failure, &outputs));
                 let again = self.step(Some(key), |m| m.fail(&key, &failure, &outputs));
-                assert!(
-                    !held || first == Fenced::Done(()) && again == first,
-                    "fail is repeatable"
-                );
+                assert!(!held || first == Fenced::Done(()) && again == first, "fail is repeatable");
             }
             Op::Requeue(reason) => {
                 let first = self.step(Some(key), |m| m.requeue(&key, *reason));
                 let again = self.step(Some(key), |m| m.requeue(&key, *reason));
-                assert!(
-                    !held || first == Fenced::Done(()) && again == first,
-                    "requeue is repeatable"
-                );
+                assert!(!held || first == Fenced::Done(()) && again == first, "requeue is repeatable");
             }
             Op::Claim | Op::Wake | Op::Recover | Op::Cancel | Op::Retry | Op::Delete => {}
         }
     }
 
     fn past(&self, key: RunKey) -> Option<RunOutcome> {
-        self.runs
-            .iter()
-            .find(|(k, _)| k.run == key.run)
-            .and_then(|(_, past)| *past)
+        self.runs.iter().find(|(k, _)| k.run == key.run).and_then(|(_, past)| *past)
     }
 
     /// I7: from any state a worker that does its work ends the job in a bounded number of runs.
@@ -549,16 +466,10 @@ impl World {
             self.claim();
             let key = self.runs.last().unwrap().0;
             self.step(Some(key), |m| m.started(&key));
-            let open: Vec<_> = self
-                .job
-                .publications
-                .iter()
-                .filter(|p| p.state == PublicationState::Open)
-                .cloned()
-                .collect();
+            let open: Vec<_> =
+                self.job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
             for p in open {
-                self.step(Some(key), |m| m.publications_dead(&key, &[p.id]))
-                    .unwrap();
+                self.step(Some(key), |m| m.publications_dead(&key, &[p.id])).unwrap();
             }
             for output in 0..self.job.outputs.len() {
                 if self.job.outputs[output].status == OutputStatus::Completed || is_ending(&self.job) {
@@ -567,23 +478,12 @@ impl World {
                 let p = self.publication(key, self.job.outputs[output].index);
                 let permit = self.step(Some(key), |m| m.permit(&key, &p)).unwrap();
                 assert_eq!(permit, Fenced::Done(Permit { lower: vec![] }));
-                let done = OutputDone {
-                    output: p.output,
-                    publication: p.id,
-                    result: result(),
-                };
-                assert_eq!(
-                    self.step(Some(key), |m| m.output_done(&key, &done)),
-                    Ok(Fenced::Done(()))
-                );
+                let done = OutputDone { output: p.output, publication: p.id, result: result() };
+                assert_eq!(self.step(Some(key), |m| m.output_done(&key, &done)), Ok(Fenced::Done(())));
             }
             self.step(Some(key), |m| m.complete(&key));
         }
-        assert!(
-            self.job.job.status.is_terminal(),
-            "the job does not end: {:?}",
-            self.job
-        );
+        assert!(self.job.job.status.is_terminal(), "the job does not end: {:?}", self.job);
     }
 }
 

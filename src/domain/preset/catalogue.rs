@@ -40,14 +40,8 @@ impl TryFrom<String> for PresetName {
     type Error = InvalidPreset;
     fn try_from(text: String) -> Result<Self, InvalidPreset> {
         let fits = (1..=64).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
-        if fits {
-            Ok(Self(text))
-        } else {
-            Err(InvalidPreset::Name(text))
-        }
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
+        if fits { Ok(Self(text)) } else { Err(InvalidPreset::Name(text)) }
     }
 }
 
@@ -78,10 +72,7 @@ pub enum InvalidPreset {
 
 impl InvalidPreset {
     fn field(path: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Field {
-            path: path.into(),
-            reason: reason.into(),
-        }
+        Self::Field { path: path.into(), reason: reason.into() }
     }
 }
 
@@ -164,19 +155,14 @@ impl Presets {
         if let Some(parent) = &raw.extends {
             let Some((_, spec)) = self.entries.get(parent) else {
                 let reason = format!("no preset is named \"{parent}\"");
-                return Err(vec![InvalidPreset::field(
-                    format!("presets.{name}.extends"),
-                    reason,
-                )]);
+                return Err(vec![InvalidPreset::field(format!("presets.{name}.extends"), reason)]);
             };
             document = as_document(spec);
         }
         let mut body = raw.body;
         let mut faults = merge::spell_out(&mut body);
         merge::over(&mut document, body);
-        let spec = read::encode_spec(document)
-            .map_err(|more| faults.extend(more))
-            .ok();
+        let spec = read::encode_spec(document).map_err(|more| faults.extend(more)).ok();
         match spec {
             Some(spec) if faults.is_empty() => Ok((raw.description, spec)),
             _ => Err(faults
@@ -206,9 +192,7 @@ impl Presets {
 
     /// All presets by name.
     pub fn iter(&self) -> impl Iterator<Item = (&PresetName, &str, &EncodeSpec)> {
-        self.entries
-            .iter()
-            .map(|(name, (description, spec))| (name, description.as_str(), spec))
+        self.entries.iter().map(|(name, (description, spec))| (name, description.as_str(), spec))
     }
 
     /// Up to three names that a misspelt one may have meant, likeliest first.
@@ -217,11 +201,8 @@ impl Presets {
         /// Jaro-Winkler similarity below which a suggestion would only puzzle.
         const ALIKE: f64 = 0.75;
         let name = name.to_ascii_lowercase();
-        let mut ranked: Vec<_> = self
-            .entries
-            .keys()
-            .map(|known| (strsim::jaro_winkler(&name, known.as_str()), known))
-            .collect();
+        let mut ranked: Vec<_> =
+            self.entries.keys().map(|known| (strsim::jaro_winkler(&name, known.as_str()), known)).collect();
         ranked.retain(|(likeness, _)| *likeness >= ALIKE);
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
         ranked.into_iter().take(3).map(|(_, known)| known).collect()
@@ -294,10 +275,7 @@ struct Raw {
 fn read_entry(text: &str, body: Value) -> Result<(PresetName, Raw), Vec<InvalidPreset>> {
     let name = PresetName::from_str(text).map_err(|err| vec![err])?;
     let Value::Object(mut body) = body else {
-        return Err(vec![InvalidPreset::field(
-            format!("presets.{name}"),
-            "is not a table",
-        )]);
+        return Err(vec![InvalidPreset::field(format!("presets.{name}"), "is not a table")]);
     };
     let mut faults = Vec::new();
     let mut field =
@@ -328,19 +306,7 @@ fn read_entry(text: &str, body: Value) -> Result<(PresetName, Raw), Vec<InvalidP
             false
         }
     };
-    if faults.is_empty() {
-        Ok((
-            name,
-            Raw {
-                description,
-                extends,
-                replace,
-                body,
-            },
-        ))
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok((name, Raw { description, extends, replace, body })) } else { Err(faults) }
 }
 
 fn as_document(spec: &EncodeSpec) -> Map<String, Value> {

@@ -24,12 +24,7 @@ impl EncodeSpec {
         if let Some(spec) = &self.audio {
             audio(spec, &mut faults);
         }
-        container(
-            self.container,
-            self.video.as_ref(),
-            self.audio.as_ref(),
-            &mut faults,
-        );
+        container(self.container, self.video.as_ref(), self.audio.as_ref(), &mut faults);
         if self.video.is_none() && self.audio.is_none() {
             faults.push(nothing());
         }
@@ -64,11 +59,7 @@ pub(super) fn container(
         let names: Vec<_> = pictures.iter().map(|c| c.codec_name()).collect();
         faults.push(Fault::new(
             "/video/codec",
-            format!(
-                "{name} does not hold {}; use {}",
-                spec.codec.codec_name(),
-                names.join(", ")
-            ),
+            format!("{name} does not hold {}; use {}", spec.codec.codec_name(), names.join(", ")),
         ));
     }
     if let Some(spec) = audio
@@ -77,11 +68,7 @@ pub(super) fn container(
         let names: Vec<_> = sounds.iter().map(|c| c.codec_name()).collect();
         faults.push(Fault::new(
             "/audio/codec",
-            format!(
-                "{name} does not hold {}; use {}",
-                spec.codec.codec_name(),
-                names.join(", ")
-            ),
+            format!("{name} does not hold {}; use {}", spec.codec.codec_name(), names.join(", ")),
         ));
     }
 }
@@ -113,11 +100,7 @@ fn rate(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
                 fault("/rate/crf", format!("crf of {name} is a whole number"));
             }
         }
-        Rate::Bitrate {
-            target,
-            max: Some(max),
-            ..
-        } if max < target => {
+        Rate::Bitrate { target, max: Some(max), .. } if max < target => {
             fault("/rate/max", "max is below target".to_owned());
         }
         Rate::Bitrate { .. } => {}
@@ -127,15 +110,9 @@ fn rate(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
 fn size(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
     for (name, side) in [("width", spec.width), ("height", spec.height)] {
         if side.is_some_and(|side| !SIDES.contains(&side)) {
-            fault(
-                &format!("/{name}"),
-                format!("{name} is {} to {} pixels", SIDES.start(), SIDES.end()),
-            );
+            fault(&format!("/{name}"), format!("{name} is {} to {} pixels", SIDES.start(), SIDES.end()));
         } else if side.is_some() && spec.bounds.is_some() {
-            fault(
-                &format!("/{name}"),
-                format!("{name} and box exclude each other; give one"),
-            );
+            fault(&format!("/{name}"), format!("{name} and box exclude each other; give one"));
         }
     }
     if spec.codec == VideoCodec::Av1 {
@@ -152,10 +129,7 @@ fn size(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
     }
     let has_shape = spec.bounds.is_some() || (spec.width.is_some() && spec.height.is_some());
     if spec.fit != Fit::Contain && !has_shape {
-        fault(
-            "/fit",
-            "cover, pad and stretch need a box, or width and height".to_owned(),
-        );
+        fault("/fit", "cover, pad and stretch need a box, or width and height".to_owned());
     }
     if spec.upscale && spec.bounds.is_none() && spec.width.is_none() && spec.height.is_none() {
         fault("/upscale", "upscale needs a box, a width or a height".to_owned());
@@ -172,10 +146,7 @@ fn timing(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
         }
         // A rational of huge terms cannot be told apart from a simple one and overflows the encoders' time bases.
         if value.num() > 1_000_000 || value.den() > 100_000 {
-            fault(
-                "/fps/value",
-                "a frame rate is written like \"25\" or \"30000/1001\"".to_owned(),
-            );
+            fault("/fps/value", "a frame rate is written like \"25\" or \"30000/1001\"".to_owned());
         }
         if spec.fps.mode == super::FpsMode::Source {
             fault("/fps/value", "value needs mode \"cfr\"".to_owned());
@@ -223,10 +194,7 @@ fn depth(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
     }
     let keeps = matches!(spec.codec, VideoCodec::Hevc | VideoCodec::Av1);
     if spec.range == DynamicRange::Keep && !(ten && keeps) {
-        fault(
-            "/range",
-            "range \"keep\" needs codec hevc or av1 with bit_depth 10".to_owned(),
-        );
+        fault("/range", "range \"keep\" needs codec hevc or av1 with bit_depth 10".to_owned());
     }
 }
 
@@ -237,18 +205,15 @@ pub(super) fn audio(spec: &AudioSpec, faults: &mut Vec<Fault>) {
     let name = spec.codec.codec_name();
     // libopus takes its five rates only, and all decoders give 48 kHz; LAME takes MPEG-1 and MPEG-2 rates.
     let rates: &[u32] = match spec.codec {
-        AudioCodec::Aac => &[
-            8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000,
-        ],
+        AudioCodec::Aac => {
+            &[8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000]
+        }
         AudioCodec::Opus => &[48_000],
         AudioCodec::Mp3 => &[16_000, 22_050, 24_000, 32_000, 44_100, 48_000],
     };
     if !rates.contains(&spec.sample_rate) {
         let list: Vec<_> = rates.iter().map(u32::to_string).collect();
-        fault(
-            "/sample_rate",
-            format!("the sample rate of {name} is one of {}", list.join(", ")),
-        );
+        fault("/sample_rate", format!("the sample rate of {name} is one of {}", list.join(", ")));
     }
     // The encoders' own limits; libopus refuses more than 256 kbit/s per channel.
     let (low, high) = match (spec.codec, spec.channels) {
@@ -259,18 +224,8 @@ pub(super) fn audio(spec: &AudioSpec, faults: &mut Vec<Fault>) {
         (AudioCodec::Opus, Channels::Surround) => (32_000, 1_024_000),
         (AudioCodec::Mp3, _) => (32_000, 320_000),
     };
-    if spec
-        .bitrate
-        .is_some_and(|rate| !(low..=high).contains(&rate.bits()))
-    {
-        fault(
-            "/bitrate",
-            format!(
-                "the bit rate of {name} is {}k to {}k here",
-                low / 1000,
-                high / 1000
-            ),
-        );
+    if spec.bitrate.is_some_and(|rate| !(low..=high).contains(&rate.bits())) {
+        fault("/bitrate", format!("the bit rate of {name} is {}k to {}k here", low / 1000, high / 1000));
     }
     if spec.codec == AudioCodec::Mp3 && spec.channels == Channels::Surround {
         fault("/channels", "mp3 has at most 2 channels".to_owned());

@@ -18,19 +18,13 @@ pub(super) fn spell_out(document: &mut Map<String, Value>) -> Vec<Fault> {
     let rate = match (bitrate, crf) {
         (None, None) => return Vec::new(),
         (Some(_), Some(_)) => {
-            return vec![Fault::new(
-                "/video/crf",
-                "crf and bitrate exclude each other; give one",
-            )];
+            return vec![Fault::new("/video/crf", "crf and bitrate exclude each other; give one")];
         }
         (Some(target), None) => json!({ "mode": "bitrate", "target": target }),
         (None, Some(crf)) => json!({ "mode": "crf", "crf": crf }),
     };
     if video.get("rate").is_some_and(|r| !r.is_null()) {
-        return vec![Fault::new(
-            "/video/rate",
-            "rate excludes the short forms crf and bitrate; give one",
-        )];
+        return vec![Fault::new("/video/rate", "rate excludes the short forms crf and bitrate; give one")];
     }
     video.insert("rate".to_owned(), rate);
     Vec::new()
@@ -42,17 +36,12 @@ pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>)
     if let (Some(Value::Object(old)), Some(Value::Object(new))) =
         (base.get_mut("video"), upper.get_mut("video"))
     {
-        if ["box", "width", "height"]
-            .iter()
-            .any(|side| new.contains_key(*side))
-        {
+        if ["box", "width", "height"].iter().any(|side| new.contains_key(*side)) {
             for side in ["box", "width", "height"] {
                 old.remove(side);
             }
         }
-        let changed = new
-            .get("codec")
-            .is_some_and(|codec| old.get("codec") != Some(codec));
+        let changed = new.get("codec").is_some_and(|codec| old.get("codec") != Some(codec));
         if changed {
             old.remove("profile");
             old.remove("bframes");
@@ -68,9 +57,7 @@ pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>)
 /// Quality numbers of one codec mean something else to another: take the new codec's default.
 fn requalify(old: &mut Map<String, Value>, codec: Option<&Value>) {
     let codec = codec.and_then(|name| serde_json::from_value::<VideoCodec>(name.clone()).ok());
-    let quality = codec
-        .map(default_rate)
-        .and_then(|rate| serde_json::to_value(rate).ok());
+    let quality = codec.map(default_rate).and_then(|rate| serde_json::to_value(rate).ok());
     if let (Some(Value::Object(rate)), Some(quality)) = (old.get_mut("rate"), quality)
         && rate.contains_key("crf")
     {

@@ -12,9 +12,8 @@ use super::{
 use crate::domain::{Fault, Rational};
 
 /// Formats of the documented schema that this version does not write.
-const LATER_CONTAINERS: &[&str] = &[
-    "hls", "dash", "cmaf", "m4a", "mp3", "ogg", "gif", "webp", "jpg", "png", "vtt",
-];
+const LATER_CONTAINERS: &[&str] =
+    &["hls", "dash", "cmaf", "m4a", "mp3", "ogg", "gif", "webp", "jpg", "png", "vtt"];
 /// Fields of the documented schema that this version does not have.
 const LATER_FIELDS: &[&str] = &[
     "ladder",
@@ -56,11 +55,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
         faults.push(check::nothing());
     }
     match container {
-        Some(container) if faults.is_empty() => Ok(EncodeSpec {
-            container,
-            video,
-            audio,
-        }),
+        Some(container) if faults.is_empty() => Ok(EncodeSpec { container, video, audio }),
         _ => Err(faults),
     }
 }
@@ -124,22 +119,15 @@ fn rate(mut fields: Fields<'_>) -> Option<Rate> {
         Some("capped_crf") => {
             let (crf, max) = (fields.required("crf"), fields.required("max"));
             let buffer = fields.optional("buffer");
-            crf.zip(max)
-                .map(|(crf, max)| Rate::CappedCrf { crf, max, buffer })
+            crf.zip(max).map(|(crf, max)| Rate::CappedCrf { crf, max, buffer })
         }
         Some("bitrate") => {
-            let (target, max, buffer) = (
-                fields.required::<BitRate>("target"),
-                fields.optional("max"),
-                fields.optional("buffer"),
-            );
+            let (target, max, buffer) =
+                (fields.required::<BitRate>("target"), fields.optional("max"), fields.optional("buffer"));
             target.map(|target| Rate::Bitrate { target, max, buffer })
         }
         Some(other) => {
-            fields.fault(
-                "mode",
-                format!("unknown rate mode {other:?}; there are crf, capped_crf, bitrate"),
-            );
+            fields.fault("mode", format!("unknown rate mode {other:?}; there are crf, capped_crf, bitrate"));
             // What else belongs here depends on the mode, so nothing more can be said.
             return None;
         }
@@ -197,13 +185,7 @@ struct Fields<'f> {
 impl<'f> Fields<'f> {
     fn new(at: String, map: Map<String, Value>, faults: &'f mut Vec<Fault>) -> Self {
         let before = faults.len();
-        Self {
-            at,
-            map,
-            asked: Vec::new(),
-            faults,
-            before,
-        }
+        Self { at, map, asked: Vec::new(), faults, before }
     }
 
     fn fault(&mut self, key: &str, detail: impl Into<String>) {
@@ -227,8 +209,7 @@ impl<'f> Fields<'f> {
                         pointer = Fault::join(&pointer, key);
                     }
                 }
-                self.faults
-                    .push(Fault::new(pointer, in_plain_words(&err.inner().to_string())));
+                self.faults.push(Fault::new(pointer, in_plain_words(&err.inner().to_string())));
                 None
             }
         }
@@ -258,11 +239,7 @@ impl<'f> Fields<'f> {
             let detail = if LATER_FIELDS.contains(&key.as_str()) {
                 "is not available in this version".to_owned()
             } else {
-                match self
-                    .asked
-                    .iter()
-                    .find(|known| strsim::damerau_levenshtein(known, key) <= 2)
-                {
+                match self.asked.iter().find(|known| strsim::damerau_levenshtein(known, key) <= 2) {
                     Some(near) => format!("unknown field; did you mean \"{near}\"?"),
                     None => format!("unknown field; there are {}", self.asked.join(", ")),
                 }

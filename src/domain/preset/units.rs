@@ -23,15 +23,8 @@ pub struct BitRate(u32);
 impl BitRate {
     /// From bit/s.
     pub const fn new(bits: u64) -> Result<Self, InvalidUnit> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "checked against a bound far below u32::MAX"
-        )]
-        if bits >= 1_000 && bits <= 1_000_000_000 {
-            Ok(Self(bits as u32))
-        } else {
-            Err(InvalidUnit::BitRate)
-        }
+        #[expect(clippy::cast_possible_truncation, reason = "checked against a bound far below u32::MAX")]
+        if bits >= 1_000 && bits <= 1_000_000_000 { Ok(Self(bits as u32)) } else { Err(InvalidUnit::BitRate) }
     }
 
     /// Bit/s.
@@ -109,11 +102,7 @@ impl BoxSize {
     /// Checks the sides.
     pub fn new(width: u32, height: u32) -> Result<Self, InvalidUnit> {
         let fits = |side| (16..=16_384).contains(&side);
-        if fits(width) && fits(height) {
-            Ok(Self { width, height })
-        } else {
-            Err(InvalidUnit::Box)
-        }
+        if fits(width) && fits(height) { Ok(Self { width, height }) } else { Err(InvalidUnit::Box) }
     }
 
     /// Width, pixels.
@@ -131,10 +120,7 @@ impl BoxSize {
     /// Width and height exchanged.
     #[must_use]
     pub const fn turned(self) -> Self {
-        Self {
-            width: self.height,
-            height: self.width,
-        }
+        Self { width: self.height, height: self.width }
     }
 }
 
@@ -172,12 +158,9 @@ mod tests {
 
     #[test]
     fn bit_rates_in_every_spelling() {
-        for (text, bits) in [
-            ("2500k", 2_500_000),
-            ("2.5M", 2_500_000),
-            ("2500000", 2_500_000),
-            ("96k", 96_000),
-        ] {
+        for (text, bits) in
+            [("2500k", 2_500_000), ("2.5M", 2_500_000), ("2500000", 2_500_000), ("96k", 96_000)]
+        {
             assert_eq!(text.parse::<BitRate>().unwrap().bits(), bits);
         }
         for bad in ["", "k", "-1k", "1e6", "2.5", ".5M", "5.M", "9999M", "nan", "1 M"] {

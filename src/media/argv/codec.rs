@@ -40,13 +40,7 @@ fn x264(argv: &mut Argv, video: &VideoPlan) {
     argv.pair("-a53cc:v", 0);
     argv.pair(
         "-x264-params",
-        params(
-            &[
-                ("keyint", video.keyframe_interval.to_string()),
-                ("open-gop", "0".into()),
-            ],
-            video,
-        ),
+        params(&[("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".into())], video),
     );
 }
 
@@ -56,10 +50,7 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
     if let Some(profile) = video.profile {
         argv.pair("-profile:v", profile);
     }
-    let mut list = vec![
-        ("keyint", video.keyframe_interval.to_string()),
-        ("open-gop", "0".to_owned()),
-    ];
+    let mut list = vec![("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".to_owned())];
     if let Some(level) = video.level {
         list.push(("level-idc", level.to_owned()));
     }
@@ -67,11 +58,7 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         list.push(("bframes", bframes.to_string()));
     }
     let side = video.width.min(video.height);
-    if let Some(ctu) = CTU
-        .into_iter()
-        .find(|ctu| *ctu <= side)
-        .filter(|ctu| *ctu < CTU[0])
-    {
+    if let Some(ctu) = CTU.into_iter().find(|ctu| *ctu <= side).filter(|ctu| *ctu < CTU[0]) {
         list.push(("ctu", ctu.to_string()));
     }
     match threads.map(NonZeroU16::get) {
@@ -110,11 +97,7 @@ fn svt(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         Rate::Crf { .. } | Rate::CappedCrf { .. } => capped_rate(argv, video.rate),
     }
     argv.pair("-g:v", video.keyframe_interval);
-    let mut list = vec![
-        "tune=0".to_owned(),
-        "irefresh-type=2".to_owned(),
-        "scd=0".to_owned(),
-    ];
+    let mut list = vec!["tune=0".to_owned(), "irefresh-type=2".to_owned(), "scd=0".to_owned()];
     if let Some(threads) = threads {
         list.push(format!("lp={threads}"));
     }

@@ -24,18 +24,16 @@ impl Graph {
         let mut users: BTreeMap<u32, Vec<(usize, &[Filter])>> = BTreeMap::new();
         for (position, output) in plan.outputs.iter().enumerate() {
             if let Some(video) = &output.video {
-                users
-                    .entry(video.stream)
-                    .or_default()
-                    .push((position, &video.filters));
+                users.entry(video.stream).or_default().push((position, &video.filters));
             }
         }
         let mut graph = Self::default();
         let mut parts = Vec::new();
         for (stream, users) in users.iter().filter(|(_, users)| users.len() > 1) {
-            let shared = users.iter().skip(1).fold(users[0].1.len(), |n, (_, filters)| {
-                n.min(alike(users[0].1, filters))
-            });
+            let shared = users
+                .iter()
+                .skip(1)
+                .fold(users[0].1.len(), |n, (_, filters)| n.min(alike(users[0].1, filters)));
             let mut split = format!("[0:{stream}]");
             if shared > 0 {
                 split.push_str(&chain(&users[0].1[..shared]));
@@ -76,47 +74,25 @@ fn spell(filter: Filter) -> String {
     match filter {
         Filter::Deinterlace => "bwdif=mode=send_frame:parity=auto:deint=interlaced".to_owned(),
         Filter::Fps(rate) => format!("fps={rate}:round=near"),
-        Filter::Scale {
-            width,
-            height,
-            from,
-            to,
-        } => format!(
+        Filter::Scale { width, height, from, to } => format!(
             "scale=w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int:in_color_matrix={}:out_color_matrix={}:in_range={}:out_range={}",
             swscale(from.matrix),
             swscale(to.matrix),
             from.range.name(),
             to.range.name(),
         ),
-        Filter::Convert {
-            width,
-            height,
-            from,
-            to,
-        } => {
-            format!(
-                "zscale=w={width}:h={height}:filter=bicubic:{}:{}",
-                zscale_in(from),
-                zscale_out(to)
-            )
+        Filter::Convert { width, height, from, to } => {
+            format!("zscale=w={width}:h={height}:filter=bicubic:{}:{}", zscale_in(from), zscale_out(to))
         }
         Filter::Linearise { width, height, from } => {
-            format!(
-                "zscale=w={width}:h={height}:filter=bicubic:{}:t=linear:npl=100:p=bt709",
-                zscale_in(from)
-            )
+            format!("zscale=w={width}:h={height}:filter=bicubic:{}:t=linear:npl=100:p=bt709", zscale_in(from))
         }
         Filter::ToneMap { peak } => format!("tonemap=tonemap=hable:desat=0:peak={peak}"),
         Filter::Delinearise(to) => format!("zscale={}", zscale_out(to)),
         Filter::Format(layout) => format!("format={}", layout.pix_fmt()),
         Filter::Crop { width, height, x, y } => format!("crop={width}:{height}:{x}:{y}"),
         Filter::Pad { width, height, x, y } => format!("pad={width}:{height}:{x}:{y}:color=black"),
-        Filter::Extend {
-            width,
-            height,
-            right,
-            bottom,
-        } => {
+        Filter::Extend { width, height, right, bottom } => {
             format!("pad={width}:{height}:0:0,fillborders=right={right}:bottom={bottom}:mode=smear")
         }
         Filter::Tag(signal) => format!(

@@ -34,22 +34,9 @@ fn lines(argv: &[String]) -> String {
 fn encoded(info: &MediaInfo, specs: &[EncodeSpec], limits: &Limits) -> Vec<String> {
     let outputs: Vec<_> = (0..).map(OutputIndex).zip(specs.iter().cloned()).collect();
     let plan = plan(info, &outputs, &Policy::default()).unwrap();
-    let gains = plan
-        .loudness_passes()
-        .into_iter()
-        .flat_map(|(_, users)| users)
-        .map(|i| (i, -3.25))
-        .collect();
+    let gains = plan.loudness_passes().into_iter().flat_map(|(_, users)| users).map(|i| (i, -3.25)).collect();
     let input = file();
-    encode(
-        &plan,
-        &Reading {
-            input: &input,
-            demuxer: info.container,
-            limits,
-        },
-        &gains,
-    )
+    encode(&plan, &Reading { input: &input, demuxer: info.container, limits }, &gains)
 }
 
 /// What follows the input: the part that presets and sources decide.
@@ -60,17 +47,11 @@ fn tail(argv: &[String]) -> &[String] {
 
 /// A 1080p landscape film, a phone's portrait clip in P3 full range, HLG, and interlaced standard definition in TS.
 fn sources() -> Vec<(&'static str, MediaInfo)> {
-    let film = VideoStream {
-        frame_rate: Rational::new(24_000, 1001).ok(),
-        ..video(1920, 1080)
-    };
+    let film = VideoStream { frame_rate: Rational::new(24_000, 1001).ok(), ..video(1920, 1080) };
     let phone = VideoStream {
         rotation: Rotation::Cw90,
         pix_fmt: "yuvj420p".into(),
-        color: ColorSpace {
-            range: Some(ColorRange::Full),
-            ..tags("smpte432", "bt709", "smpte170m")
-        },
+        color: ColorSpace { range: Some(ColorRange::Full), ..tags("smpte432", "bt709", "smpte170m") },
         frame_rate: Rational::new(60, 1).ok(),
         variable_rate: true,
         time_base: Rational::new(1, 600).unwrap(),
@@ -98,13 +79,7 @@ fn sources() -> Vec<(&'static str, MediaInfo)> {
         ("film", media(vec![film], vec![audio(6)])),
         ("phone", media(vec![phone], vec![audio(1)])),
         ("hlg", media(vec![hlg], vec![])),
-        (
-            "broadcast",
-            MediaInfo {
-                container: Demuxer::Mpegts,
-                ..media(vec![broadcast], vec![audio(2)])
-            },
-        ),
+        ("broadcast", MediaInfo { container: Demuxer::Mpegts, ..media(vec![broadcast], vec![audio(2)]) }),
     ]
 }
 
@@ -125,18 +100,11 @@ fn every_preset_over_typical_sources() {
 #[test]
 fn the_whole_line_with_one_thread() {
     let (_, info) = sources().remove(3);
-    let limits = Limits {
-        threads: NonZeroU16::new(1),
-        ..Limits::default()
-    };
+    let limits = Limits { threads: NonZeroU16::new(1), ..Limits::default() };
     let preset = |name: &str| spec(Some(name), json!({}));
     insta::assert_snapshot!(
         "whole_line",
-        lines(&encoded(
-            &info,
-            &[preset("1080p_hevc"), preset("1080p_av1"), preset("1080p_vp9")],
-            &limits
-        ))
+        lines(&encoded(&info, &[preset("1080p_hevc"), preset("1080p_av1"), preset("1080p_vp9")], &limits))
     );
 }
 
@@ -149,11 +117,8 @@ fn outputs_share_one_decode_and_what_begins_alike() {
         spec(None, json!({"container": "mp4", "audio": {"codec": "aac"}})),
     ];
     let argv = encoded(&info, &specs, &Limits::default());
-    let graph = argv
-        .iter()
-        .position(|word| word == "-filter_complex")
-        .map(|at| argv[at + 1].clone())
-        .unwrap();
+    let graph =
+        argv.iter().position(|word| word == "-filter_complex").map(|at| argv[at + 1].clone()).unwrap();
     assert!(
         graph.starts_with(
             "[0:0]bwdif=mode=send_frame:parity=auto:deint=interlaced,split=2[s0][s1];[s0]scale="
@@ -161,11 +126,7 @@ fn outputs_share_one_decode_and_what_begins_alike() {
         "{graph}"
     );
     assert!(graph.ends_with("[v1]"), "{graph}");
-    let maps: Vec<_> = argv
-        .windows(2)
-        .filter(|w| w[0] == "-map")
-        .map(|w| w[1].as_str())
-        .collect();
+    let maps: Vec<_> = argv.windows(2).filter(|w| w[0] == "-map").map(|w| w[1].as_str()).collect();
     assert_eq!(maps, ["[v0]", "0:1", "[v1]", "0:1", "0:1"]);
     assert_eq!(argv.iter().filter(|word| *word == "-i").count(), 1);
 }
@@ -174,17 +135,11 @@ fn outputs_share_one_decode_and_what_begins_alike() {
 fn equal_pictures_are_made_once() {
     let (_, info) = sources().remove(0);
     let same = |container: &str| {
-        spec(
-            None,
-            json!({"container": container, "video": {"codec": "h264", "box": "640x360"}}),
-        )
+        spec(None, json!({"container": container, "video": {"codec": "h264", "box": "640x360"}}))
     };
     let argv = encoded(&info, &[same("mp4"), same("mkv")], &Limits::default());
-    let graph = argv
-        .iter()
-        .position(|word| word == "-filter_complex")
-        .map(|at| argv[at + 1].clone())
-        .unwrap();
+    let graph =
+        argv.iter().position(|word| word == "-filter_complex").map(|at| argv[at + 1].clone()).unwrap();
     assert!(graph.ends_with("setsar=1,split=2[v0][v1]"), "{graph}");
 }
 
@@ -194,10 +149,7 @@ fn rate_modes() {
     let rates = |container: &str, codec: &str, rate: serde_json::Value| {
         let argv = encoded(
             &info,
-            &[spec(
-                None,
-                json!({"container": container, "video": {"codec": codec, "rate": rate}}),
-            )],
+            &[spec(None, json!({"container": container, "video": {"codec": codec, "rate": rate}}))],
             &Limits::default(),
         );
         let picked = argv
@@ -207,20 +159,11 @@ fn rate_modes() {
     };
     let bitrate = json!({"mode": "bitrate", "target": "1M"});
     let capped = json!({"mode": "capped_crf", "crf": 30, "max": "1M"});
-    assert_eq!(
-        rates("mp4", "h264", bitrate.clone()),
-        "-maxrate:v 1500000 -bufsize:v 3000000 -b:v 1000000"
-    );
-    assert_eq!(
-        rates("mp4", "hevc", capped.clone()),
-        "-maxrate:v 1000000 -bufsize:v 2000000 -crf:v 30"
-    );
+    assert_eq!(rates("mp4", "h264", bitrate.clone()), "-maxrate:v 1500000 -bufsize:v 3000000 -b:v 1000000");
+    assert_eq!(rates("mp4", "hevc", capped.clone()), "-maxrate:v 1000000 -bufsize:v 2000000 -crf:v 30");
     assert_eq!(rates("mp4", "av1", bitrate), "-b:v 1000000");
     assert_eq!(rates("webm", "vp9", capped), "-crf:v 30 -b:v 1000000");
-    assert_eq!(
-        rates("webm", "vp9", json!({"mode": "crf", "crf": 30})),
-        "-crf:v 30 -b:v 0"
-    );
+    assert_eq!(rates("webm", "vp9", json!({"mode": "crf", "crf": 30})), "-crf:v 30 -b:v 0");
 }
 
 #[test]
@@ -228,18 +171,10 @@ fn sources_are_opened_by_force_and_nothing_else() {
     let limits = Limits::default();
     let url = "http://127.0.0.1:40000/0123456789abcdef/in";
     let input = Input::Loopback { url: url.to_owned() };
-    let reading = Reading {
-        input: &input,
-        demuxer: Demuxer::Mpegts,
-        limits: &limits,
-    };
+    let reading = Reading { input: &input, demuxer: Demuxer::Mpegts, limits: &limits };
     insta::assert_snapshot!("loopback_input", lines(&input_options(&reading, LookAhead::Far)));
     let input = file();
-    let reading = Reading {
-        input: &input,
-        demuxer: Demuxer::Mov,
-        limits: &limits,
-    };
+    let reading = Reading { input: &input, demuxer: Demuxer::Mov, limits: &limits };
     insta::assert_snapshot!("file_input", lines(&input_options(&reading, LookAhead::Near)));
 }
 
@@ -249,17 +184,10 @@ fn the_measuring_pass_hears_what_the_encoder_will() {
     let outputs = [(OutputIndex(0), spec(Some("web_1080p"), json!({})))];
     let plan = plan(&info, &outputs, &Policy::default()).unwrap();
     let (input, limits) = (file(), Limits::default());
-    let reading = Reading {
-        input: &input,
-        demuxer: info.container,
-        limits: &limits,
-    };
+    let reading = Reading { input: &input, demuxer: info.container, limits: &limits };
     let (sound, _) = plan.loudness_passes().remove(0);
     let argv = loudness(sound, &reading);
     insta::assert_snapshot!("loudness", lines(tail(&argv)));
     let ungained = encode(&plan, &reading, &Gains::new());
-    assert!(
-        !ungained.iter().any(|word| word.contains("volume=")),
-        "{ungained:?}"
-    );
+    assert!(!ungained.iter().any(|word| word.contains("volume=")), "{ungained:?}");
 }

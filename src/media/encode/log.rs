@@ -105,9 +105,7 @@ impl LogState {
 
     /// Takes a line.
     pub(super) fn line(&mut self, line: &str) {
-        let complaint = ["[error]", "[fatal]", "[panic]"]
-            .iter()
-            .any(|level| line.contains(level));
+        let complaint = ["[error]", "[fatal]", "[panic]"].iter().any(|level| line.contains(level));
         if complaint {
             self.complaint(line);
             self.complaints.push(line);
@@ -126,17 +124,15 @@ impl LogState {
     fn complaint(&mut self, line: &str) {
         // `[error] file:in: Invalid data…`, without a context in brackets: ffmpeg itself could not open its input.
         let bare = line.strip_prefix("[error] ").unwrap_or("");
-        let names_input = ["file:", "http://", "Error opening input"]
-            .iter()
-            .any(|name| bare.starts_with(name));
+        let names_input =
+            ["file:", "http://", "Error opening input"].iter().any(|name| bare.starts_with(name));
         let signs = [
             (line.contains("File ended prematurely"), Sign::EndedEarly),
             (line.contains("No space left on device"), Sign::DiskFull),
             (line.contains("Unknown encoder"), Sign::UnknownEncoder),
             (names_input, Sign::InputRefused),
         ];
-        self.signs
-            .extend(signs.into_iter().filter_map(|(seen, sign)| seen.then_some(sign)));
+        self.signs.extend(signs.into_iter().filter_map(|(seen, sign)| seen.then_some(sign)));
         // 5.1: "Error while decoding stream #0:0: …"; 6 and 7: "[vist#0:0/h264 @ …] [error] Error submitting packet to decoder".
         let refused = line.contains("Error while decoding stream")
             || line.contains("Error submitting packet to decoder")
@@ -169,11 +165,8 @@ impl LogState {
             }
         } else if let Some(rest) = after(line, "  Input stream #0:") {
             let Some(index) = number(rest) else { return };
-            let counts = (
-                before(rest, " packets read"),
-                before(rest, " frames decoded"),
-                before(rest, " samples)"),
-            );
+            let counts =
+                (before(rest, " packets read"), before(rest, " frames decoded"), before(rest, " samples)"));
             let errors = before(rest, " decode errors");
             if let Some(stream) = self.decoded_mut(index) {
                 stream.packets = counts.0.unwrap_or(0);
@@ -190,18 +183,9 @@ impl LogState {
             let Some(packets) = before(rest, " packets muxed") else {
                 return;
             };
-            let (frames, samples) = (
-                before(rest, " frames encoded").unwrap_or(0),
-                before(rest, " samples)"),
-            );
+            let (frames, samples) = (before(rest, " frames encoded").unwrap_or(0), before(rest, " samples)"));
             if self.encoded.len() < STREAMS {
-                self.encoded.push(EncodedStream {
-                    output,
-                    index,
-                    frames,
-                    samples,
-                    packets,
-                });
+                self.encoded.push(EncodedStream { output, index, frames, samples, packets });
             }
         } else if let (Some(taken), Some(given)) =
             (before(line, " frames in, "), before(line, " frames out;"))
@@ -218,10 +202,7 @@ impl LogState {
         if self.decoded.len() == STREAMS {
             return None;
         }
-        self.decoded.push(DecodedStream {
-            index,
-            ..DecodedStream::default()
-        });
+        self.decoded.push(DecodedStream { index, ..DecodedStream::default() });
         self.decoded.last_mut()
     }
 
@@ -243,60 +224,34 @@ impl LogState {
         /// `SIGXFSZ`: the kernel's limit on the size of a file.
         const FILE_SIZE: i32 = 25;
         let (code, message) = if self.signs.contains(&Sign::DiskFull) {
-            (
-                Code::DiskFull,
-                "The worker has no room for the output.".to_owned(),
-            )
+            (Code::DiskFull, "The worker has no room for the output.".to_owned())
         } else if let Some(signal) = status.signal() {
             match signal {
-                FILE_SIZE => (
-                    Code::EncodeFailed,
-                    "The output grew larger than allowed.".to_owned(),
-                ),
-                signal => (
-                    Code::EncoderCrashed,
-                    format!("The encoder was killed by signal {signal}."),
-                ),
+                FILE_SIZE => (Code::EncodeFailed, "The output grew larger than allowed.".to_owned()),
+                signal => (Code::EncoderCrashed, format!("The encoder was killed by signal {signal}.")),
             }
         } else if self.signs.contains(&Sign::UnknownEncoder) {
-            (
-                Code::EncoderUnavailable,
-                "The worker's ffmpeg lacks the encoder.".to_owned(),
-            )
+            (Code::EncoderUnavailable, "The worker's ffmpeg lacks the encoder.".to_owned())
         } else if status.code() == Some(127) {
-            (
-                Code::ToolMissing,
-                "ffmpeg could not be started on the worker.".to_owned(),
-            )
+            (Code::ToolMissing, "ffmpeg could not be started on the worker.".to_owned())
         } else if self.signs.contains(&Sign::InputRefused) {
-            (
-                Code::MediaCorrupt,
-                "The source could not be opened for decoding.".to_owned(),
-            )
+            (Code::MediaCorrupt, "The source could not be opened for decoding.".to_owned())
         } else {
             (Code::EncodeFailed, "The encoder failed.".to_owned())
         };
-        Failure::new(code, message)
-            .with_detail(status.to_string())
-            .with_log(self.into_lines(tidy))
+        Failure::new(code, message).with_detail(status.to_string()).with_log(self.into_lines(tidy))
     }
 
     /// The meaningful lines: complaints, or the last of all when there are none.
     pub(super) fn into_lines(self, tidy: &Tidy) -> Vec<String> {
         let complaints = self.complaints.into_lines();
-        tidy.lines(if complaints.is_empty() {
-            self.tail.into_lines()
-        } else {
-            complaints
-        })
+        tidy.lines(if complaints.is_empty() { self.tail.into_lines() } else { complaints })
     }
 }
 
 /// The source stream a line is about: `stream #0:1` or `vist#0:1/h264`.
 fn source_stream(line: &str) -> Option<u32> {
-    ["stream #0:", "ist#0:", "in stream "]
-        .into_iter()
-        .find_map(|mark| after(line, mark).and_then(number))
+    ["stream #0:", "ist#0:", "in stream "].into_iter().find_map(|mark| after(line, mark).and_then(number))
 }
 
 /// A filter graph is set up by the first frame of its stream: "graph 0 input from stream 0:1" for pictures,
@@ -363,13 +318,7 @@ mod tests {
         let video = report.decoded_stream(0).unwrap();
         assert_eq!((video.packets, video.frames, video.errors), (132, 131, 1));
         assert_eq!(report.decoded_stream(1).unwrap().samples, Some(254_976));
-        assert_eq!(
-            report.grids,
-            [GridStatistics {
-                taken: 132,
-                given: 158
-            }]
-        );
+        assert_eq!(report.grids, [GridStatistics { taken: 132, given: 158 }]);
         let streams: Vec<_> = report.output(0).map(|s| (s.index, s.frames, s.packets)).collect();
         assert_eq!(streams, [(0, 132, 132), (1, 249, 250)]);
         assert_eq!(report.output(1).count(), 1);
@@ -377,15 +326,14 @@ mod tests {
 
     #[test]
     fn damage_counts_only_after_the_first_frame() {
-        let report = log(
-            "[error] Error while decoding stream #0:0: Invalid data found when processing input\n\
+        let report =
+            log("[error] Error while decoding stream #0:0: Invalid data found when processing input\n\
             [graph 0 input from stream 0:0 @ 0x5] [verbose] w:1280 h:720 pixfmt:yuv420p\n\
             [h264 @ 0x5] [info] concealing 469 DC, 469 AC, 469 MV errors in P frame\n\
             [error] Error while decoding stream #0:0: Invalid data found when processing input\n\
             [vist#0:0/h264 @ 0x5] [error] Error submitting packet to decoder: Invalid data found\n\
-            [matroska,webm @ 0x5] [error] File ended prematurely",
-        )
-        .into_report(Duration::ZERO, &tidy());
+            [matroska,webm @ 0x5] [error] File ended prematurely")
+            .into_report(Duration::ZERO, &tidy());
         let stream = report.decoded_stream(0).unwrap();
         assert_eq!((stream.early_errors, stream.errors, stream.concealed), (1, 2, 1));
         assert!(report.ended_early);
@@ -394,27 +342,15 @@ mod tests {
     #[test]
     fn failures_have_their_classes() {
         assert_eq!(
-            failure(
-                "[error] av_interleaved_write_frame(): No space left on device",
-                1 << 8
-            ),
+            failure("[error] av_interleaved_write_frame(): No space left on device", 1 << 8),
             Code::DiskFull
         );
-        assert_eq!(
-            failure("[fatal] Unknown encoder 'libx264'", 1 << 8),
-            Code::EncoderUnavailable
-        );
+        assert_eq!(failure("[fatal] Unknown encoder 'libx264'", 1 << 8), Code::EncoderUnavailable);
         assert_eq!(failure("", 11), Code::EncoderCrashed);
         assert_eq!(failure("", 25), Code::EncodeFailed);
+        assert_eq!(failure("[fatal] launch: running ffmpeg: No such file", 127 << 8), Code::ToolMissing);
         assert_eq!(
-            failure("[fatal] launch: running ffmpeg: No such file", 127 << 8),
-            Code::ToolMissing
-        );
-        assert_eq!(
-            failure(
-                "[error] file:/srv/in: Invalid data found when processing input",
-                1 << 8
-            ),
+            failure("[error] file:/srv/in: Invalid data found when processing input", 1 << 8),
             Code::MediaCorrupt
         );
         assert_eq!(failure("[fatal] Conversion failed!", 1 << 8), Code::EncodeFailed);

@@ -33,11 +33,7 @@ pub async fn measure_loudness(
     let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, "/");
     spec.stdout = Stdout::Null;
     let finished = run(&toolbox.spawner, spec, (time, 0), cancel).await?;
-    let read = if finished.status.success() {
-        summary(&finished.log)
-    } else {
-        None
-    };
+    let read = if finished.status.success() { summary(&finished.log) } else { None };
     read.ok_or_else(|| {
         Failure::new(Code::EncodeFailed, "The sound's loudness could not be measured.")
             .with_detail(finished.status.to_string())
@@ -56,16 +52,9 @@ fn summary(log: &[String]) -> Option<Loudness> {
         let text = line.rsplit_once(mark)?.1.trim().trim_end_matches(unit).trim();
         text.parse::<f64>().ok().filter(|number| !number.is_nan())
     };
-    let (integrated, range, true_peak) = (
-        value("I:", "LUFS")?,
-        value("LRA:", "LU")?,
-        value("Peak:", "dBFS")?,
-    );
-    Some(Loudness {
-        integrated,
-        range,
-        true_peak,
-    })
+    let (integrated, range, true_peak) =
+        (value("I:", "LUFS")?, value("LRA:", "LU")?, value("Peak:", "dBFS")?);
+    Some(Loudness { integrated, range, true_peak })
 }
 
 #[cfg(test)]
@@ -84,14 +73,7 @@ mod tests {
              [info]   Loudness range:\n[info]     LRA:         3.4 LU\n[info]     LRA low:   -23.9 LUFS\n\
              [info]   True peak:\n[info]     Peak:       -18.1 dBFS",
         );
-        assert_eq!(
-            summary(&log),
-            Some(Loudness {
-                integrated: -21.8,
-                range: 3.4,
-                true_peak: -18.1
-            })
-        );
+        assert_eq!(summary(&log), Some(Loudness { integrated: -21.8, range: 3.4, true_peak: -18.1 }));
     }
 
     #[test]

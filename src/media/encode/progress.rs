@@ -41,11 +41,7 @@ impl Block {
 }
 
 fn real(value: &str) -> Option<f64> {
-    value
-        .trim()
-        .parse::<f64>()
-        .ok()
-        .filter(|number| number.is_finite() && *number >= 0.0)
+    value.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0)
 }
 
 #[cfg(test)]
@@ -74,20 +70,7 @@ mod tests {
                     speed=   0x\nout_time_us=-9223372036854775807\ngarbage\n=\nprogress=continue";
         let mut block = Block::default();
         let ticks: Vec<Tick> = text.lines().filter_map(|line| block.line(line)).collect();
-        assert_eq!(
-            ticks[0],
-            Tick {
-                frame: Some(0),
-                fps: Some(0.0),
-                ..Tick::default()
-            }
-        );
-        assert_eq!(
-            ticks[1],
-            Tick {
-                speed: Some(0.0),
-                ..Tick::default()
-            }
-        );
+        assert_eq!(ticks[0], Tick { frame: Some(0), fps: Some(0.0), ..Tick::default() });
+        assert_eq!(ticks[1], Tick { speed: Some(0.0), ..Tick::default() });
     }
 }

@@ -13,11 +13,7 @@ pub(in crate::media) fn toolbox(ffmpeg: &Path) -> Toolbox {
     Toolbox {
         spawner: Spawner::start(Launcher::Direct).unwrap(),
         tools: Tools {
-            ffmpeg: if ffmpeg == Path::new("") {
-                tools.ffmpeg
-            } else {
-                ffmpeg.to_owned()
-            },
+            ffmpeg: if ffmpeg == Path::new("") { tools.ffmpeg } else { ffmpeg.to_owned() },
             ..tools
         },
     }
@@ -40,11 +36,7 @@ impl Fake {
         limits: EncodeLimits,
         cancel: &CancellationToken,
     ) -> (Result<EncodeReport, Failure>, Vec<Tick>) {
-        let plan = EncodePlan {
-            outputs: vec![],
-            expected_seconds: None,
-            max_seconds: 100.0,
-        };
+        let plan = EncodePlan { outputs: vec![], expected_seconds: None, max_seconds: 100.0 };
         let request = EncodeRequest {
             plan: &plan,
             argv: vec!["-i".into(), "file:/srv/in".into()],
@@ -53,23 +45,14 @@ impl Fake {
             limits,
         };
         let mut ticks = Vec::new();
-        let result = encode(
-            &toolbox(&self.ffmpeg),
-            request,
-            &mut |tick| ticks.push(tick),
-            cancel,
-        )
-        .await;
+        let result = encode(&toolbox(&self.ffmpeg), request, &mut |tick| ticks.push(tick), cancel).await;
         let mark = self.ffmpeg.display().to_string();
         eventually("no process is left", || !lives(&mark)).await;
         (result, ticks)
     }
 
     async fn fails(&self) -> Failure {
-        self.encode(EncodeLimits::default(), &CancellationToken::new())
-            .await
-            .0
-            .unwrap_err()
+        self.encode(EncodeLimits::default(), &CancellationToken::new()).await.0.unwrap_err()
     }
 }
 
@@ -77,13 +60,8 @@ const LOOP: &str = "mkfifo block 2>/dev/null; read x <block";
 
 #[tokio::test]
 async fn a_hang_is_a_stall_even_with_a_deaf_tool() {
-    let fake = Fake::new(&format!(
-        "trap '' TERM INT\necho frame=5; echo progress=continue\n{LOOP}"
-    ));
-    let limits = EncodeLimits {
-        stall: Duration::from_millis(300),
-        ..EncodeLimits::default()
-    };
+    let fake = Fake::new(&format!("trap '' TERM INT\necho frame=5; echo progress=continue\n{LOOP}"));
+    let limits = EncodeLimits { stall: Duration::from_millis(300), ..EncodeLimits::default() };
     let (result, ticks) = fake.encode(limits, &CancellationToken::new()).await;
     let failure = result.unwrap_err();
     assert_eq!(failure.code, Code::EncodeTimeout, "{failure}");
@@ -96,16 +74,11 @@ async fn time_growth_and_cancel_end_it_at_once() {
     let busy = Fake::new(
         "i=0; while :; do i=$((i+1)); echo frame=$i; echo out_time_us=1; echo progress=continue; done",
     );
-    let limits = EncodeLimits {
-        total: Duration::from_millis(200),
-        ..EncodeLimits::default()
-    };
+    let limits = EncodeLimits { total: Duration::from_millis(200), ..EncodeLimits::default() };
     let (result, _) = busy.encode(limits, &CancellationToken::new()).await;
     assert_eq!(result.unwrap_err().code, Code::EncodeTimeout);
 
-    let runaway = Fake::new(&format!(
-        "echo out_time_us=101000000; echo progress=continue; {LOOP}"
-    ));
+    let runaway = Fake::new(&format!("echo out_time_us=101000000; echo progress=continue; {LOOP}"));
     assert_eq!(runaway.fails().await.code, Code::MediaLimit);
 
     let cancel = CancellationToken::new();
@@ -127,27 +100,16 @@ async fn a_flood_of_log_is_survived_and_bounded() {
 
 #[tokio::test]
 async fn ends_are_classified() {
+    assert_eq!(Fake::new("kill -SEGV $$").fails().await.code, Code::EncoderCrashed);
     assert_eq!(
-        Fake::new("kill -SEGV $$").fails().await.code,
-        Code::EncoderCrashed
-    );
-    assert_eq!(
-        Fake::new("echo '[error] x: No space left on device' >&2; exit 1")
-            .fails()
-            .await
-            .code,
+        Fake::new("echo '[error] x: No space left on device' >&2; exit 1").fails().await.code,
         Code::DiskFull
     );
     assert_eq!(
-        Fake::new("echo \"[fatal] Unknown encoder 'libx265'\" >&2; exit 1")
-            .fails()
-            .await
-            .code,
+        Fake::new("echo \"[fatal] Unknown encoder 'libx265'\" >&2; exit 1").fails().await.code,
         Code::EncoderUnavailable
     );
-    let (result, _) = Fake::new("exit 0")
-        .encode(EncodeLimits::default(), &CancellationToken::new())
-        .await;
+    let (result, _) = Fake::new("exit 0").encode(EncodeLimits::default(), &CancellationToken::new()).await;
     assert_eq!(
         result.unwrap().encoded,
         [],
@@ -160,18 +122,10 @@ async fn a_slow_listener_never_holds_up_the_tool() {
     // Far more than a pipe holds, while the listener blocks on its first tick.
     let body = "i=0; while [ $i -lt 9000 ]; do echo frame=$i; echo progress=continue; i=$((i+1)); done; touch finished";
     let fake = Fake::new(body);
-    let plan = EncodePlan {
-        outputs: vec![],
-        expected_seconds: None,
-        max_seconds: 100.0,
-    };
+    let plan = EncodePlan { outputs: vec![], expected_seconds: None, max_seconds: 100.0 };
     let work = fake.folder.path().to_owned();
     let ffmpeg = fake.ffmpeg.clone();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     // On its own runtime with two threads, as in production: one blocks in the listener, the other reads.
     let ended = std::thread::spawn(move || {
         runtime.block_on(async {
@@ -192,14 +146,7 @@ async fn a_slow_listener_never_holds_up_the_tool() {
                 }
                 waited = finished.is_file();
             };
-            encode(
-                &toolbox(&ffmpeg),
-                request,
-                &mut listener,
-                &CancellationToken::new(),
-            )
-            .await
-            .map(|_| waited)
+            encode(&toolbox(&ffmpeg), request, &mut listener, &CancellationToken::new()).await.map(|_| waited)
         })
     });
     assert_eq!(ended.join().unwrap(), Ok(true));
@@ -233,8 +180,5 @@ async fn real_loudness_is_measured() {
     )
     .await
     .unwrap();
-    assert!(
-        (found.integrated + 21.8).abs() < 0.3 && (found.true_peak + 18.1).abs() < 0.3,
-        "{found:?}"
-    );
+    assert!((found.integrated + 21.8).abs() < 0.3 && (found.true_peak + 18.1).abs() < 0.3, "{found:?}");
 }

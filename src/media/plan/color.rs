@@ -91,16 +91,12 @@ impl Signal {
 
     /// Whether players show it right as it is: the 601 and 709 families with a camera or display curve.
     const fn is_common(self) -> bool {
-        matches!(
-            self.primaries,
-            Primaries::Bt709 | Primaries::Smpte170m | Primaries::Bt470bg
-        ) && matches!(
-            self.matrix,
-            Matrix::Bt709 | Matrix::Smpte170m | Matrix::Bt470bg | Matrix::Rgb
-        ) && matches!(
-            self.transfer,
-            Transfer::Bt709 | Transfer::Smpte170m | Transfer::Bt470m | Transfer::Bt470bg | Transfer::Srgb
-        )
+        matches!(self.primaries, Primaries::Bt709 | Primaries::Smpte170m | Primaries::Bt470bg)
+            && matches!(self.matrix, Matrix::Bt709 | Matrix::Smpte170m | Matrix::Bt470bg | Matrix::Rgb)
+            && matches!(
+                self.transfer,
+                Transfer::Bt709 | Transfer::Smpte170m | Transfer::Bt470m | Transfer::Bt470bg | Transfer::Srgb
+            )
     }
 }
 
@@ -134,11 +130,7 @@ pub(super) fn decide(stream: &VideoStream, spec: &VideoSpec) -> Colored {
     let source = read(stream);
     let keep = spec.range == DynamicRange::Keep;
     if source.is_hdr() && !keep {
-        return Colored {
-            source,
-            target: Signal::BT709,
-            conversion: Conversion::ToneMap,
-        };
+        return Colored { source, target: Signal::BT709, conversion: Conversion::ToneMap };
     }
     // swscale has no constant-luminance or ICtCp matrices; those are unmixed by zscale even where the rest stays.
     let simple = !matches!(source.matrix, Matrix::Ycgco | Matrix::Bt2020c | Matrix::Ictcp);
@@ -152,25 +144,13 @@ pub(super) fn decide(stream: &VideoStream, spec: &VideoSpec) -> Colored {
             | Matrix::Smpte240m
             | Matrix::Bt2020nc) => kept,
         };
-        Signal {
-            matrix,
-            range: Range::Limited,
-            ..source
-        }
+        Signal { matrix, range: Range::Limited, ..source }
     } else {
         Signal::BT709
     };
     let same_light = source.primaries == target.primaries && source.transfer == target.transfer;
-    let conversion = if same_light && simple {
-        Conversion::Linear
-    } else {
-        Conversion::Curve
-    };
-    Colored {
-        source,
-        target,
-        conversion,
-    }
+    let conversion = if same_light && simple { Conversion::Linear } else { Conversion::Curve };
+    Colored { source, target, conversion }
 }
 
 const fn matrix_for(primaries: Primaries) -> Matrix {
@@ -193,18 +173,13 @@ fn read(stream: &VideoStream) -> Signal {
     let tags = &stream.color;
     let rgb = is_rgb(&stream.pix_fmt);
     let transfer = tags.transfer.as_deref().and_then(Transfer::from_name);
-    let matrix = tags
-        .matrix
-        .as_deref()
-        .and_then(Matrix::from_name)
-        .filter(|m| (*m == Matrix::Rgb) == rgb);
+    let matrix = tags.matrix.as_deref().and_then(Matrix::from_name).filter(|m| (*m == Matrix::Rgb) == rgb);
     let primaries = tags.primaries.as_deref().and_then(Primaries::from_name);
 
-    let wide = matches!(
-        transfer,
-        Some(Transfer::Pq | Transfer::Hlg | Transfer::Bt2020x10 | Transfer::Bt2020x12)
-    ) || matches!(matrix, Some(Matrix::Bt2020nc | Matrix::Bt2020c | Matrix::Ictcp))
-        || primaries == Some(Primaries::Bt2020);
+    let wide =
+        matches!(transfer, Some(Transfer::Pq | Transfer::Hlg | Transfer::Bt2020x10 | Transfer::Bt2020x12))
+            || matches!(matrix, Some(Matrix::Bt2020nc | Matrix::Bt2020c | Matrix::Ictcp))
+            || primaries == Some(Primaries::Bt2020);
     let assumed = if wide {
         Signal {
             primaries: Primaries::Bt2020,
@@ -213,10 +188,7 @@ fn read(stream: &VideoStream) -> Signal {
             range: Range::Limited,
         }
     } else if rgb {
-        Signal {
-            matrix: Matrix::Rgb,
-            ..Signal::BT709
-        }
+        Signal { matrix: Matrix::Rgb, ..Signal::BT709 }
     } else {
         untagged(stream)
     };
@@ -229,11 +201,7 @@ fn read(stream: &VideoStream) -> Signal {
     Signal {
         primaries: primaries.unwrap_or(assumed.primaries),
         transfer: transfer.unwrap_or(assumed.transfer),
-        matrix: if rgb {
-            Matrix::Rgb
-        } else {
-            matrix.unwrap_or(assumed.matrix)
-        },
+        matrix: if rgb { Matrix::Rgb } else { matrix.unwrap_or(assumed.matrix) },
         range: if full { Range::Full } else { Range::Limited },
     }
 }
@@ -252,12 +220,7 @@ fn untagged(stream: &VideoStream) -> Signal {
     } else {
         (Primaries::Smpte170m, Matrix::Smpte170m)
     };
-    Signal {
-        primaries,
-        transfer: Transfer::Smpte170m,
-        matrix,
-        range: Range::Limited,
-    }
+    Signal { primaries, transfer: Transfer::Smpte170m, matrix, range: Range::Limited }
 }
 
 fn is_rgb(pix_fmt: &str) -> bool {

@@ -144,34 +144,17 @@ pub(super) fn picture(
         }
     }
     let (width, height) = scaled;
-    let Colored {
-        source: from,
-        target: to,
-        conversion,
-    } = *color;
+    let Colored { source: from, target: to, conversion } = *color;
     match conversion {
         Conversion::Linear => {
             let same = from.matrix == to.matrix && from.range == to.range;
             if scaled != stored || !same || layout.pix_fmt() != stream.pix_fmt {
-                chain.push(Filter::Scale {
-                    width,
-                    height,
-                    from,
-                    to,
-                });
+                chain.push(Filter::Scale { width, height, from, to });
             }
             chain.push(Filter::Format(layout));
         }
         Conversion::Curve => {
-            chain.extend([
-                Filter::Convert {
-                    width,
-                    height,
-                    from,
-                    to,
-                },
-                Filter::Format(layout),
-            ]);
+            chain.extend([Filter::Convert { width, height, from, to }, Filter::Format(layout)]);
         }
         Conversion::ToneMap => chain.extend([
             Filter::Linearise { width, height, from },
@@ -192,12 +175,7 @@ pub(super) fn picture(
 }
 
 const fn extend((width, height): (u32, u32), (right, bottom): (u32, u32)) -> Filter {
-    Filter::Extend {
-        width,
-        height,
-        right,
-        bottom,
-    }
+    Filter::Extend { width, height, right, bottom }
 }
 
 impl Layout {

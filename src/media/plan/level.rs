@@ -63,10 +63,7 @@ pub(super) fn lowest(load: Load) -> Option<&'static str> {
         VideoCodec::Hevc => (HEVC, 1, 100),
         VideoCodec::Av1 | VideoCodec::Vp9 => return None,
     };
-    let (columns, rows) = (
-        u64::from(load.width.div_ceil(unit)),
-        u64::from(load.height.div_ceil(unit)),
-    );
+    let (columns, rows) = (u64::from(load.width.div_ceil(unit)), u64::from(load.height.div_ceil(unit)));
     let picture = columns * rows;
     #[expect(
         clippy::cast_possible_truncation,
@@ -93,16 +90,12 @@ pub(super) fn lowest(load: Load) -> Option<&'static str> {
 fn ceiling(rate: Rate) -> (u64, u64) {
     match rate {
         Rate::Crf { .. } => (0, 0),
-        Rate::CappedCrf { max, buffer, .. } => (
-            u64::from(max.bits()),
-            u64::from(buffer.unwrap_or(max.percent(200)).bits()),
-        ),
+        Rate::CappedCrf { max, buffer, .. } => {
+            (u64::from(max.bits()), u64::from(buffer.unwrap_or(max.percent(200)).bits()))
+        }
         Rate::Bitrate { target, max, buffer } => {
             let max = max.unwrap_or(target.percent(150));
-            (
-                u64::from(max.bits()),
-                u64::from(buffer.unwrap_or(max.percent(200)).bits()),
-            )
+            (u64::from(max.bits()), u64::from(buffer.unwrap_or(max.percent(200)).bits()))
         }
     }
 }
@@ -114,24 +107,12 @@ mod tests {
 
     fn level(codec: VideoCodec, width: u32, height: u32, fps: u32, rate: Rate) -> Option<&'static str> {
         let frame_rate = Rational::new(fps, 1).ok();
-        lowest(Load {
-            codec,
-            width,
-            height,
-            frame_rate,
-            rate,
-            bit_depth: BitDepth::Eight,
-            profile: None,
-        })
+        lowest(Load { codec, width, height, frame_rate, rate, bit_depth: BitDepth::Eight, profile: None })
     }
 
     fn capped(max: u64, buffer: u64) -> Rate {
         let (max, buffer) = (BitRate::new(max).unwrap(), Some(BitRate::new(buffer).unwrap()));
-        Rate::CappedCrf {
-            crf: 23.0,
-            max,
-            buffer,
-        }
+        Rate::CappedCrf { crf: 23.0, max, buffer }
     }
 
     #[test]
@@ -146,31 +127,10 @@ mod tests {
             (VideoCodec::H264, 3840, 2160, 60, crf, "5.2"),
             // Narrow and long: size alone would fit level 3.
             (VideoCodec::H264, 2048, 64, 25, crf, "3.1"),
-            (
-                VideoCodec::H264,
-                1920,
-                1080,
-                30,
-                capped(40_000_000, 60_000_000),
-                "4.1",
-            ),
-            (
-                VideoCodec::Hevc,
-                1920,
-                1080,
-                30,
-                capped(6_000_000, 12_000_000),
-                "4",
-            ),
+            (VideoCodec::H264, 1920, 1080, 30, capped(40_000_000, 60_000_000), "4.1"),
+            (VideoCodec::Hevc, 1920, 1080, 30, capped(6_000_000, 12_000_000), "4"),
             (VideoCodec::Hevc, 1920, 1080, 60, crf, "4.1"),
-            (
-                VideoCodec::Hevc,
-                3840,
-                2160,
-                30,
-                capped(16_000_000, 32_000_000),
-                "5.1",
-            ),
+            (VideoCodec::Hevc, 3840, 2160, 30, capped(16_000_000, 32_000_000), "5.1"),
         ] {
             assert_eq!(
                 level(codec, width, height, fps, rate),

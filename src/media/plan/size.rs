@@ -40,11 +40,7 @@ pub(super) enum Placement {
 
 /// Size as stored, after rotation: what the first filter sees.
 pub(super) fn stored(stream: &VideoStream) -> (u32, u32) {
-    if stream.rotation.swaps_sides() {
-        (stream.height, stream.width)
-    } else {
-        (stream.width, stream.height)
-    }
+    if stream.rotation.swaps_sides() { (stream.height, stream.width) } else { (stream.width, stream.height) }
 }
 
 /// Decides size and placement.
@@ -65,10 +61,7 @@ fn shown(stream: &VideoStream) -> (u32, u32) {
     if sane {
         return stream.display_size();
     }
-    let square = VideoStream {
-        sar: Rational::ONE,
-        ..stream.clone()
-    };
+    let square = VideoStream { sar: Rational::ONE, ..stream.clone() };
     square.display_size()
 }
 
@@ -86,26 +79,20 @@ impl Bounds {
             None => (spec.width, spec.height),
         };
         match (width, height) {
-            (Some(w), Some(h)) if spec.orient == Orient::Auto && turned(shown, (w, h)) => Self {
-                width: Some(h),
-                height: Some(w),
-            },
+            (Some(w), Some(h)) if spec.orient == Orient::Auto && turned(shown, (w, h)) => {
+                Self { width: Some(h), height: Some(w) }
+            }
             _ => Self { width, height },
         }
     }
 
     /// Both sides, where both are given.
     fn given(self) -> Option<(u32, u32)> {
-        self.width
-            .zip(self.height)
-            .map(|(w, h)| (even_below(w), even_below(h)))
+        self.width.zip(self.height).map(|(w, h)| (even_below(w), even_below(h)))
     }
 
     fn limits(self) -> (u32, u32) {
-        (
-            even_below(self.width.unwrap_or(MAX_SIDE)),
-            even_below(self.height.unwrap_or(MAX_SIDE)),
-        )
+        (even_below(self.width.unwrap_or(MAX_SIDE)), even_below(self.height.unwrap_or(MAX_SIDE)))
     }
 }
 
@@ -131,18 +118,12 @@ fn contain(stream: &VideoStream, shown: (u32, u32), bounds: Bounds, upscale: boo
         let even = (even_above(shown.0), even_above(shown.1));
         // Aspect or rotation resamples anyway; then there is nothing to gain by extending.
         if shown == stored(stream) && even != shown {
-            let placement = Placement::Extend {
-                right: even.0 - shown.0,
-                bottom: even.1 - shown.1,
-            };
+            let placement = Placement::Extend { right: even.0 - shown.0, bottom: even.1 - shown.1 };
             return placed(shown, placement, even);
         }
         return placed(even, Placement::Whole, even);
     }
-    let size = (
-        scaled_side(shown.0, scale, limits.0),
-        scaled_side(shown.1, scale, limits.1),
-    );
+    let size = (scaled_side(shown.0, scale, limits.0), scaled_side(shown.1, scale, limits.1));
     placed(size, Placement::Whole, size)
 }
 
@@ -154,60 +135,26 @@ fn cover(shown: (u32, u32), frame: (u32, u32), upscale: bool) -> Geometry {
     let scaled = (side(shown.0, canvas.0), side(shown.1, canvas.1));
     let offset = |outer: u32, inner: u32| (outer - inner) / 2 / 2 * 2;
     let (x, y) = (offset(scaled.0, canvas.0), offset(scaled.1, canvas.1));
-    let placement = if scaled == canvas {
-        Placement::Whole
-    } else {
-        Placement::Crop { x, y }
-    };
-    Geometry {
-        width: canvas.0,
-        height: canvas.1,
-        scaled,
-        placement,
-        not_upscaled,
-    }
+    let placement = if scaled == canvas { Placement::Whole } else { Placement::Crop { x, y } };
+    Geometry { width: canvas.0, height: canvas.1, scaled, placement, not_upscaled }
 }
 
 fn pad(stream: &VideoStream, shown: (u32, u32), frame: (u32, u32), upscale: bool) -> Geometry {
     let wanted = ratio(frame.0, shown.0).min(ratio(frame.1, shown.1));
     let (canvas, not_upscaled) = shrunk(frame, wanted, upscale);
-    let inner = contain(
-        stream,
-        shown,
-        Bounds {
-            width: Some(canvas.0),
-            height: Some(canvas.1),
-        },
-        upscale,
-    );
+    let inner = contain(stream, shown, Bounds { width: Some(canvas.0), height: Some(canvas.1) }, upscale);
     // Odd pictures are resampled by a pixel here: bars next to a repeated column would look like a fault.
     let scaled = (inner.width, inner.height);
     let offset = |outer: u32, inner: u32| (outer - inner) / 2 / 2 * 2;
     let (x, y) = (offset(canvas.0, scaled.0), offset(canvas.1, scaled.1));
-    let placement = if scaled == canvas {
-        Placement::Whole
-    } else {
-        Placement::Pad { x, y }
-    };
-    Geometry {
-        width: canvas.0,
-        height: canvas.1,
-        scaled,
-        placement,
-        not_upscaled,
-    }
+    let placement = if scaled == canvas { Placement::Whole } else { Placement::Pad { x, y } };
+    Geometry { width: canvas.0, height: canvas.1, scaled, placement, not_upscaled }
 }
 
 fn stretch(shown: (u32, u32), frame: (u32, u32), upscale: bool) -> Geometry {
     let wanted = ratio(frame.0, shown.0).max(ratio(frame.1, shown.1));
     let (canvas, not_upscaled) = shrunk(frame, wanted, upscale);
-    Geometry {
-        width: canvas.0,
-        height: canvas.1,
-        scaled: canvas,
-        placement: Placement::Whole,
-        not_upscaled,
-    }
+    Geometry { width: canvas.0, height: canvas.1, scaled: canvas, placement: Placement::Whole, not_upscaled }
 }
 
 /// The frame, made smaller in its own shape when filling it would enlarge the picture.

@@ -10,17 +10,13 @@ pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
     AudioPlan {
         stream: stream.index,
         codec: spec.codec,
-        bitrate: spec.bitrate.map_or_else(
-            || default_bitrate(spec.codec, channels),
-            crate::domain::preset::BitRate::bits,
-        ),
+        bitrate: spec
+            .bitrate
+            .map_or_else(|| default_bitrate(spec.codec, channels), crate::domain::preset::BitRate::bits),
         channels,
         sample_rate: spec.sample_rate,
         loudness: spec.loudness,
-        filters: vec![Filter::Resample {
-            rate: spec.sample_rate,
-            channels,
-        }],
+        filters: vec![Filter::Resample { rate: spec.sample_rate, channels }],
     }
 }
 
@@ -72,11 +68,7 @@ pub fn gain(target: Loudness, measured: MeasuredLoudness) -> Option<(f64, bool)>
     const SHORTEST: f64 = 3.0;
     /// Lossy codecs overshoot the peak of what they are given, dB.
     const OVERSHOOT: f64 = 0.5;
-    let MeasuredLoudness {
-        integrated,
-        true_peak,
-        seconds,
-    } = measured;
+    let MeasuredLoudness { integrated, true_peak, seconds } = measured;
     let usable =
         integrated.is_finite() && integrated > SILENCE && true_peak.is_finite() && seconds >= SHORTEST;
     if !usable {
@@ -93,15 +85,8 @@ mod tests {
 
     #[test]
     fn the_gain_stops_at_the_peak_and_never_raises_silence() {
-        let target = Loudness {
-            target: -14.0,
-            true_peak: -1.5,
-        };
-        let measured = |integrated, true_peak, seconds| MeasuredLoudness {
-            integrated,
-            true_peak,
-            seconds,
-        };
+        let target = Loudness { target: -14.0, true_peak: -1.5 };
+        let measured = |integrated, true_peak, seconds| MeasuredLoudness { integrated, true_peak, seconds };
         assert_eq!(gain(target, measured(-10.0, -0.5, 60.0)), Some((-4.0, false)));
         assert_eq!(gain(target, measured(-20.0, -12.0, 60.0)), Some((6.0, false)));
         assert_eq!(gain(target, measured(-20.0, -4.0, 60.0)), Some((2.0, true)));

@@ -52,20 +52,11 @@ pub(in crate::media) fn audio(channels: u16) -> AudioStream {
 }
 
 pub(in crate::media) fn media(video: Vec<VideoStream>, audio: Vec<AudioStream>) -> MediaInfo {
-    MediaInfo {
-        container: Demuxer::Mov,
-        size: 1,
-        duration_seconds: Some(10.0),
-        video,
-        audio,
-        other: vec![],
-    }
+    MediaInfo { container: Demuxer::Mov, size: 1, duration_seconds: Some(10.0), video, audio, other: vec![] }
 }
 
 pub(in crate::media) fn spec(preset: Option<&str>, fields: serde_json::Value) -> EncodeSpec {
-    let serde_json::Value::Object(fields) = fields else {
-        panic!("an object")
-    };
+    let serde_json::Value::Object(fields) = fields else { panic!("an object") };
     Presets::builtin().resolve(preset, fields).unwrap()
 }
 
@@ -74,12 +65,7 @@ fn picture_of(stream: VideoStream, fields: &serde_json::Value) -> (VideoPlan, Ve
     let codec = fields.as_object_mut().unwrap();
     codec.entry("codec").or_insert("h264".into());
     let spec = spec(None, json!({"container": "mkv", "video": fields}));
-    let plan = plan(
-        &media(vec![stream], vec![]),
-        &[(OutputIndex(0), spec)],
-        &Policy::default(),
-    )
-    .unwrap();
+    let plan = plan(&media(vec![stream], vec![]), &[(OutputIndex(0), spec)], &Policy::default()).unwrap();
     let output = plan.outputs.into_iter().next().unwrap();
     (output.video.unwrap(), output.warnings)
 }
@@ -87,109 +73,28 @@ fn picture_of(stream: VideoStream, fields: &serde_json::Value) -> (VideoPlan, Ve
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn sizes() {
-    let turned = |w, h| VideoStream {
-        rotation: Rotation::Cw90,
-        ..video(w, h)
-    };
-    let wide = |w, h, sar: &str| VideoStream {
-        sar: sar.parse().unwrap(),
-        ..video(w, h)
-    };
+    let turned = |w, h| VideoStream { rotation: Rotation::Cw90, ..video(w, h) };
+    let wide = |w, h, sar: &str| VideoStream { sar: sar.parse().unwrap(), ..video(w, h) };
     for (what, stream, fields, expected) in [
         ("same", video(1280, 720), json!({"box": "1280x720"}), (1280, 720)),
         ("down", video(1920, 1080), json!({"box": "1280x720"}), (1280, 720)),
-        (
-            "never up",
-            video(640, 360),
-            json!({"box": "1280x720"}),
-            (640, 360),
-        ),
-        (
-            "up on demand",
-            video(640, 360),
-            json!({"box": "1280x720", "upscale": true}),
-            (1280, 720),
-        ),
-        (
-            "cinema",
-            video(1920, 800),
-            json!({"box": "1280x720"}),
-            (1280, 534),
-        ),
-        (
-            "cinema fits",
-            video(1920, 800),
-            json!({"box": "1920x1080"}),
-            (1920, 800),
-        ),
-        (
-            "portrait turns the box",
-            video(1080, 1920),
-            json!({"box": "1280x720"}),
-            (720, 1280),
-        ),
-        (
-            "rotated",
-            turned(1920, 1080),
-            json!({"box": "1280x720"}),
-            (720, 1280),
-        ),
-        (
-            "fixed box",
-            video(1080, 1920),
-            json!({"box": "1280x720", "orient": "fixed"}),
-            (406, 720),
-        ),
-        (
-            "square",
-            video(1000, 1000),
-            json!({"box": "1280x720"}),
-            (720, 720),
-        ),
-        (
-            "sar 11:12",
-            wide(720, 480, "11:12"),
-            json!({"box": "854x480"}),
-            (660, 480),
-        ),
-        (
-            "sar 64:45",
-            wide(800, 640, "64:45"),
-            json!({"box": "1280x720"}),
-            (1138, 640),
-        ),
-        (
-            "sar 64:45 down",
-            wide(800, 640, "64:45"),
-            json!({"box": "854x480"}),
-            (854, 480),
-        ),
-        (
-            "absurd sar",
-            wide(640, 360, "4000:1"),
-            json!({"box": "1280x720"}),
-            (640, 360),
-        ),
-        (
-            "width alone",
-            video(1920, 1080),
-            json!({"width": 640}),
-            (640, 360),
-        ),
-        (
-            "height alone",
-            video(1920, 800),
-            json!({"height": 400}),
-            (960, 400),
-        ),
+        ("never up", video(640, 360), json!({"box": "1280x720"}), (640, 360)),
+        ("up on demand", video(640, 360), json!({"box": "1280x720", "upscale": true}), (1280, 720)),
+        ("cinema", video(1920, 800), json!({"box": "1280x720"}), (1280, 534)),
+        ("cinema fits", video(1920, 800), json!({"box": "1920x1080"}), (1920, 800)),
+        ("portrait turns the box", video(1080, 1920), json!({"box": "1280x720"}), (720, 1280)),
+        ("rotated", turned(1920, 1080), json!({"box": "1280x720"}), (720, 1280)),
+        ("fixed box", video(1080, 1920), json!({"box": "1280x720", "orient": "fixed"}), (406, 720)),
+        ("square", video(1000, 1000), json!({"box": "1280x720"}), (720, 720)),
+        ("sar 11:12", wide(720, 480, "11:12"), json!({"box": "854x480"}), (660, 480)),
+        ("sar 64:45", wide(800, 640, "64:45"), json!({"box": "1280x720"}), (1138, 640)),
+        ("sar 64:45 down", wide(800, 640, "64:45"), json!({"box": "854x480"}), (854, 480)),
+        ("absurd sar", wide(640, 360, "4000:1"), json!({"box": "1280x720"}), (640, 360)),
+        ("width alone", video(1920, 1080), json!({"width": 640}), (640, 360)),
+        ("height alone", video(1920, 800), json!({"height": 400}), (960, 400)),
         ("no box", video(1920, 1080), json!({}), (1920, 1080)),
         ("odd", video(853, 479), json!({}), (854, 480)),
-        (
-            "odd box",
-            video(1920, 1080),
-            json!({"box": "853x481"}),
-            (852, 480),
-        ),
+        ("odd box", video(1920, 1080), json!({"box": "853x481"}), (852, 480)),
         ("tiny", video(8, 8), json!({"box": "1280x720"}), (16, 16)),
         ("thread", video(4000, 4), json!({"box": "1280x720"}), (1280, 16)),
         (
@@ -204,30 +109,10 @@ fn sizes() {
             json!({"box": "1080x1920", "orient": "fixed", "fit": "pad"}),
             (640, 1138),
         ),
-        (
-            "cover",
-            video(1920, 1080),
-            json!({"box": "720x720", "fit": "cover"}),
-            (720, 720),
-        ),
-        (
-            "cover never up",
-            video(640, 360),
-            json!({"box": "720x720", "fit": "cover"}),
-            (360, 360),
-        ),
-        (
-            "stretch",
-            video(1920, 1080),
-            json!({"box": "640x480", "fit": "stretch"}),
-            (640, 480),
-        ),
-        (
-            "stretch never up",
-            video(640, 360),
-            json!({"box": "640x480", "fit": "stretch"}),
-            (480, 360),
-        ),
+        ("cover", video(1920, 1080), json!({"box": "720x720", "fit": "cover"}), (720, 720)),
+        ("cover never up", video(640, 360), json!({"box": "720x720", "fit": "cover"}), (360, 360)),
+        ("stretch", video(1920, 1080), json!({"box": "640x480", "fit": "stretch"}), (640, 480)),
+        ("stretch never up", video(640, 360), json!({"box": "640x480", "fit": "stretch"}), (480, 360)),
     ] {
         let (plan, warnings) = picture_of(stream, &fields);
         assert_eq!((plan.width, plan.height), expected, "{what}");
@@ -244,30 +129,15 @@ fn sizes() {
 #[test]
 fn odd_pictures_are_extended_not_resampled() {
     let (plan, _) = picture_of(video(853, 480), &json!({}));
-    assert_eq!(
-        plan.filters[1],
-        Filter::Extend {
-            width: 854,
-            height: 480,
-            right: 1,
-            bottom: 0
-        }
-    );
-    assert!(
-        !plan.filters.iter().any(|f| matches!(f, Filter::Scale { .. })),
-        "{:?}",
-        plan.filters
-    );
+    assert_eq!(plan.filters[1], Filter::Extend { width: 854, height: 480, right: 1, bottom: 0 });
+    assert!(!plan.filters.iter().any(|f| matches!(f, Filter::Scale { .. })), "{:?}", plan.filters);
 }
 
 #[test]
 fn untouched_pictures_are_only_tagged() {
     let (plan, _) = picture_of(video(1280, 720), &json!({"box": "1280x720"}));
     let tag = Filter::Tag(Signal::BT709);
-    assert_eq!(
-        plan.filters,
-        [Filter::Format(Layout::Yuv420), tag, Filter::SquareSamples]
-    );
+    assert_eq!(plan.filters, [Filter::Format(Layout::Yuv420), tag, Filter::SquareSamples]);
 }
 
 proptest! {
@@ -315,38 +185,14 @@ proptest! {
 
 #[test]
 fn frame_rates() {
-    let at = |rate: &str| VideoStream {
-        frame_rate: Some(rate.parse().unwrap()),
-        ..video(640, 360)
-    };
-    let unknown = VideoStream {
-        frame_rate: None,
-        ..video(640, 360)
-    };
+    let at = |rate: &str| VideoStream { frame_rate: Some(rate.parse().unwrap()), ..video(640, 360) };
+    let unknown = VideoStream { frame_rate: None, ..video(640, 360) };
     for (what, stream, fields, timing, keys) in [
         ("as it is", at("30000/1001"), json!({}), None, 150),
         ("above the limit", at("120"), json!({}), Some("60"), 300),
-        (
-            "far above",
-            at("240"),
-            json!({"fps": {"max": 30}}),
-            Some("30"),
-            150,
-        ),
-        (
-            "a little above",
-            at("1000/33"),
-            json!({"fps": {"max": 30}}),
-            Some("30"),
-            150,
-        ),
-        (
-            "even at its own rate",
-            at("25"),
-            json!({"fps": {"mode": "cfr"}}),
-            Some("25"),
-            125,
-        ),
+        ("far above", at("240"), json!({"fps": {"max": 30}}), Some("30"), 150),
+        ("a little above", at("1000/33"), json!({"fps": {"max": 30}}), Some("30"), 150),
+        ("even at its own rate", at("25"), json!({"fps": {"mode": "cfr"}}), Some("25"), 125),
         (
             "even at a given rate",
             at("25"),
@@ -355,27 +201,13 @@ fn frame_rates() {
             60,
         ),
         ("unknown", unknown.clone(), json!({}), None, 150),
-        (
-            "unknown but even",
-            unknown,
-            json!({"fps": {"mode": "cfr"}}),
-            Some("30"),
-            150,
-        ),
+        ("unknown but even", unknown, json!({"fps": {"mode": "cfr"}}), Some("30"), 150),
     ] {
         let (plan, warnings) = picture_of(stream, &fields);
         let expected = timing.map_or(Timing::Passthrough, |rate| Timing::Cfr(rate.parse().unwrap()));
         assert_eq!((plan.timing, plan.keyframe_interval), (expected, keys), "{what}");
-        assert_eq!(
-            plan.filters.iter().any(|f| matches!(f, Filter::Fps(_))),
-            timing.is_some(),
-            "{what}"
-        );
-        assert_eq!(
-            warnings.contains(&"frame_rate_assumed".to_owned()),
-            what == "unknown but even",
-            "{what}"
-        );
+        assert_eq!(plan.filters.iter().any(|f| matches!(f, Filter::Fps(_))), timing.is_some(), "{what}");
+        assert_eq!(warnings.contains(&"frame_rate_assumed".to_owned()), what == "unknown but even", "{what}");
     }
 }
 
@@ -388,10 +220,7 @@ fn ticks_hold_the_sources_own() {
         ("1001/30000", "1001/30000"),
         ("2/25", "1/6400"),
     ] {
-        let stream = VideoStream {
-            time_base: ticks.parse().unwrap(),
-            ..video(640, 360)
-        };
+        let stream = VideoStream { time_base: ticks.parse().unwrap(), ..video(640, 360) };
         let (plan, _) = picture_of(stream, &json!({}));
         assert_eq!(plan.time_base.to_string(), expected, "{ticks}");
     }
@@ -412,83 +241,20 @@ fn colors() {
         pix_fmt: pix_fmt.into(),
         ..video(w, h)
     };
-    let signal = |p, t, m| VideoStream {
-        color: tags(p, t, m),
-        ..video(1920, 1080)
-    };
+    let signal = |p, t, m| VideoStream { color: tags(p, t, m), ..video(1920, 1080) };
     let keep = json!({"codec": "hevc", "bit_depth": 10, "range": "keep"});
     let simple = json!({});
     for (what, stream, fields, expected, step) in [
-        (
-            "tagged",
-            signal("bt709", "bt709", "bt709"),
-            &simple,
-            "bt709 bt709 bt709",
-            "format",
-        ),
-        (
-            "untagged HD",
-            bare(1280, 720, "yuv420p"),
-            &simple,
-            "bt709 bt709 bt709",
-            "format",
-        ),
-        (
-            "untagged portrait",
-            bare(720, 1280, "yuv420p"),
-            &simple,
-            "bt709 bt709 bt709",
-            "format",
-        ),
-        (
-            "untagged 525",
-            sd("30000/1001"),
-            &simple,
-            "smpte170m smpte170m smpte170m",
-            "format",
-        ),
-        (
-            "untagged 625",
-            sd("25"),
-            &simple,
-            "bt470bg smpte170m bt470bg",
-            "format",
-        ),
-        (
-            "full range",
-            bare(1280, 720, "yuvj420p"),
-            &simple,
-            "bt709 bt709 bt709",
-            "scale",
-        ),
-        (
-            "4:4:4",
-            bare(1280, 720, "yuv444p"),
-            &simple,
-            "bt709 bt709 bt709",
-            "scale",
-        ),
-        (
-            "rgb",
-            bare(320, 240, "bgra"),
-            &simple,
-            "bt709 bt709 bt709",
-            "scale",
-        ),
-        (
-            "P3",
-            signal("smpte432", "bt709", "smpte170m"),
-            &simple,
-            "bt709 bt709 bt709",
-            "convert",
-        ),
-        (
-            "wide SDR",
-            signal("bt2020", "bt2020-10", "bt2020nc"),
-            &simple,
-            "bt709 bt709 bt709",
-            "convert",
-        ),
+        ("tagged", signal("bt709", "bt709", "bt709"), &simple, "bt709 bt709 bt709", "format"),
+        ("untagged HD", bare(1280, 720, "yuv420p"), &simple, "bt709 bt709 bt709", "format"),
+        ("untagged portrait", bare(720, 1280, "yuv420p"), &simple, "bt709 bt709 bt709", "format"),
+        ("untagged 525", sd("30000/1001"), &simple, "smpte170m smpte170m smpte170m", "format"),
+        ("untagged 625", sd("25"), &simple, "bt470bg smpte170m bt470bg", "format"),
+        ("full range", bare(1280, 720, "yuvj420p"), &simple, "bt709 bt709 bt709", "scale"),
+        ("4:4:4", bare(1280, 720, "yuv444p"), &simple, "bt709 bt709 bt709", "scale"),
+        ("rgb", bare(320, 240, "bgra"), &simple, "bt709 bt709 bt709", "scale"),
+        ("P3", signal("smpte432", "bt709", "smpte170m"), &simple, "bt709 bt709 bt709", "convert"),
+        ("wide SDR", signal("bt2020", "bt2020-10", "bt2020nc"), &simple, "bt709 bt709 bt709", "convert"),
         (
             "unknown name",
             signal("bt709,movie=x", "reserved", "bt709"),
@@ -496,20 +262,11 @@ fn colors() {
             "bt709 bt709 bt709",
             "format",
         ),
-        (
-            "PQ",
-            signal("bt2020", "smpte2084", "bt2020nc"),
-            &simple,
-            "bt709 bt709 bt709",
-            "tone",
-        ),
+        ("PQ", signal("bt2020", "smpte2084", "bt2020nc"), &simple, "bt709 bt709 bt709", "tone"),
         (
             "HLG half tagged",
             VideoStream {
-                color: ColorSpace {
-                    transfer: Some("arib-std-b67".into()),
-                    ..ColorSpace::default()
-                },
+                color: ColorSpace { transfer: Some("arib-std-b67".into()), ..ColorSpace::default() },
                 ..video(1920, 1080)
             },
             &simple,
@@ -518,46 +275,23 @@ fn colors() {
         ),
         (
             "PQ kept",
-            VideoStream {
-                pix_fmt: "yuv420p10le".into(),
-                ..signal("bt2020", "smpte2084", "bt2020nc")
-            },
+            VideoStream { pix_fmt: "yuv420p10le".into(), ..signal("bt2020", "smpte2084", "bt2020nc") },
             &keep,
             "bt2020 smpte2084 bt2020nc",
             "format",
         ),
         (
             "HLG 4:2:2 kept",
-            VideoStream {
-                pix_fmt: "yuv422p10le".into(),
-                ..signal("bt2020", "arib-std-b67", "bt2020nc")
-            },
+            VideoStream { pix_fmt: "yuv422p10le".into(), ..signal("bt2020", "arib-std-b67", "bt2020nc") },
             &keep,
             "bt2020 arib-std-b67 bt2020nc",
             "scale",
         ),
-        (
-            "ICtCp kept",
-            signal("bt2020", "smpte2084", "ictcp"),
-            &keep,
-            "bt2020 smpte2084 bt2020nc",
-            "convert",
-        ),
-        (
-            "SDR kept",
-            signal("bt709", "bt709", "bt709"),
-            &keep,
-            "bt709 bt709 bt709",
-            "scale",
-        ),
+        ("ICtCp kept", signal("bt2020", "smpte2084", "ictcp"), &keep, "bt2020 smpte2084 bt2020nc", "convert"),
+        ("SDR kept", signal("bt709", "bt709", "bt709"), &keep, "bt709 bt709 bt709", "scale"),
     ] {
         let (plan, warnings) = picture_of(stream, fields);
-        let PlannedColor {
-            primaries,
-            transfer,
-            matrix,
-            range,
-        } = &plan.color;
+        let PlannedColor { primaries, transfer, matrix, range } = &plan.color;
         assert_eq!(format!("{primaries} {transfer} {matrix}"), expected, "{what}");
         assert_eq!(*range, "tv", "{what}");
         let first = match plan.filters[0] {
@@ -568,36 +302,19 @@ fn colors() {
             other => panic!("{what}: {other:?}"),
         };
         assert_eq!(first, step, "{what}");
-        assert_eq!(
-            warnings.contains(&"tone_mapped".to_owned()),
-            step == "tone",
-            "{what}"
-        );
-        let last_but_square = plan
-            .filters
-            .iter()
-            .rev()
-            .nth(1)
-            .is_some_and(|f| matches!(f, Filter::Tag(_)));
+        assert_eq!(warnings.contains(&"tone_mapped".to_owned()), step == "tone", "{what}");
+        let last_but_square = plan.filters.iter().rev().nth(1).is_some_and(|f| matches!(f, Filter::Tag(_)));
         assert!(last_but_square, "{what}: {:?}", plan.filters);
     }
 }
 
 #[test]
 fn only_declared_fields_of_codecs_with_fields_are_joined() {
-    let with = |codec: &str, field_order| VideoStream {
-        codec: codec.into(),
-        field_order,
-        ..video(720, 576)
-    };
+    let with = |codec: &str, field_order| VideoStream { codec: codec.into(), field_order, ..video(720, 576) };
     for (stream, fields, expected) in [
         (with("mpeg2video", FieldOrder::TopFirst), json!({}), true),
         (with("h264", FieldOrder::BottomFirst), json!({}), true),
-        (
-            with("h264", FieldOrder::BottomFirst),
-            json!({"deinterlace": "off"}),
-            false,
-        ),
+        (with("h264", FieldOrder::BottomFirst), json!({"deinterlace": "off"}), false),
         (with("h264", FieldOrder::Unknown), json!({}), false),
         (with("vp9", FieldOrder::TopFirst), json!({}), false),
     ] {
@@ -609,12 +326,8 @@ fn only_declared_fields_of_codecs_with_fields_are_joined() {
 
 fn sound_of(channels: u16, fields: &serde_json::Value) -> AudioPlan {
     let spec = spec(None, json!({"container": "mkv", "audio": fields}));
-    let plan = plan(
-        &media(vec![], vec![audio(channels)]),
-        &[(OutputIndex(0), spec)],
-        &Policy::default(),
-    )
-    .unwrap();
+    let plan =
+        plan(&media(vec![], vec![audio(channels)]), &[(OutputIndex(0), spec)], &Policy::default()).unwrap();
     plan.outputs.into_iter().next().unwrap().audio.unwrap()
 }
 
@@ -627,101 +340,49 @@ fn channels_and_bit_rates() {
         (6, json!({"codec": "aac"}), 6, 256_000),
         (8, json!({"codec": "opus"}), 6, 192_000),
         (6, json!({"codec": "mp3"}), 2, 128_000),
-        (
-            6,
-            json!({"codec": "aac", "channels": 2, "bitrate": "96k"}),
-            2,
-            96_000,
-        ),
+        (6, json!({"codec": "aac", "channels": 2, "bitrate": "96k"}), 2, 96_000),
         (2, json!({"codec": "aac", "channels": 1}), 1, 64_000),
     ] {
         let plan = sound_of(source, &fields);
-        assert_eq!(
-            (plan.channels, plan.bitrate),
-            (channels, bitrate),
-            "{source} channels"
-        );
+        assert_eq!((plan.channels, plan.bitrate), (channels, bitrate), "{source} channels");
     }
 }
 
 #[test]
 fn missing_streams_are_named() {
     let outputs = |spec: EncodeSpec| {
-        [
-            (
-                OutputIndex(0),
-                Presets::builtin().get("720p_h264").unwrap().clone(),
-            ),
-            (OutputIndex(3), spec),
-        ]
+        [(OutputIndex(0), Presets::builtin().get("720p_h264").unwrap().clone()), (OutputIndex(3), spec)]
     };
     let code = |info: &MediaInfo, spec| {
         plan(info, &outputs(spec), &Policy::default()).map_err(|(index, failure)| (index.0, failure.code))
     };
     let preset = || spec(Some("480p_h264"), json!({}));
     let silent = media(vec![video(640, 360)], vec![]);
-    let blind = media(
-        vec![VideoStream {
-            attached_picture: true,
-            ..video(500, 500)
-        }],
-        vec![audio(2)],
-    );
+    let blind = media(vec![VideoStream { attached_picture: true, ..video(500, 500) }], vec![audio(2)]);
     assert_eq!(code(&blind, preset()).unwrap_err(), (0, Code::NoVideoStream));
     let wanting = spec(Some("480p_h264"), json!({"audio": {"required": true}}));
     assert_eq!(code(&silent, wanting).unwrap_err(), (3, Code::NoAudioStream));
     assert_eq!(
-        code(
-            &silent,
-            spec(None, json!({"container": "mp4", "audio": {"codec": "aac"}}))
-        )
-        .unwrap_err(),
+        code(&silent, spec(None, json!({"container": "mp4", "audio": {"codec": "aac"}}))).unwrap_err(),
         (3, Code::NoAudioStream)
     );
-    assert!(
-        code(&silent, preset())
-            .unwrap()
-            .outputs
-            .iter()
-            .all(|o| o.audio.is_none())
-    );
-    let small = spec(
-        None,
-        json!({"container": "mp4", "video": {"codec": "av1", "box": "64x64"}}),
-    );
-    assert_eq!(
-        code(&media(vec![video(50, 50)], vec![]), small).unwrap_err(),
-        (3, Code::MediaUnsupported)
-    );
+    assert!(code(&silent, preset()).unwrap().outputs.iter().all(|o| o.audio.is_none()));
+    let small = spec(None, json!({"container": "mp4", "video": {"codec": "av1", "box": "64x64"}}));
+    assert_eq!(code(&media(vec![video(50, 50)], vec![]), small).unwrap_err(), (3, Code::MediaUnsupported));
 }
 
 #[test]
 fn the_expected_span_is_that_of_the_used_streams() {
-    let late = VideoStream {
-        start_seconds: Some(2.5),
-        duration_seconds: Some(8.0),
-        ..video(640, 360)
-    };
-    let early = AudioStream {
-        start_seconds: Some(0.5),
-        duration_seconds: Some(4.0),
-        ..audio(2)
-    };
+    let late = VideoStream { start_seconds: Some(2.5), duration_seconds: Some(8.0), ..video(640, 360) };
+    let early = AudioStream { start_seconds: Some(0.5), duration_seconds: Some(4.0), ..audio(2) };
     let span = |info: &MediaInfo, fields| {
-        let plan = plan(
-            info,
-            &[(OutputIndex(0), spec(Some("480p_h264"), fields))],
-            &Policy::default(),
-        )
-        .unwrap();
+        let plan =
+            plan(info, &[(OutputIndex(0), spec(Some("480p_h264"), fields))], &Policy::default()).unwrap();
         (plan.expected_seconds, plan.max_seconds)
     };
     let mut info = media(vec![late], vec![early]);
     assert_eq!(span(&info, json!({})), (Some(10.0), 80.0));
-    assert_eq!(
-        span(&info, json!({"video": null, "audio": {"codec": "aac"}})),
-        (Some(4.0), 68.0)
-    );
+    assert_eq!(span(&info, json!({"video": null, "audio": {"codec": "aac"}})), (Some(4.0), 68.0));
     info.video[0].duration_seconds = None;
     info.duration_seconds = Some(f64::INFINITY);
     assert_eq!(span(&info, json!({})), (None, 12.0 * 3600.0));
@@ -734,24 +395,9 @@ fn equal_sounds_are_measured_once() {
         (OutputIndex(0), preset("web_1080p")),
         (OutputIndex(1), preset("720p_h264")),
         (OutputIndex(2), preset("social_vertical")),
-        (
-            OutputIndex(3),
-            spec(Some("web_1080p"), json!({"audio": {"channels": 1}})),
-        ),
+        (OutputIndex(3), spec(Some("web_1080p"), json!({"audio": {"channels": 1}}))),
     ];
-    let plan = plan(
-        &media(vec![video(640, 360)], vec![audio(6)]),
-        &outputs,
-        &Policy::default(),
-    )
-    .unwrap();
-    let users: Vec<_> = plan
-        .loudness_passes()
-        .into_iter()
-        .map(|(_, users)| users)
-        .collect();
-    assert_eq!(
-        users,
-        [vec![OutputIndex(0), OutputIndex(2)], vec![OutputIndex(3)]]
-    );
+    let plan = plan(&media(vec![video(640, 360)], vec![audio(6)]), &outputs, &Policy::default()).unwrap();
+    let users: Vec<_> = plan.loudness_passes().into_iter().map(|(_, users)| users).collect();
+    assert_eq!(users, [vec![OutputIndex(0), OutputIndex(2)], vec![OutputIndex(3)]]);
 }

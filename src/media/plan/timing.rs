@@ -39,19 +39,9 @@ pub(super) fn decide(stream: &VideoStream, spec: &VideoSpec, policy: &Policy) ->
         Timing::Passthrough => (stream.frame_rate, fine(stream.time_base)),
     };
     let fps = frame_rate.map_or(f64::from(ASSUMED_FPS), Rational::as_f64);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "20 s of at most 1000 fps"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "20 s of at most 1000 fps")]
     let keyframe_interval = (f64::from(spec.gop_seconds) * fps).round().clamp(1.0, 20_000.0) as u32;
-    Timed {
-        timing,
-        time_base,
-        frame_rate,
-        keyframe_interval,
-        assumed,
-    }
+    Timed { timing, time_base, frame_rate, keyframe_interval, assumed }
 }
 
 fn whole(fps: u32) -> Rational {
@@ -64,11 +54,7 @@ fn halved_below(mut rate: Rational, max: u32) -> Rational {
     while rate.as_f64() > f64::from(max) * 1.05 {
         rate = rate.halved();
     }
-    if rate.as_f64() > f64::from(max) {
-        whole(max)
-    } else {
-        rate
-    }
+    if rate.as_f64() > f64::from(max) { whole(max) } else { rate }
 }
 
 /// Ticks that hold every tick of the source exactly and are not too coarse for B-frame delays.
@@ -84,21 +70,10 @@ fn fine(ticks: Rational) -> Rational {
 
 /// Span of the used streams on the output's timeline, else the container's word.
 pub(super) fn expected_seconds(info: &MediaInfo, outputs: &[OutputPlan]) -> Option<f64> {
-    let spans = info
-        .video
-        .iter()
-        .map(|v| (v.index, v.start_seconds, v.duration_seconds));
-    let spans: Vec<_> = spans
-        .chain(
-            info.audio
-                .iter()
-                .map(|a| (a.index, a.start_seconds, a.duration_seconds)),
-        )
-        .collect();
-    let zero = spans
-        .iter()
-        .filter_map(|(_, start, _)| *start)
-        .fold(f64::INFINITY, f64::min);
+    let spans = info.video.iter().map(|v| (v.index, v.start_seconds, v.duration_seconds));
+    let spans: Vec<_> =
+        spans.chain(info.audio.iter().map(|a| (a.index, a.start_seconds, a.duration_seconds))).collect();
+    let zero = spans.iter().filter_map(|(_, start, _)| *start).fold(f64::INFINITY, f64::min);
     let used = |index: u32| {
         outputs.iter().any(|o| {
             o.video.as_ref().is_some_and(|v| v.stream == index)
@@ -111,15 +86,11 @@ pub(super) fn expected_seconds(info: &MediaInfo, outputs: &[OutputPlan]) -> Opti
         .map(|(_, start, duration)| duration.map(|d| d + (start.unwrap_or(zero) - zero).max(0.0)))
         .collect();
     let measured = ends.and_then(|ends| ends.into_iter().reduce(f64::max));
-    measured
-        .or(info.duration_seconds)
-        .filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+    measured.or(info.duration_seconds).filter(|seconds| seconds.is_finite() && *seconds > 0.0)
 }
 
 /// Headers may promise too little (fragmented files, Matroska), so the cap leaves room; a runaway (two frames 29 h
 /// apart, RELIABILITY §4.1) is far beyond it.
 pub(super) fn cap(expected: Option<f64>, policy: &Policy) -> f64 {
-    expected.map_or(policy.max_seconds, |seconds| {
-        (seconds * 2.0 + 60.0).min(policy.max_seconds)
-    })
+    expected.map_or(policy.max_seconds, |seconds| (seconds * 2.0 + 60.0).min(policy.max_seconds))
 }

@@ -89,24 +89,16 @@ impl Document {
             return Err(Failure::new(Code::MediaCorrupt, "The source holds no streams."));
         }
         if self.streams.len() > limits.max_streams as usize {
-            return limit(format!(
-                "The source has more than {} streams.",
-                limits.max_streams
-            ));
+            return limit(format!("The source has more than {} streams.", limits.max_streams));
         }
         for stream in &self.streams {
-            if matches!(
-                stream.codec_tag_string.as_deref(),
-                Some("encv" | "enca" | "drmi" | "drms")
-            ) {
+            if matches!(stream.codec_tag_string.as_deref(), Some("encv" | "enca" | "drmi" | "drms")) {
                 return Err(Failure::new(Code::MediaUnsupported, "The source is encrypted."));
             }
             let pixels = u64::from(stream.width) * u64::from(stream.height);
             if pixels > limits.max_pixels {
                 let (width, height, most) = (stream.width, stream.height, limits.max_pixels);
-                return limit(format!(
-                    "The source's picture of {width}x{height} is above {most} pixels."
-                ));
+                return limit(format!("The source's picture of {width}x{height} is above {most} pixels."));
             }
         }
         let longest = self.duration().filter(|s| *s > limits.max_duration.as_secs_f64());
@@ -114,16 +106,10 @@ impl Document {
             let most = limits.max_duration.as_secs();
             return limit(format!("The source lasts {seconds:.0} s, longer than {most} s."));
         }
-        let fastest = self
-            .streams
-            .iter()
-            .filter_map(|stream| self.frame_rate(stream).0)
-            .map(Rational::as_f64);
+        let fastest =
+            self.streams.iter().filter_map(|stream| self.frame_rate(stream).0).map(Rational::as_f64);
         if fastest.fold(0.0, f64::max) > f64::from(limits.max_frame_rate) {
-            return limit(format!(
-                "The source has more than {} frames per second.",
-                limits.max_frame_rate
-            ));
+            return limit(format!("The source has more than {} frames per second.", limits.max_frame_rate));
         }
         Ok(())
     }
@@ -132,12 +118,8 @@ impl Document {
     /// (RELIABILITY §4.3 has a clip of one second that claims forty hours), and no claim.
     pub(in crate::media) fn duration(&self) -> Option<f64> {
         let seconds = positive(self.format.duration.as_deref())?;
-        let size: f64 = self
-            .format
-            .size
-            .as_deref()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(f64::INFINITY);
+        let size: f64 =
+            self.format.size.as_deref().and_then(|text| text.parse().ok()).unwrap_or(f64::INFINITY);
         (seconds < 60.0 || size / seconds >= 50.0).then_some(seconds)
     }
 
@@ -167,9 +149,7 @@ impl Document {
 
     fn packets_of(&self, stream: &Stream) -> impl Iterator<Item = &Packet> {
         let index = stream.index;
-        self.packets
-            .iter()
-            .filter(move |packet| packet.stream_index == index)
+        self.packets.iter().filter(move |packet| packet.stream_index == index)
     }
 
     fn frame_rate(&self, stream: &Stream) -> (Option<Rational>, bool) {
@@ -221,11 +201,7 @@ impl Stream {
 
     /// ffprobe's angle is counter-clockwise; ours is the clockwise turn that shows the picture upright.
     pub(in crate::media) fn rotation(&self) -> Rotation {
-        let angle = self
-            .side_data_list
-            .iter()
-            .find_map(|data| data.rotation)
-            .unwrap_or(0.0);
+        let angle = self.side_data_list.iter().find_map(|data| data.rotation).unwrap_or(0.0);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -247,8 +223,7 @@ impl Stream {
     /// Colour tags, without the spellings of "not said".
     pub(in crate::media) fn color(&self) -> ColorSpace {
         let said = |tag: &Option<String>| {
-            tag.clone()
-                .filter(|t| !matches!(t.as_str(), "unknown" | "reserved" | "unspecified"))
+            tag.clone().filter(|t| !matches!(t.as_str(), "unknown" | "reserved" | "unspecified"))
         };
         ColorSpace {
             range: match self.color_range.as_deref() {
@@ -270,11 +245,7 @@ impl Stream {
     /// The stream's declared duration; Matroska keeps it in a tag such as `00:00:01.234000000`.
     fn seconds(&self) -> Option<f64> {
         positive(self.duration.as_deref()).or_else(|| {
-            let tag = self
-                .tags
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case("duration"))?
-                .1;
+            let tag = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("duration"))?.1;
             let parts: Option<Vec<f64>> = tag.split(':').map(|part| part.parse().ok()).collect();
             match parts?.as_slice() {
                 [hours, minutes, seconds] => {
@@ -286,24 +257,15 @@ impl Stream {
     }
 
     fn audio(&self) -> AudioStream {
-        let language = self
-            .tags
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("language"));
+        let language = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("language"));
         AudioStream {
             index: self.index,
             codec: self.codec_name.clone().unwrap_or_else(|| "unknown".into()),
             channels: self.channels,
-            sample_rate: self
-                .sample_rate
-                .as_deref()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0),
+            sample_rate: self.sample_rate.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
             start_seconds: number(self.start_time.as_deref()),
             duration_seconds: self.seconds(),
-            language: language
-                .map(|(_, tag)| tag.clone())
-                .filter(|tag| tag != "und" && tag.len() <= 35),
+            language: language.map(|(_, tag)| tag.clone()).filter(|tag| tag != "und" && tag.len() <= 35),
             default: self.disposition.default == 1,
         }
     }
@@ -315,8 +277,7 @@ fn ratio(text: Option<&str>) -> Option<Rational> {
 }
 
 fn number(text: Option<&str>) -> Option<f64> {
-    text.and_then(|text| text.parse::<f64>().ok())
-        .filter(|n| n.is_finite())
+    text.and_then(|text| text.parse::<f64>().ok()).filter(|n| n.is_finite())
 }
 
 fn positive(text: Option<&str>) -> Option<f64> {
@@ -335,10 +296,9 @@ fn bit_depth(pix_fmt: &str, declared: Option<&str>) -> u8 {
         Some(bits @ 9..=16) => bits,
         _ if pix_fmt.starts_with("x2rgb10") || pix_fmt.starts_with("x2bgr10") => 10,
         _ if name.is_some_and(|n| n.starts_with("rgb48") || n.starts_with("rgba64")) => 16,
-        _ if name.is_some() => declared
-            .and_then(|text| text.parse().ok())
-            .filter(|bits| (8..=16).contains(bits))
-            .unwrap_or(8),
+        _ if name.is_some() => {
+            declared.and_then(|text| text.parse().ok()).filter(|bits| (8..=16).contains(bits)).unwrap_or(8)
+        }
         _ => 8,
     }
 }

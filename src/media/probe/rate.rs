@@ -35,31 +35,18 @@ pub(super) fn measure(
     let mut times: Vec<i64> = packets.iter().filter_map(time).collect();
     times.sort_unstable();
     times.dedup();
-    let mut steps: Vec<i64> = times
-        .windows(2)
-        .map(|pair| pair[1].saturating_sub(pair[0]))
-        .collect();
+    let mut steps: Vec<i64> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     if steps.is_empty() {
-        let single = packets
-            .iter()
-            .find_map(|packet| packet.duration)
-            .filter(|ticks| *ticks > 0);
-        let rate = hints[0]
-            .or_else(|| single.and_then(|ticks| from_step(ticks, 1, time_base)))
-            .or(hints[1]);
-        return (
-            rate.map(|rate| snap(rate.as_f64(), 1e-3, hints).unwrap_or(rate)),
-            false,
-        );
+        let single = packets.iter().find_map(|packet| packet.duration).filter(|ticks| *ticks > 0);
+        let rate = hints[0].or_else(|| single.and_then(|ticks| from_step(ticks, 1, time_base))).or(hints[1]);
+        return (rate.map(|rate| snap(rate.as_f64(), 1e-3, hints).unwrap_or(rate)), false);
     }
     steps.sort_unstable();
     let median = steps[steps.len() / 2];
     let regular = |step: &&i64| step.abs_diff(median) <= 1;
     // Matroska's milliseconds round 33.37 to 33 and 34: the mean of the steps around the median undoes that.
     let near = steps.iter().filter(regular);
-    let (count, total) = near.fold((0_u32, 0_i64), |(n, sum), step| {
-        (n + 1, sum.saturating_add(*step))
-    });
+    let (count, total) = near.fold((0_u32, 0_i64), |(n, sum), step| (n + 1, sum.saturating_add(*step)));
     let variable = steps.iter().any(|step| !regular(&step));
     let Some(measured) = from_step(total, count, time_base) else {
         return (hints[0], variable);
@@ -92,16 +79,10 @@ fn from_step(total: i64, count: u32, time_base: Rational) -> Option<Rational> {
 /// 30 and 29.97 are just 0.1 % apart.
 fn snap(rate: f64, tolerance: f64, hints: [Option<Rational>; 2]) -> Option<Rational> {
     let distance = |to: Rational| (to.as_f64() - rate).abs() / rate;
-    let standard = STANDARD
-        .iter()
-        .filter_map(|(num, den)| Rational::new(*num, *den).ok());
+    let standard = STANDARD.iter().filter_map(|(num, den)| Rational::new(*num, *den).ok());
     let in_reach: Vec<Rational> = standard.filter(|to| distance(*to) <= tolerance).collect();
     let hinted = hints.into_iter().flatten().find(|hint| in_reach.contains(hint));
-    hinted.or_else(|| {
-        in_reach
-            .into_iter()
-            .min_by(|a, b| distance(*a).total_cmp(&distance(*b)))
-    })
+    hinted.or_else(|| in_reach.into_iter().min_by(|a, b| distance(*a).total_cmp(&distance(*b))))
 }
 
 const fn gcd(a: u128, b: u128) -> u128 {
@@ -113,13 +94,7 @@ mod tests {
     use super::*;
 
     fn packets(times: impl IntoIterator<Item = i64>) -> Vec<Packet> {
-        times
-            .into_iter()
-            .map(|pts| Packet {
-                pts: Some(pts),
-                ..Packet::default()
-            })
-            .collect()
+        times.into_iter().map(|pts| Packet { pts: Some(pts), ..Packet::default() }).collect()
     }
 
     fn rational(num: u32, den: u32) -> Rational {
@@ -138,27 +113,16 @@ mod tests {
             (Some(rational(25, 1)), false)
         );
         // Decode order does not matter.
-        assert_eq!(
-            measure(&packets([0, 9000, 3000, 6000]), base, [None; 2]),
-            (Some(rational(30, 1)), false)
-        );
+        assert_eq!(measure(&packets([0, 9000, 3000, 6000]), base, [None; 2]), (Some(rational(30, 1)), false));
     }
 
     #[test]
     fn milliseconds_are_seen_through() {
         let base = rational(1, 1000);
         let film = |n: i64| n * 1001 / 30;
+        assert_eq!(measure(&packets((0..100).map(film)), base, [None; 2]).0, Some(rational(30_000, 1001)));
         assert_eq!(
-            measure(&packets((0..100).map(film)), base, [None; 2]).0,
-            Some(rational(30_000, 1001))
-        );
-        assert_eq!(
-            measure(
-                &packets((0..60).map(|n| n * 100 / 3)),
-                base,
-                [Some(rational(30, 1)), None]
-            )
-            .0,
+            measure(&packets((0..60).map(|n| n * 100 / 3)), base, [Some(rational(30, 1)), None]).0,
             Some(rational(30, 1))
         );
         assert!(!measure(&packets((0..100).map(film)), base, [None; 2]).1);
@@ -167,22 +131,12 @@ mod tests {
     #[test]
     fn odd_and_variable_rates_are_kept() {
         let base = rational(1, 2500);
-        assert_eq!(
-            measure(&packets((0..36).map(|n| n * 83)), base, [None; 2]).0,
-            Some(rational(2500, 83))
-        );
+        assert_eq!(measure(&packets((0..36).map(|n| n * 83)), base, [None; 2]).0, Some(rational(2500, 83)));
         // 30.02 is within 0.1 % of 30.
-        let near = measure(
-            &packets((0..36).map(|n| n * 1499)),
-            rational(1, 45_000),
-            [None; 2],
-        );
+        let near = measure(&packets((0..36).map(|n| n * 1499)), rational(1, 45_000), [None; 2]);
         assert_eq!(near.0, Some(rational(30, 1)));
         let jumps = packets([0, 3000, 6000, 15_000, 18_000]);
-        assert_eq!(
-            measure(&jumps, rational(1, 90_000), [None; 2]),
-            (Some(rational(30, 1)), true)
-        );
+        assert_eq!(measure(&jumps, rational(1, 90_000), [None; 2]), (Some(rational(30, 1)), true));
     }
 
     #[test]

@@ -23,24 +23,15 @@ fn a_document_is_read_into_types() {
     document.refuse_limits(&SourceLimits::default()).unwrap();
     let info = document.into_info(Demuxer::Mov, 241_000, 240);
     let video = &info.video[0];
-    assert_eq!(
-        (video.rotation, video.sar, video.bit_depth),
-        (Rotation::Cw90, Rational::ONE, 8)
-    );
+    assert_eq!((video.rotation, video.sar, video.bit_depth), (Rotation::Cw90, Rational::ONE, 8));
     assert_eq!(video.display_size(), (320, 568));
     assert_eq!(video.color.range, Some(ColorRange::Limited));
-    assert_eq!(
-        (video.color.matrix.as_deref(), video.color.transfer.as_deref()),
-        (Some("bt709"), None)
-    );
+    assert_eq!((video.color.matrix.as_deref(), video.color.transfer.as_deref()), (Some("bt709"), None));
     assert_eq!(video.color.primaries, None);
     assert_eq!(video.field_order, crate::domain::FieldOrder::BottomFirst);
     assert_eq!(video.packets, Some(2));
     assert_eq!(video.frame_rate.unwrap().to_string(), "30/1");
-    assert_eq!(
-        (info.audio[0].sample_rate, &info.audio[0].language),
-        (44_100, &None)
-    );
+    assert_eq!((info.audio[0].sample_rate, &info.audio[0].language), (44_100, &None));
     assert_eq!(info.other[0].kind, "data");
 }
 
@@ -53,21 +44,13 @@ fn every_limit_is_kept() {
     };
     assert_eq!(refused(|l| l.max_streams = 2), Code::MediaLimit);
     assert_eq!(refused(|l| l.max_pixels = 568 * 320 - 1), Code::MediaLimit);
-    assert_eq!(
-        refused(|l| l.max_duration = Duration::from_secs(2)),
-        Code::MediaLimit
-    );
+    assert_eq!(refused(|l| l.max_duration = Duration::from_secs(2)), Code::MediaLimit);
     assert_eq!(refused(|l| l.max_frame_rate = 29), Code::MediaLimit);
     let encrypted = PHONE.replace(r#""codec_name":"h264""#, r#""codec_tag_string":"encv""#);
-    let failure = read(&encrypted)
-        .refuse_limits(&SourceLimits::default())
-        .unwrap_err();
+    let failure = read(&encrypted).refuse_limits(&SourceLimits::default()).unwrap_err();
     assert_eq!(failure.code, Code::MediaUnsupported);
     assert_eq!(
-        Document::default()
-            .refuse_limits(&SourceLimits::default())
-            .unwrap_err()
-            .code,
+        Document::default().refuse_limits(&SourceLimits::default()).unwrap_err().code,
         Code::MediaCorrupt
     );
 }
@@ -83,24 +66,10 @@ fn an_impossible_duration_is_no_claim() {
 fn the_input_is_hardened() {
     let options = |input: Input| input_options(&input, Demuxer::Mpegts, &SourceLimits::default()).join(" ");
     let file = options(Input::File("/w/in".into()));
-    assert!(
-        file.starts_with("-protocol_whitelist file -format_whitelist mov,matroska,avi,"),
-        "{file}"
-    );
-    assert!(
-        file.ends_with("-probesize 10M -analyzeduration 10M -i file:/w/in"),
-        "{file}"
-    );
-    assert!(
-        file.contains(" -f mpegts -max_streams 65 -max_pixels 67108864 "),
-        "{file}"
-    );
-    let url = options(Input::Loopback {
-        url: "http://127.0.0.1:9/t/in".into(),
-    });
+    assert!(file.starts_with("-protocol_whitelist file -format_whitelist mov,matroska,avi,"), "{file}");
+    assert!(file.ends_with("-probesize 10M -analyzeduration 10M -i file:/w/in"), "{file}");
+    assert!(file.contains(" -f mpegts -max_streams 65 -max_pixels 67108864 "), "{file}");
+    let url = options(Input::Loopback { url: "http://127.0.0.1:9/t/in".into() });
     assert!(url.starts_with("-protocol_whitelist http,tcp "), "{url}");
-    assert!(
-        url.ends_with("-short_seek_size 262144 -i http://127.0.0.1:9/t/in"),
-        "{url}"
-    );
+    assert!(url.ends_with("-short_seek_size 262144 -i http://127.0.0.1:9/t/in"), "{url}");
 }

@@ -34,14 +34,8 @@ pub(super) fn arguments(spec: &Spec, nice: u8) -> Vec<OsString> {
         "--nice".into(),
         nice.to_string().into(),
     ];
-    let limits = [
-        ("--file-size", spec.limits.file_size),
-        ("--address-space", spec.limits.address_space),
-    ];
-    for (name, value) in limits
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-    {
+    let limits = [("--file-size", spec.limits.file_size), ("--address-space", spec.limits.address_space)];
+    for (name, value) in limits.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         args.extend([name.into(), value.to_string().into()]);
     }
     args.push("--".into());
@@ -114,10 +108,7 @@ fn become_program(orders: &Orders) -> String {
         return "the worker is gone".into();
     }
     for (resource, most) in resources(orders.limits) {
-        let limit = Rlimit {
-            current: Some(most),
-            maximum: Some(most),
-        };
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
         if let Err(error) = rustix::process::setrlimit(resource, limit) {
             return format!("limiting {resource:?}: {error}");
         }
@@ -132,15 +123,10 @@ fn become_program(orders: &Orders) -> String {
         clippy::disallowed_methods,
         reason = "exec, not a second process: the launcher itself becomes the program"
     )]
-    let error = std::process::Command::new(&orders.program)
-        .args(&orders.args)
-        .exec();
+    let error = std::process::Command::new(&orders.program).args(&orders.args).exec();
     format!(
         "running {}: {error}",
-        std::path::Path::new(&orders.program)
-            .file_name()
-            .unwrap_or_default()
-            .display()
+        std::path::Path::new(&orders.program).file_name().unwrap_or_default().display()
     )
 }
 
@@ -153,10 +139,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let mut spec = Spec::new(Path::new("/bin/tool"), ["-i", "--", "x"], "/");
-        spec.limits = Limits {
-            file_size: Some(7),
-            address_space: None,
-        };
+        spec.limits = Limits { file_size: Some(7), address_space: None };
         let written = arguments(&spec, 10);
         assert_eq!(written[0], LAUNCH_COMMAND);
         let orders = parse(written.into_iter().skip(1)).unwrap();
@@ -169,14 +152,7 @@ mod tests {
     #[test]
     fn bad_orders_are_refused() {
         let parse_words = |line: &str| parse(line.split_whitespace().map(OsString::from));
-        for line in [
-            "",
-            "--parent",
-            "--parent x -- /bin/true",
-            "--what 1 -- /bin/true",
-            "--",
-            "--nice 1",
-        ] {
+        for line in ["", "--parent", "--parent x -- /bin/true", "--what 1 -- /bin/true", "--", "--nice 1"] {
             assert!(parse_words(line).is_err(), "{line:?}");
         }
     }

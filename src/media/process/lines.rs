@@ -67,10 +67,7 @@ pub(in crate::media) struct Tail {
 impl Tail {
     /// Keeps the last `most` lines.
     pub(in crate::media) fn new(most: usize) -> Self {
-        Self {
-            lines: VecDeque::with_capacity(most),
-            most,
-        }
+        Self { lines: VecDeque::with_capacity(most), most }
     }
 
     /// Adds a line, dropping the oldest when full.
@@ -110,10 +107,7 @@ mod tests {
     #[test]
     fn a_flood_without_line_ends_is_cut() {
         let flood = vec![b'x'; 100_000];
-        assert_eq!(
-            split(&[&flood, &flood, b"\nnext"]),
-            ["x".repeat(LINE_MAX), "next".to_owned()]
-        );
+        assert_eq!(split(&[&flood, &flood, b"\nnext"]), ["x".repeat(LINE_MAX), "next".to_owned()]);
     }
 
     #[test]

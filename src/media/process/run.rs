@@ -69,11 +69,7 @@ pub(in crate::media) async fn run(
         None => Ok(()),
     };
     let (status, log) = drive(spawner, spec, time, cancel, reader).await?;
-    Ok(Finished {
-        status,
-        stdout: kept,
-        log,
-    })
+    Ok(Finished { status, stdout: kept, log })
 }
 
 /// Runs a tool and calls `each` with every line of its output. `each` must be quick: the tool waits for it.
@@ -89,11 +85,7 @@ pub(in crate::media) async fn run_lines(
         None => Ok(()),
     };
     let (status, log) = drive(spawner, spec, time, cancel, reader).await?;
-    Ok(Finished {
-        status,
-        stdout: Vec::new(),
-        log,
-    })
+    Ok(Finished { status, stdout: Vec::new(), log })
 }
 
 async fn drive(

@@ -36,24 +36,13 @@ fn direct() -> Spawner {
 }
 
 async fn output(spec: Spec) -> Finished {
-    run(
-        &direct(),
-        spec,
-        (Duration::from_secs(20), 4096),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap()
+    run(&direct(), spec, (Duration::from_secs(20), 4096), &CancellationToken::new()).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_child_sees_only_what_it_needs() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec::new(
-        Path::new("/bin/sh"),
-        ["-c", "pwd; /usr/bin/env; cat; ulimit -c"],
-        folder.path(),
-    );
+    let spec = Spec::new(Path::new("/bin/sh"), ["-c", "pwd; /usr/bin/env; cat; ulimit -c"], folder.path());
     let text = String::from_utf8(output(spec).await.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(Path::new(lines[0]), folder.path().canonicalize().unwrap());
@@ -64,10 +53,7 @@ async fn a_child_sees_only_what_it_needs() {
 
 #[tokio::test]
 async fn a_missing_program_is_named() {
-    let error = direct()
-        .spawn(Spec::new(Path::new("/nowhere/ffmpeg"), ["-i"], "/"))
-        .await
-        .unwrap_err();
+    let error = direct().spawn(Spec::new(Path::new("/nowhere/ffmpeg"), ["-i"], "/")).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(
         (failure.code, failure.message.as_str()),
@@ -84,10 +70,7 @@ async fn killing_takes_the_whole_group_at_once() {
         "deaf",
         "trap '' TERM INT HUP\n(trap '' TERM; mkfifo block 2>/dev/null; read x <block) &\nmkfifo block 2>/dev/null; read x <block",
     );
-    let mut child = direct()
-        .spawn(Spec::new(&deaf, ["x"], folder.path()))
-        .await
-        .unwrap();
+    let mut child = direct().spawn(Spec::new(&deaf, ["x"], folder.path())).await.unwrap();
     eventually("it started", || lives(&mark)).await;
     let started = Instant::now();
     child.kill();
@@ -120,11 +103,7 @@ async fn dropping_kills_and_so_do_time_and_cancel() {
 #[tokio::test]
 async fn leftovers_that_hold_the_pipes_do_not_hold_us() {
     let folder = tempfile::tempdir().unwrap();
-    let parent = script(
-        folder.path(),
-        "parent",
-        "(mkfifo block 2>/dev/null; read x <block) &\necho done",
-    );
+    let parent = script(folder.path(), "parent", "(mkfifo block 2>/dev/null; read x <block) &\necho done");
     let finished = output(Spec::new(&parent, ["x"], folder.path())).await;
     assert_eq!(finished.stdout, b"done\n");
     eventually("the leftover died", || !lives(&parent.display().to_string())).await;
@@ -142,10 +121,7 @@ async fn a_flood_is_read_and_thrown_away() {
 
 #[tokio::test]
 async fn the_spawning_thread_outlives_its_handle_while_children_run() {
-    let mut child = direct()
-        .spawn(Spec::new(Path::new("/bin/sh"), ["-c", "exit 7"], "/"))
-        .await
-        .unwrap();
+    let mut child = direct().spawn(Spec::new(Path::new("/bin/sh"), ["-c", "exit 7"], "/")).await.unwrap();
     assert_eq!(child.wait().await.unwrap().code(), Some(7));
 }
 
@@ -156,10 +132,7 @@ fn flux(folder: &Path) -> PathBuf {
     script(
         folder,
         "flux",
-        &format!(
-            "shift\nFLUX_TEST_LAUNCH=\"$*\" exec {} --exact {test} --nocapture",
-            exe.display()
-        ),
+        &format!("shift\nFLUX_TEST_LAUNCH=\"$*\" exec {} --exact {test} --nocapture", exe.display()),
     )
 }
 
@@ -184,22 +157,12 @@ async fn the_launcher_limits_and_becomes_the_tool() {
     let spawner = Spawner::start(Launcher::ReExec(flux(folder.path()))).unwrap();
     let mut spec = Spec::new(&tool, ["argument"], folder.path());
     spec.limits.file_size = Some(1024 * 1024);
-    let finished = run(
-        &spawner,
-        spec,
-        (Duration::from_secs(20), 4096),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap();
+    let finished =
+        run(&spawner, spec, (Duration::from_secs(20), 4096), &CancellationToken::new()).await.unwrap();
     let text = String::from_utf8(finished.stdout).unwrap();
     let lines: Vec<&str> = text.lines().skip_while(|line| *line != "0").collect();
     assert_eq!(lines[1], "2048", "blocks of 512 bytes: {text}");
-    assert_eq!(
-        lines[2].rsplit(") ").next().unwrap().split(' ').nth(16),
-        Some("10"),
-        "niceness: {text}"
-    );
+    assert_eq!(lines[2].rsplit(") ").next().unwrap().split(' ').nth(16), Some("10"), "niceness: {text}");
     assert_eq!(lines[3].split_whitespace().last(), Some("1"), "{text}");
     assert_eq!(lines[4], "argument");
 }

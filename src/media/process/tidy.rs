@@ -30,12 +30,7 @@ impl Tidy {
         for (text, name) in &self.known {
             line = line.replace(text.as_str(), name);
         }
-        line.split_inclusive(' ')
-            .map(word)
-            .collect::<String>()
-            .replace(" @ …]", "]")
-            .trim_end()
-            .to_owned()
+        line.split_inclusive(' ').map(word).collect::<String>().replace(" @ …]", "]").trim_end().to_owned()
     }
 
     /// Many lines, made fit.
@@ -53,11 +48,7 @@ fn word(word: &str) -> String {
         || (after_scheme.starts_with('/') && after_scheme.len() > 1)
         || bare.starts_with("0x") && bare.len() > 8
         || is_address(bare);
-    if hidden {
-        word.replacen(bare, "…", 1)
-    } else {
-        word.to_owned()
-    }
+    if hidden { word.replacen(bare, "…", 1) } else { word.to_owned() }
 }
 
 /// `127.0.0.1:8080` and the like.
@@ -79,26 +70,14 @@ mod tests {
                 "[mov,mp4 @ 0x55d9b67c1a80] [error] moov atom not found",
                 "[mov,mp4] [error] moov atom not found",
             ),
-            (
-                "[error] file:/srv/media/my holiday.mp4: Invalid data",
-                "[error] file:source: Invalid data",
-            ),
-            (
-                "Input #0, mov, from 'file:/etc/passwd':",
-                "Input #0, mov, from '…':",
-            ),
+            ("[error] file:/srv/media/my holiday.mp4: Invalid data", "[error] file:source: Invalid data"),
+            ("Input #0, mov, from 'file:/etc/passwd':", "Input #0, mov, from '…':"),
             (
                 "/var/lib/flux/work/17/out-0.mp4: No space left on device",
                 "work/out-0.mp4: No space left on device",
             ),
-            (
-                "http://127.0.0.1:4000/s3cr3t/in: Server returned 404",
-                "…: Server returned 404",
-            ),
-            (
-                "[tcp @ 0x55d9b67c1a80] Connection to 10.0.0.8:80 failed",
-                "[tcp] Connection to … failed",
-            ),
+            ("http://127.0.0.1:4000/s3cr3t/in: Server returned 404", "…: Server returned 404"),
+            ("[tcp @ 0x55d9b67c1a80] Connection to 10.0.0.8:80 failed", "[tcp] Connection to … failed"),
             ("frame= 49 fps=0.0 1/2", "frame= 49 fps=0.0 1/2"),
         ] {
             assert_eq!(tidy.line(line), fit);

@@ -4,10 +4,7 @@ use crate::domain::{Code, Failure};
 
 /// The refusal of something recognised but not taken.
 pub(super) fn unsupported(what: &str) -> Failure {
-    Failure::new(
-        Code::MediaUnsupported,
-        format!("The source is {what}, not a media file."),
-    )
+    Failure::new(Code::MediaUnsupported, format!("The source is {what}, not a media file."))
 }
 
 /// Recognises what is refused by name.
@@ -40,16 +37,8 @@ fn text(head: &[u8]) -> Option<Failure> {
     let head = &head[..head.len().min(2048)];
     let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head);
     let start = head.trim_ascii_start();
-    let begins = |word: &[u8]| {
-        start
-            .get(..word.len())
-            .is_some_and(|part| part.eq_ignore_ascii_case(word))
-    };
-    let holds = |word: &[u8]| {
-        start
-            .windows(word.len())
-            .any(|part| part.eq_ignore_ascii_case(word))
-    };
+    let begins = |word: &[u8]| start.get(..word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word));
+    let holds = |word: &[u8]| start.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     let what = if begins(b"#EXTM3U") || begins(b"[playlist]") {
         "a playlist"
     } else if begins(b"ffconcat") {
@@ -65,18 +54,11 @@ fn text(head: &[u8]) -> Option<Failure> {
     } else if begins(b"WEBVTT") || begins(b"[Script Info]") {
         "a subtitle file"
     } else if start.is_empty()
-        || head
-            .iter()
-            .all(|b| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7E | 0x80..))
+        || head.iter().all(|b| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7E | 0x80..))
     {
         // Real media of any length has control bytes; bytes from 0x80 may be UTF-8.
-        std::str::from_utf8(head)
-            .or_else(|e| if e.error_len().is_none() { Ok("") } else { Err(e) })
-            .ok()?;
-        return Some(Failure::new(
-            Code::MediaCorrupt,
-            "The source is a text file, not media.",
-        ));
+        std::str::from_utf8(head).or_else(|e| if e.error_len().is_none() { Ok("") } else { Err(e) }).ok()?;
+        return Some(Failure::new(Code::MediaCorrupt, "The source is a text file, not media."));
     } else {
         return None;
     };

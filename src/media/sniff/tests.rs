@@ -22,22 +22,14 @@ fn containers_are_known_by_their_bytes() {
         }
         data
     };
-    let mp3 = [
-        [0xFF, 0xFB, 0x90, 0x00].as_slice(),
-        &[0; 413],
-        &[0xFF, 0xFB, 0x90, 0x00],
-    ]
-    .concat();
+    let mp3 = [[0xFF, 0xFB, 0x90, 0x00].as_slice(), &[0; 413], &[0xFF, 0xFB, 0x90, 0x00]].concat();
     let tagged = [b"ID3\x04\0\0\0\0\x02\x01".as_slice(), &[0; 257], &mp3].concat();
     let adts = [0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0x00].as_slice();
     for (head, demuxer) in [
         (b"\0\0\0\x20ftypisom\0\0\x02\0".as_slice(), Demuxer::Mov),
         (b"\0\0\0\x08wide\0\0\0\0mdat", Demuxer::Mov),
         (b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x20", Demuxer::Mov),
-        (
-            b"\x1A\x45\xDF\xA3\x9F\x42\x86\x81\x01\x42\x82\x84webm",
-            Demuxer::Matroska,
-        ),
+        (b"\x1A\x45\xDF\xA3\x9F\x42\x86\x81\x01\x42\x82\x84webm", Demuxer::Matroska),
         (b"RIFF\0\0\0\0AVI LIST", Demuxer::Avi),
         (b"RIFF\0\0\0\0WAVEfmt ", Demuxer::Wav),
         (b"RF64\xff\xff\xff\xffWAVEds64", Demuxer::Wav),
@@ -70,18 +62,10 @@ fn what_is_not_media_is_named() {
         (b"".as_slice(), Code::MediaCorrupt, "empty"),
         (b"this is not a video\n", Code::MediaCorrupt, "text"),
         ("ファイル\n".as_bytes(), Code::MediaCorrupt, "text"),
-        (
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n",
-            Code::MediaUnsupported,
-            "playlist",
-        ),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n", Code::MediaUnsupported, "playlist"),
         (b"\xEF\xBB\xBF  #extm3u\n", Code::MediaUnsupported, "playlist"),
         (b"ffconcat version 1.0\nfile x\n", Code::MediaUnsupported, "list"),
-        (
-            b"<?xml version='1.0'?>\n<MPD xmlns='urn'>",
-            Code::MediaUnsupported,
-            "manifest",
-        ),
+        (b"<?xml version='1.0'?>\n<MPD xmlns='urn'>", Code::MediaUnsupported, "manifest"),
         (b"<svg xmlns='x'/>", Code::MediaUnsupported, "picture"),
         (b"<!DOCTYPE html><p>403", Code::MediaUnsupported, "web page"),
         (b"PK\x03\x04", Code::MediaUnsupported, "ZIP"),

@@ -26,16 +26,9 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
             "the last tag is at {last_seconds:.3} s of {declared:.3} s, {size} bytes"
         )));
     }
-    let completeness = if declared_seconds.is_some() {
-        Completeness::Proven
-    } else {
-        Completeness::Undeclared
-    };
-    Ok(Facts {
-        completeness,
-        fragmented: false,
-        declared_seconds,
-    })
+    let completeness =
+        if declared_seconds.is_some() { Completeness::Proven } else { Completeness::Undeclared };
+    Ok(Facts { completeness, fragmented: false, declared_seconds })
 }
 
 /// The quick way: the last four bytes lead back to the last tag. `None` when they lead nowhere.
@@ -85,10 +78,7 @@ async fn tag(reader: &mut Reader<'_>, at: u64) -> Result<Option<(u64, f64)>, Fai
         return Ok(None);
     }
     let millis = u32::from_be_bytes([t3, t2, t1, t0]);
-    Ok(Some((
-        u64::from(u32::from_be_bytes([0, s2, s1, s0])),
-        f64::from(millis) / 1000.0,
-    )))
+    Ok(Some((u64::from(u32::from_be_bytes([0, s2, s1, s0])), f64::from(millis) / 1000.0)))
 }
 
 /// `duration` of `onMetaData`, an AMF number: name length, name, type 0, double.
@@ -97,9 +87,7 @@ async fn duration(reader: &mut Reader<'_>, first: u64) -> Result<Option<f64>, Fa
     let Some((bytes, _)) = tag(reader, first).await? else {
         return Ok(None);
     };
-    let data = reader
-        .up_to(first + HEADER, usize::try_from(bytes).unwrap_or(usize::MAX))
-        .await?;
+    let data = reader.up_to(first + HEADER, usize::try_from(bytes).unwrap_or(usize::MAX)).await?;
     let value = data
         .windows(KEY.len())
         .position(|part| part == KEY)

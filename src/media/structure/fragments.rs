@@ -35,32 +35,19 @@ async fn track_fragment(reader: &mut Reader<'_>, moof: Atom, traf: Atom) -> Resu
         return Ok(());
     };
     let flags = reader.u32(tfhd.body).await?.unwrap_or(0) & 0x00FF_FFFF;
-    let base = if flags & BASE_OFFSET == 0 {
-        Some(moof.start)
-    } else {
-        reader.u64(tfhd.body + 8).await?
-    };
+    let base = if flags & BASE_OFFSET == 0 { Some(moof.start) } else { reader.u64(tfhd.body + 8).await? };
     let before_size: u64 = [(BASE_OFFSET, 8), (DESCRIPTION, 4), (DEFAULT_DURATION, 4)]
         .into_iter()
         .filter_map(|(flag, bytes)| (flags & flag != 0).then_some(bytes))
         .sum();
     // Without it the size comes from `trex` in the header; runs then prove less, but nothing wrong.
-    let default_size = if flags & DEFAULT_SIZE == 0 {
-        None
-    } else {
-        reader.u32(tfhd.body + 8 + before_size).await?
-    };
+    let default_size =
+        if flags & DEFAULT_SIZE == 0 { None } else { reader.u32(tfhd.body + 8 + before_size).await? };
     let mut at = tfhd.end;
     while let Some(trun) = next(reader, at, traf.end).await? {
         reader.step()?;
         if &trun.kind == b"trun" && trun.end <= traf.end {
-            run(
-                reader,
-                trun,
-                base.unwrap_or(moof.start),
-                default_size.unwrap_or(0),
-            )
-            .await?;
+            run(reader, trun, base.unwrap_or(moof.start), default_size.unwrap_or(0)).await?;
         }
         at = trun.end;
     }
@@ -92,14 +79,9 @@ async fn run(reader: &mut Reader<'_>, trun: Atom, base: u64, default_size: u32) 
         }
         total
     };
-    let end = base
-        .saturating_add_signed(i64::from(offset))
-        .saturating_add(bytes);
+    let end = base.saturating_add_signed(i64::from(offset)).saturating_add(bytes);
     if end > reader.size() {
-        return Err(truncated(format!(
-            "a fragment ends at byte {end} of {}",
-            reader.size()
-        )));
+        return Err(truncated(format!("a fragment ends at byte {end} of {}", reader.size())));
     }
     Ok(())
 }
@@ -124,10 +106,7 @@ pub(super) async fn segment_index(reader: &mut Reader<'_>, sidx: Atom) -> Result
         end = end.saturating_add(u64::from(reference & 0x7FFF_FFFF));
     }
     if end > reader.size() {
-        return Err(truncated(format!(
-            "an indexed segment ends at byte {end} of {}",
-            reader.size()
-        )));
+        return Err(truncated(format!("an indexed segment ends at byte {end} of {}", reader.size())));
     }
     Ok(())
 }

@@ -52,37 +52,19 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
         at = atom.end;
     }
     match met {
-        Met {
-            index: false,
-            media: true,
-            fragments: false,
-            ..
-        } => Err(truncated("media without an index")),
-        Met {
-            index: false,
-            fragments: true,
-            ..
-        } => Err(Failure::new(
+        Met { index: false, media: true, fragments: false, .. } => Err(truncated("media without an index")),
+        Met { index: false, fragments: true, .. } => Err(Failure::new(
             Code::MediaUnsupported,
             "The source is one segment of a stream, without the header it needs.",
         )),
-        Met { index: false, .. } => Err(Failure::new(
-            Code::MediaCorrupt,
-            "The source has neither media nor an index.",
-        )),
+        Met { index: false, .. } => {
+            Err(Failure::new(Code::MediaCorrupt, "The source has neither media nor an index."))
+        }
         // Whole samples prove a plain file; in fragments only the last box tells.
-        Met {
-            fragments: true,
-            cut: Some(_),
-            ..
-        } => Err(truncated("the last fragment is cut")),
-        Met {
-            fragments, seconds, ..
-        } => Ok(Facts {
-            completeness: Completeness::Proven,
-            fragmented: fragments,
-            declared_seconds: seconds,
-        }),
+        Met { fragments: true, cut: Some(_), .. } => Err(truncated("the last fragment is cut")),
+        Met { fragments, seconds, .. } => {
+            Ok(Facts { completeness: Completeness::Proven, fragmented: fragments, declared_seconds: seconds })
+        }
     }
 }
 
@@ -107,12 +89,7 @@ pub(super) async fn next(reader: &mut Reader<'_>, at: u64, limit: u64) -> Result
         // Zero padding and broken headers end the walk; what matters was before, or is missing.
         return Ok(None);
     }
-    Ok(Some(Atom {
-        kind,
-        start: at,
-        body: at + header,
-        end: at.saturating_add(length),
-    }))
+    Ok(Some(Atom { kind, start: at, body: at + header, end: at.saturating_add(length) }))
 }
 
 /// The first child of that kind.
@@ -150,15 +127,9 @@ async fn movie(reader: &mut Reader<'_>, moov: Atom, met: &mut Met) -> Result<(),
 async fn duration(reader: &mut Reader<'_>, mvhd: Atom) -> Result<Option<f64>, Failure> {
     let wide = reader.array::<1>(mvhd.body).await? == Some([1]);
     let (scale, length) = if wide {
-        (
-            reader.u32(mvhd.body + 20).await?,
-            reader.u64(mvhd.body + 24).await?,
-        )
+        (reader.u32(mvhd.body + 20).await?, reader.u64(mvhd.body + 24).await?)
     } else {
-        (
-            reader.u32(mvhd.body + 12).await?,
-            reader.u32(mvhd.body + 16).await?.map(u64::from),
-        )
+        (reader.u32(mvhd.body + 12).await?, reader.u32(mvhd.body + 16).await?.map(u64::from))
     };
     let (Some(scale @ 1..), Some(length)) = (scale, length) else {
         return Ok(None);
@@ -196,10 +167,7 @@ async fn track(reader: &mut Reader<'_>, trak: Atom) -> Result<(), Failure> {
     if let Some(end) = last_byte(reader, stbl).await?
         && end > reader.size()
     {
-        return Err(truncated(format!(
-            "a sample ends at byte {end} of {}",
-            reader.size()
-        )));
+        return Err(truncated(format!("a sample ends at byte {end} of {}", reader.size())));
     }
     Ok(())
 }
@@ -225,11 +193,7 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     let runs = count(reader.u32(stsc.body + 4).await?, stsc, 8, 12);
     let same = reader.u32(sizes.body + 4).await?.unwrap_or(0);
     let declared = reader.u32(sizes.body + 8).await?;
-    let samples = if same == 0 {
-        count(declared, sizes, 12, 4)
-    } else {
-        u64::from(declared.unwrap_or(0))
-    };
+    let samples = if same == 0 { count(declared, sizes, 12, 4) } else { u64::from(declared.unwrap_or(0)) };
 
     // Three tables are read side by side, each through its own window: memory does not grow with the file.
     let (mut run_reader, mut size_reader) = (reader.beside(), reader.beside());
@@ -237,16 +201,9 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
     let (mut sample, mut end) = (0_u64, 0_u64);
     for chunk in 1..=chunks {
         while run < runs && chunk >= next_run_at {
-            per_chunk = run_reader
-                .u32(stsc.body + 8 + run * 12 + 4)
-                .await?
-                .map_or(0, u64::from);
+            per_chunk = run_reader.u32(stsc.body + 8 + run * 12 + 4).await?.map_or(0, u64::from);
             run += 1;
-            let first = if run < runs {
-                run_reader.u32(stsc.body + 8 + run * 12).await?
-            } else {
-                None
-            };
+            let first = if run < runs { run_reader.u32(stsc.body + 8 + run * 12).await? } else { None };
             next_run_at = first.map_or(u64::MAX, u64::from);
         }
         let here = per_chunk.min(samples - sample);
@@ -260,11 +217,7 @@ async fn last_byte(reader: &mut Reader<'_>, stbl: Atom) -> Result<Option<u64>, F
         };
         sample += here;
         let at = offsets.body + 8 + (chunk - 1) * width;
-        let start = if wide {
-            reader.u64(at).await?
-        } else {
-            reader.u32(at).await?.map(u64::from)
-        };
+        let start = if wide { reader.u64(at).await? } else { reader.u32(at).await?.map(u64::from) };
         end = end.max(start.unwrap_or(0).saturating_add(bytes));
     }
     Ok(Some(end))

@@ -42,16 +42,8 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
         return Err(truncated(format!("the segment ends at byte {end} of {size}")));
     }
     let declared_seconds = children(reader, segment.body, end, segment.end.is_some()).await?;
-    let completeness = if segment.end.is_some() {
-        Completeness::Proven
-    } else {
-        Completeness::Undeclared
-    };
-    Ok(Facts {
-        completeness,
-        fragmented: false,
-        declared_seconds,
-    })
+    let completeness = if segment.end.is_some() { Completeness::Proven } else { Completeness::Undeclared };
+    Ok(Facts { completeness, fragmented: false, declared_seconds })
 }
 
 /// Reads the header elements. With a known segment size the walk ends at the first cluster; without, it goes on, so that
@@ -76,10 +68,7 @@ async fn children(
         }
         let Some(child_end) = child.end else { break };
         if child_end > reader.size() {
-            return Err(truncated(format!(
-                "an element ends at byte {child_end} of {}",
-                reader.size()
-            )));
+            return Err(truncated(format!("an element ends at byte {child_end} of {}", reader.size())));
         }
         at = child_end;
     }
@@ -98,17 +87,11 @@ async fn duration(reader: &mut Reader<'_>, info: Element, limit: u64) -> Result<
         let bytes = child_end.saturating_sub(child.body);
         match (child.id, bytes) {
             (TIMESTAMP_SCALE, 1..=8) => {
-                let raw = reader
-                    .up_to(child.body, usize::try_from(bytes).unwrap_or(8))
-                    .await?;
+                let raw = reader.up_to(child.body, usize::try_from(bytes).unwrap_or(8)).await?;
                 scale = raw.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
             }
             (DURATION, 4) => {
-                length = reader
-                    .array::<4>(child.body)
-                    .await?
-                    .map(f32::from_be_bytes)
-                    .map(f64::from);
+                length = reader.array::<4>(child.body).await?.map(f32::from_be_bytes).map(f64::from);
             }
             (DURATION, 8) => length = reader.array::<8>(child.body).await?.map(f64::from_be_bytes),
             _ => {}
@@ -146,11 +129,7 @@ async fn refuse_encryption(reader: &mut Reader<'_>, tracks: Element, limit: u64)
 /// The element at `at`: an id of 1 to 4 bytes, a size of 1 to 8, each telling its length by its leading zeros.
 async fn element(reader: &mut Reader<'_>, at: u64) -> Result<Option<Element>, Failure> {
     let head = reader.up_to(at, 12).await?;
-    let Some(id_length) = head
-        .first()
-        .map(|b| b.leading_zeros() as usize + 1)
-        .filter(|n| *n <= 4)
-    else {
+    let Some(id_length) = head.first().map(|b| b.leading_zeros() as usize + 1).filter(|n| *n <= 4) else {
         return Ok(None);
     };
     let (Some(id), Some(first)) = (head.get(..id_length), head.get(id_length)) else {
@@ -158,10 +137,7 @@ async fn element(reader: &mut Reader<'_>, at: u64) -> Result<Option<Element>, Fa
     };
     let id = id.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
     let size_length = first.leading_zeros() as usize + 1;
-    let Some(raw) = head
-        .get(id_length..id_length + size_length)
-        .filter(|_| size_length <= 8)
-    else {
+    let Some(raw) = head.get(id_length..id_length + size_length).filter(|_| size_length <= 8) else {
         return Ok(None);
     };
     let unknown = (1_u64 << (7 * size_length)) - 1;

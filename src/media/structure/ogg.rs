@@ -29,11 +29,7 @@ pub(super) async fn check(reader: &mut Reader<'_>) -> Result<Facts, Failure> {
             _ => window = at + 1,
         }
     }
-    if ended {
-        Ok(Facts::PROVEN)
-    } else {
-        Err(truncated("no end-of-stream page"))
-    }
+    if ended { Ok(Facts::PROVEN) } else { Err(truncated("no end-of-stream page")) }
 }
 
 /// The next capture pattern from `from` on.
@@ -61,8 +57,5 @@ async fn page(reader: &mut Reader<'_>, at: u64) -> Result<Option<(u8, u64)>, Fai
     let body: u64 = lengths.iter().map(|l| u64::from(*l)).sum();
     let missing = segments - lengths.len();
     // A cut table of lengths is a cut page.
-    Ok(Some((
-        header[5],
-        at + 27 + (lengths.len() + missing) as u64 + body + u64::from(missing > 0),
-    )))
+    Ok(Some((header[5], at + 27 + (lengths.len() + missing) as u64 + body + u64::from(missing > 0))))
 }

@@ -18,12 +18,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a dyn RandomRead) -> Self {
-        Self {
-            source,
-            window: Bytes::new(),
-            start: 0,
-            steps: 0,
-        }
+        Self { source, window: Bytes::new(), start: 0, steps: 0 }
     }
 
     /// A second window on the same source, for tables that are read side by side.
@@ -41,9 +36,7 @@ impl<'a> Reader<'a> {
         let len = len.min(WINDOW);
         let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = len.min(left);
-        if let Some(at) = offset
-            .checked_sub(self.start)
-            .and_then(|at| usize::try_from(at).ok())
+        if let Some(at) = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok())
             && let Some(end) = at.checked_add(wanted)
             && end <= self.window.len()
         {
@@ -75,10 +68,6 @@ impl<'a> Reader<'a> {
     /// Counts a step of a walk over declared structures, so that no file can keep us busy.
     pub(super) fn step(&mut self) -> Result<(), Failure> {
         self.steps += 1;
-        if self.steps > MAX_STEPS {
-            Err(corrupt("too many parts"))
-        } else {
-            Ok(())
-        }
+        if self.steps > MAX_STEPS { Err(corrupt("too many parts")) } else { Ok(()) }
     }
 }

@@ -34,12 +34,7 @@ fn code(data: &[u8], demuxer: Demuxer) -> Code {
 }
 
 fn atom(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
-    [
-        &u32::try_from(body.len() + 8).unwrap().to_be_bytes(),
-        kind.as_slice(),
-        body,
-    ]
-    .concat()
+    [&u32::try_from(body.len() + 8).unwrap().to_be_bytes(), kind.as_slice(), body].concat()
 }
 
 fn words(values: &[u32]) -> Vec<u8> {
@@ -59,10 +54,7 @@ fn movie(offset: u32, coding: [u8; 4]) -> Vec<u8> {
     let hdlr = atom(*b"hdlr", &[words(&[0, 0]).as_slice(), b"vide", &[0; 12]].concat());
     let minf = atom(*b"minf", &atom(*b"stbl", &tables));
     let mvhd = atom(*b"mvhd", &words(&[0, 0, 0, 600, 1500]));
-    atom(
-        *b"moov",
-        &[mvhd, atom(*b"trak", &atom(*b"mdia", &[hdlr, minf].concat()))].concat(),
-    )
+    atom(*b"moov", &[mvhd, atom(*b"trak", &atom(*b"mdia", &[hdlr, minf].concat()))].concat())
 }
 
 fn mp4() -> Vec<u8> {
@@ -75,26 +67,13 @@ fn mp4() -> Vec<u8> {
 fn every_sample_of_an_mp4_must_be_there() {
     let whole = mp4();
     let facts = checked(&whole, Demuxer::Mov).unwrap();
-    assert_eq!(
-        facts,
-        Facts {
-            declared_seconds: Some(2.5),
-            ..Facts::PROVEN
-        }
-    );
+    assert_eq!(facts, Facts { declared_seconds: Some(2.5), ..Facts::PROVEN });
     for missing in 1..100 {
-        assert_eq!(
-            code(&whole[..whole.len() - missing], Demuxer::Mov),
-            Code::MediaTruncated,
-            "{missing}"
-        );
+        assert_eq!(code(&whole[..whole.len() - missing], Demuxer::Mov), Code::MediaTruncated, "{missing}");
     }
     // The index cut, or not there yet.
     assert_eq!(code(&whole[..100], Demuxer::Mov), Code::MediaTruncated);
-    assert_eq!(
-        code(&atom(*b"mdat", &[0; 50]), Demuxer::Mov),
-        Code::MediaTruncated
-    );
+    assert_eq!(code(&atom(*b"mdat", &[0; 50]), Demuxer::Mov), Code::MediaTruncated);
     assert_eq!(code(&atom(*b"free", &[0; 50]), Demuxer::Mov), Code::MediaCorrupt);
     assert_eq!(
         code(b"\0\0\0\x08free\0\0\0\0mdat", Demuxer::Mov),
@@ -110,13 +89,7 @@ fn encrypted_media_is_refused() {
 
 #[test]
 fn hostile_boxes_end_the_walk() {
-    let huge = [
-        &[0, 0, 0, 1],
-        b"moov".as_slice(),
-        &u64::MAX.to_be_bytes(),
-        &[0; 64],
-    ]
-    .concat();
+    let huge = [&[0, 0, 0, 1], b"moov".as_slice(), &u64::MAX.to_be_bytes(), &[0; 64]].concat();
     assert!(checked(&huge, Demuxer::Mov).is_err());
     // A sample table that claims four thousand million entries.
     let mut liar = mp4();
@@ -137,19 +110,13 @@ fn fragments_must_hold_their_runs() {
     let file = |offset: u32| [header.clone(), fragment(offset), atom(*b"mdat", &[1; 70])].concat();
     let whole = file(length + 8);
     assert!(checked(&whole, Demuxer::Mov).unwrap().fragmented);
-    assert_eq!(
-        code(&whole[..whole.len() - 1], Demuxer::Mov),
-        Code::MediaTruncated
-    );
+    assert_eq!(code(&whole[..whole.len() - 1], Demuxer::Mov), Code::MediaTruncated);
     assert_eq!(code(&file(length + 9), Demuxer::Mov), Code::MediaTruncated);
     // Cut between fragments: only an index of segments can tell.
     let sidx = atom(*b"sidx", &words(&[0, 1, 1000, 0, 0, 1, length + 78, 0, 0]));
     let indexed = [header, sidx, fragment(length + 8), atom(*b"mdat", &[1; 70])].concat();
     assert!(checked(&indexed, Demuxer::Mov).is_ok());
-    assert_eq!(
-        code(&indexed[..indexed.len() - 78], Demuxer::Mov),
-        Code::MediaTruncated
-    );
+    assert_eq!(code(&indexed[..indexed.len() - 78], Demuxer::Mov), Code::MediaTruncated);
 }
 
 #[test]
@@ -157,30 +124,15 @@ fn a_matroska_segment_is_whole_or_of_unknown_size() {
     let head = b"\x1A\x45\xDF\xA3\x87\x42\x82\x84webm";
     let with = |size: &[u8], body: &[u8]| [head.as_slice(), b"\x18\x53\x80\x67", size, body].concat();
     let cluster = b"\x1F\x43\xB6\x75\x84abcd";
-    assert_eq!(
-        checked(&with(b"\x89", cluster), Demuxer::Matroska).unwrap(),
-        Facts::PROVEN
-    );
-    assert_eq!(
-        code(&with(b"\x8A", cluster), Demuxer::Matroska),
-        Code::MediaTruncated
-    );
+    assert_eq!(checked(&with(b"\x89", cluster), Demuxer::Matroska).unwrap(), Facts::PROVEN);
+    assert_eq!(code(&with(b"\x8A", cluster), Demuxer::Matroska), Code::MediaTruncated);
     let unknown = b"\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
-    assert_eq!(
-        checked(&with(unknown, cluster), Demuxer::Matroska).unwrap(),
-        Facts::UNDECLARED
-    );
-    assert_eq!(
-        code(&with(unknown, &cluster[..7]), Demuxer::Matroska),
-        Code::MediaTruncated
-    );
+    assert_eq!(checked(&with(unknown, cluster), Demuxer::Matroska).unwrap(), Facts::UNDECLARED);
+    assert_eq!(code(&with(unknown, &cluster[..7]), Demuxer::Matroska), Code::MediaTruncated);
     let crypt = b"\x16\x54\xAE\x6B\x89\xAE\x87\x6D\x80\x84\x62\x40\x81\x00";
     let _ = checked(&with(b"\xFF", crypt), Demuxer::Matroska);
     let crypt = b"\x16\x54\xAE\x6B\x8B\xAE\x89\x6D\x80\x86\x62\x40\x83\x50\x35\x80";
-    assert_eq!(
-        code(&with(b"\x90", crypt), Demuxer::Matroska),
-        Code::MediaUnsupported
-    );
+    assert_eq!(code(&with(b"\x90", crypt), Demuxer::Matroska), Code::MediaUnsupported);
 }
 
 #[test]
@@ -191,11 +143,7 @@ fn riff_sizes_are_kept() {
     assert_eq!(checked(&avi(24, 20), Demuxer::Avi).unwrap(), Facts::PROVEN);
     assert_eq!(code(&avi(26, 20), Demuxer::Avi), Code::MediaTruncated);
     assert_eq!(checked(&avi(0, 20), Demuxer::Avi).unwrap(), Facts::UNDECLARED);
-    let two = [
-        avi(24, 20),
-        [b"RIFF".as_slice(), &100_u32.to_le_bytes(), b"AVIX"].concat(),
-    ]
-    .concat();
+    let two = [avi(24, 20), [b"RIFF".as_slice(), &100_u32.to_le_bytes(), b"AVIX"].concat()].concat();
     assert_eq!(code(&two, Demuxer::Avi), Code::MediaTruncated);
 }
 
@@ -207,50 +155,25 @@ fn an_flv_ends_with_a_whole_tag_near_its_duration() {
         let head = [&[kind], &length.to_be_bytes()[1..], &[t2, t1, t0, t3, 0, 0, 0]].concat();
         [head, data.to_vec(), (length + 11).to_be_bytes().to_vec()].concat()
     };
-    let meta = [
-        b"\x02\0\x0aonMetaData\x08\0\0\0\x01\0\x08duration\0".as_slice(),
-        &2.0_f64.to_be_bytes(),
-    ]
-    .concat();
-    let start = [
-        b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(),
-        tag(18, 0, &meta),
-        tag(9, 0, &[0; 40]),
-    ]
-    .concat();
+    let meta =
+        [b"\x02\0\x0aonMetaData\x08\0\0\0\x01\0\x08duration\0".as_slice(), &2.0_f64.to_be_bytes()].concat();
+    let start = [b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(18, 0, &meta), tag(9, 0, &[0; 40])].concat();
     let whole = [start.clone(), tag(9, 1900, &[0; 40])].concat();
     let facts = checked(&whole, Demuxer::Flv).unwrap();
-    assert_eq!(
-        (facts.completeness, facts.declared_seconds),
-        (Completeness::Proven, Some(2.0))
-    );
-    assert_eq!(
-        code(&whole[..whole.len() - 20], Demuxer::Flv),
-        Code::MediaTruncated
-    );
+    assert_eq!((facts.completeness, facts.declared_seconds), (Completeness::Proven, Some(2.0)));
+    assert_eq!(code(&whole[..whole.len() - 20], Demuxer::Flv), Code::MediaTruncated);
     assert_eq!(code(&start, Demuxer::Flv), Code::MediaTruncated);
 }
 
 #[test]
 fn an_ogg_stream_says_that_it_ends() {
     let page = |flags: u8, body: u8| {
-        [
-            b"OggS\0".as_slice(),
-            &[flags],
-            &[0; 20],
-            &[1, body],
-            &vec![9; usize::from(body)],
-        ]
-        .concat()
+        [b"OggS\0".as_slice(), &[flags], &[0; 20], &[1, body], &vec![9; usize::from(body)]].concat()
     };
     let whole = [page(2, 30), page(0, 200), page(4, 100)].concat();
     assert_eq!(checked(&whole, Demuxer::Ogg).unwrap(), Facts::PROVEN);
     for missing in 1..140 {
-        assert_eq!(
-            code(&whole[..whole.len() - missing], Demuxer::Ogg),
-            Code::MediaTruncated,
-            "{missing}"
-        );
+        assert_eq!(code(&whole[..whole.len() - missing], Demuxer::Ogg), Code::MediaTruncated, "{missing}");
     }
 }
 

@@ -47,10 +47,7 @@ pub(super) async fn full(checker: &Checker<'_>, spans: &Spans) -> Result<(), Fai
     if decoded.frames == wanted {
         return Ok(());
     }
-    Err(failed(format_args!(
-        "{} of {wanted} frames can be decoded",
-        decoded.frames
-    )))
+    Err(failed(format_args!("{} of {wanted} frames can be decoded", decoded.frames)))
 }
 
 /// All key frames, the first and the last group, and random ones.
@@ -66,11 +63,7 @@ pub(super) async fn sampled(
     let packets = table.stream(0)?;
     let keys = packets.key_times();
     // dav1d does not skip by frame type (MEDIA-RULES §1.17): there it would be a full decode.
-    let skips = checker
-        .plan
-        .video
-        .as_ref()
-        .is_some_and(|plan| plan.codec != VideoCodec::Av1);
+    let skips = checker.plan.video.as_ref().is_some_and(|plan| plan.codec != VideoCodec::Av1);
     if skips {
         let mut args = vec!["-skip_frame".to_owned(), "nokey".to_owned()];
         args.extend(strict(checker));
@@ -89,17 +82,8 @@ pub(super) async fn sampled(
     let mut args = Vec::new();
     for (start, end) in &groups {
         // From a little behind the key, without exact seeking: the demuxer then lands on this key, not the one before.
-        let (at, length) = (
-            format!("{:.6}", start + 0.001),
-            format!("{:.6}", (end - start).max(0.001)),
-        );
-        args.extend([
-            "-noaccurate_seek".to_owned(),
-            "-ss".to_owned(),
-            at,
-            "-t".to_owned(),
-            length,
-        ]);
+        let (at, length) = (format!("{:.6}", start + 0.001), format!("{:.6}", (end - start).max(0.001)));
+        args.extend(["-noaccurate_seek".to_owned(), "-ss".to_owned(), at, "-t".to_owned(), length]);
         args.extend(strict(checker));
     }
     for n in 0..groups.len() {
@@ -142,19 +126,15 @@ fn choose(starts: &[f64], end: f64, seed: u64) -> Vec<(f64, f64)> {
             break;
         }
         let free: Vec<usize> = (0..groups.len()).filter(|n| !chosen.contains(n)).collect();
-        let Some(pick) = usize::try_from(next_random(&mut state))
-            .ok()
-            .and_then(|n| free.get(n % free.len().max(1)))
+        let Some(pick) =
+            usize::try_from(next_random(&mut state)).ok().and_then(|n| free.get(n % free.len().max(1)))
         else {
             break;
         };
         chosen.push(*pick);
     }
     chosen.sort_unstable();
-    chosen
-        .into_iter()
-        .filter_map(|n| groups.get(n).copied())
-        .collect()
+    chosen.into_iter().filter_map(|n| groups.get(n).copied()).collect()
 }
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): small, seeded, good enough to choose groups.
@@ -174,10 +154,7 @@ mod tests {
     fn ends_and_random_groups_are_chosen() {
         let starts: Vec<f64> = (0..120).map(|n| f64::from(n) * 5.0).collect();
         let groups = choose(&starts, 600.0, 7);
-        assert_eq!(
-            (groups.first(), groups.last()),
-            (Some(&(0.0, 5.0)), Some(&(595.0, 600.0)))
-        );
+        assert_eq!((groups.first(), groups.last()), (Some(&(0.0, 5.0)), Some(&(595.0, 600.0))));
         let covered: f64 = groups.iter().map(|(a, b)| b - a).sum();
         assert!((30.0..=40.0).contains(&covered), "{covered}");
         assert_eq!(groups, choose(&starts, 600.0, 7));

@@ -35,20 +35,12 @@ pub(super) async fn of(path: PathBuf) -> Result<Digest, Failure> {
             context.update(&buffer[..read]);
             size += read as u64;
         }
-        let sha256 = context
-            .finish()
-            .as_ref()
-            .iter()
-            .fold(String::with_capacity(64), |mut hex, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            });
+        let sha256 = context.finish().as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
         Ok(Digest { size, sha256 })
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(unreadable)
+    tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten().map_err(unreadable)
 }

@@ -51,10 +51,7 @@ impl Spans {
 pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(), Failure> {
     let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some());
     if document.streams.len() != planned {
-        return Err(failed(format_args!(
-            "it has {} streams instead of {planned}",
-            document.streams.len()
-        )));
+        return Err(failed(format_args!("it has {} streams instead of {planned}", document.streams.len())));
     }
     if let Some(video) = &plan.video {
         check_picture(video, document)?;
@@ -66,11 +63,7 @@ pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(),
 }
 
 fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
-    let Some(stream) = document
-        .streams
-        .iter()
-        .find(|s| s.codec_type.as_deref() == Some("video"))
-    else {
+    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("video")) else {
         return Err(failed("it has no picture"));
     };
     let same = |what: &str, found: &str, planned: &str| {
@@ -82,11 +75,7 @@ fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
     };
     let (codec, pix_fmt) = (stream.codec_name.as_deref(), stream.pix_fmt.as_deref());
     same("codec", codec.unwrap_or("unknown"), plan.codec.codec_name())?;
-    same(
-        "size",
-        &format!("{}x{}", stream.width, stream.height),
-        &format!("{}x{}", plan.width, plan.height),
-    )?;
+    same("size", &format!("{}x{}", stream.width, stream.height), &format!("{}x{}", plan.width, plan.height))?;
     same("pixel format", pix_fmt.unwrap_or("unknown"), plan.pix_fmt)?;
     if stream.is_cover() || stream.rotation() != Rotation::None {
         return Err(failed("its picture is a cover or still turned"));
@@ -105,20 +94,12 @@ fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
         same(what, found.as_deref().unwrap_or("unknown"), wanted)?;
     }
     // Limited is what every decoder takes an untagged picture for.
-    let range = if color.range == Some(ColorRange::Full) {
-        "pc"
-    } else {
-        "tv"
-    };
+    let range = if color.range == Some(ColorRange::Full) { "pc" } else { "tv" };
     same("range", range, planned.range)
 }
 
 fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
-    let Some(stream) = document
-        .streams
-        .iter()
-        .find(|s| s.codec_type.as_deref() == Some("audio"))
-    else {
+    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("audio")) else {
         return Err(failed("it has no sound"));
     };
     let found = format!(
@@ -127,12 +108,7 @@ fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
         stream.sample_rate.as_deref().unwrap_or("?"),
         stream.channels
     );
-    let planned = format!(
-        "{} {} Hz, {} channels",
-        plan.codec.codec_name(),
-        plan.sample_rate,
-        plan.channels
-    );
+    let planned = format!("{} {} Hz, {} channels", plan.codec.codec_name(), plan.sample_rate, plan.channels);
     if found == planned {
         Ok(())
     } else {
@@ -150,15 +126,8 @@ pub(super) fn check_counts(
     let mut spans = Spans::default();
     for stream in &document.streams {
         let packets = table.stream(stream.index)?;
-        let base = stream
-            .time_base
-            .as_deref()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(Rational::ONE);
-        let encoded = request
-            .report
-            .output(request.place)
-            .find(|e| e.index == stream.index);
+        let base = stream.time_base.as_deref().and_then(|text| text.parse().ok()).unwrap_or(Rational::ONE);
+        let encoded = request.report.output(request.place).find(|e| e.index == stream.index);
         let encoded = encoded.ok_or_else(|| failed("the encoder gave no account of it"))?;
         if packets.count != encoded.packets {
             let (found, written) = (packets.count, encoded.packets);
@@ -193,12 +162,7 @@ fn span(packets: &StreamPackets, base: Rational) -> Result<Span, Failure> {
     let (Some(first), Some(end)) = (packets.first(), packets.end) else {
         return Err(failed("nothing in it is shown"));
     };
-    Ok(Span {
-        start: seconds(first, base),
-        end: seconds(end, base),
-        packets: packets.count,
-        base,
-    })
+    Ok(Span { start: seconds(first, base), end: seconds(end, base), packets: packets.count, base })
 }
 
 /// V1 and V2: every frame given to the encoder is in the file, and every decoded frame was given.
@@ -209,14 +173,9 @@ fn check_frames(
 ) -> Result<(), Failure> {
     if encoded.frames != encoded.packets {
         let (frames, packets) = (encoded.frames, encoded.packets);
-        return Err(failed(format_args!(
-            "{frames} frames were encoded, {packets} written"
-        )));
+        return Err(failed(format_args!("{frames} frames were encoded, {packets} written")));
     }
-    let decoded = request
-        .report
-        .decoded_stream(plan.stream)
-        .map_or(0, |stream| stream.frames);
+    let decoded = request.report.decoded_stream(plan.stream).map_or(0, |stream| stream.frames);
     let exact = match plan.timing {
         Timing::Passthrough => encoded.frames == decoded,
         // The filter says what it took and gave; without its word, the rates must agree within a frame.
@@ -225,19 +184,14 @@ fn check_frames(
             if grids.is_empty() {
                 on_grid(request, plan, rate, decoded, encoded.frames)
             } else {
-                grids
-                    .iter()
-                    .any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
+                grids.iter().any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
             }
         }
     };
     if exact {
         return Ok(());
     }
-    Err(failed(format_args!(
-        "{decoded} frames were decoded, {} encoded",
-        encoded.frames
-    )))
+    Err(failed(format_args!("{decoded} frames were decoded, {} encoded", encoded.frames)))
 }
 
 /// N = round(span × rate) ± 1, where the span follows from an even source rate; nothing to say otherwise.
@@ -248,15 +202,8 @@ fn on_grid(
     decoded: u64,
     encoded: u64,
 ) -> bool {
-    let source = request
-        .source
-        .video
-        .iter()
-        .find(|video| video.index == plan.stream);
-    let Some(from) = source
-        .filter(|video| !video.variable_rate)
-        .and_then(|video| video.frame_rate)
-    else {
+    let source = request.source.video.iter().find(|video| video.index == plan.stream);
+    let Some(from) = source.filter(|video| !video.variable_rate).and_then(|video| video.frame_rate) else {
         return encoded > 0;
     };
     (count(decoded) * rate.as_f64() / from.as_f64() - count(encoded)).abs() <= 1.5
@@ -273,9 +220,7 @@ fn check_picture_times(plan: &VideoPlan, packets: &StreamPackets, span: Span) ->
     }
     let (longest, most) = (packets.longest_group(), plan.keyframe_interval as usize);
     if most > 0 && longest > most {
-        return Err(failed(format_args!(
-            "{longest} frames follow a key frame, {most} were planned"
-        )));
+        return Err(failed(format_args!("{longest} frames follow a key frame, {most} were planned")));
     }
     let Timing::Cfr(rate) = plan.timing else {
         return Ok(());
@@ -285,9 +230,7 @@ fn check_picture_times(plan: &VideoPlan, packets: &StreamPackets, span: Span) ->
     }
     let (found, planned) = (span.end - span.start, count(span.packets) / rate.as_f64());
     if (found - planned).abs() > 1.0 / rate.as_f64() + TICK {
-        return Err(failed(format_args!(
-            "its picture lasts {found:.3} s instead of {planned:.3} s"
-        )));
+        return Err(failed(format_args!("its picture lasts {found:.3} s instead of {planned:.3} s")));
     }
     Ok(())
 }
@@ -303,23 +246,14 @@ fn check_samples(
     let Some(samples) = encoded.samples else {
         return Ok(None);
     };
-    let (given, found) = (
-        count(samples) / f64::from(plan.sample_rate),
-        span.end - span.start,
-    );
+    let (given, found) = (count(samples) / f64::from(plan.sample_rate), span.end - span.start);
     let frame = f64::from(plan.codec.frame_samples()) / f64::from(plan.sample_rate);
     // One frame of priming at the start, one of padding at the end; Opus looks 20 ms ahead.
     let edges = 2.0 * frame + 0.02 + TICK;
     if given > TINY_SECONDS && found < given - edges {
-        return Err(failed(format_args!(
-            "its sound lasts {found:.3} s, {given:.3} s were encoded"
-        )));
+        return Err(failed(format_args!("its sound lasts {found:.3} s, {given:.3} s were encoded")));
     }
-    let source = request
-        .source
-        .audio
-        .iter()
-        .find(|audio| audio.index == plan.stream);
+    let source = request.source.audio.iter().find(|audio| audio.index == plan.stream);
     let decoded = request.report.decoded_stream(plan.stream);
     if let (Some(rate @ 1..), Some(decoded)) =
         (source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples))
@@ -327,9 +261,7 @@ fn check_samples(
         let decoded = count(decoded) / f64::from(rate);
         // Resampling may drop overlaps of a recording's clock, never more than 1 %.
         if decoded > TINY_SECONDS && given < decoded - (2.0 * frame + 0.05).max(decoded * 0.01) {
-            return Err(failed(format_args!(
-                "{decoded:.3} s of sound were decoded, {given:.3} s encoded"
-            )));
+            return Err(failed(format_args!("{decoded:.3} s of sound were decoded, {given:.3} s encoded")));
         }
     }
     Ok(Some(found - given).filter(|gap| *gap > edges))
@@ -345,12 +277,7 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
     };
     let starts = (
         request.source.video.iter().find(|v| v.index == video_plan.stream),
-        request
-            .source
-            .audio
-            .iter()
-            .find(|a| a.index == audio_plan.stream)
-            .and_then(|a| a.start_seconds),
+        request.source.audio.iter().find(|a| a.index == audio_plan.stream).and_then(|a| a.start_seconds),
     );
     let (Some(source), Some(audio_start)) = starts else {
         return Ok(());
@@ -361,10 +288,7 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
     // A recording that begins between key frames shows its first frame later than its header says.
     // So does a sound codec whose first packet only fills the decoder (WMA).
     let late = |stream: u32| {
-        request
-            .report
-            .decoded_stream(stream)
-            .is_some_and(|d| d.early_errors > 0 || d.frames < d.packets)
+        request.report.decoded_stream(stream).is_some_and(|d| d.early_errors > 0 || d.frames < d.packets)
     };
     if late(video_plan.stream) || late(audio_plan.stream) {
         return Ok(());

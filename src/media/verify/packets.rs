@@ -38,10 +38,7 @@ pub(super) struct StreamPackets {
 impl PacketTable {
     /// Takes a line such as `stream_index=0|pts=512|dts=0|duration=512|size=886|flags=K_`.
     pub(super) fn line(&mut self, line: &str) {
-        let field = |name: &str| {
-            line.split('|')
-                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-        };
+        let field = |name: &str| line.split('|').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         let number = |name: &str| field(name).and_then(|text| text.parse::<i64>().ok());
         let Some(index) = field("stream_index").and_then(|text| text.parse().ok()) else {
             return;
@@ -72,9 +69,7 @@ impl PacketTable {
 
     /// One stream's packets.
     pub(super) fn stream(&self, index: u32) -> Result<&StreamPackets, Failure> {
-        self.streams
-            .get(&index)
-            .ok_or_else(|| failed(format_args!("stream {index} has no packets")))
+        self.streams.get(&index).ok_or_else(|| failed(format_args!("stream {index} has no packets")))
     }
 }
 
@@ -101,11 +96,7 @@ impl StreamPackets {
 
     /// The longest run from one key frame to the next, in frames.
     pub(super) fn longest_group(&self) -> usize {
-        self.keys
-            .split(|key| *key)
-            .map(|group| group.len() + 1)
-            .max()
-            .unwrap_or(0)
+        self.keys.split(|key| *key).map(|group| group.len() + 1).max().unwrap_or(0)
     }
 }
 

@@ -14,14 +14,7 @@ const HOLE: f64 = 2.0;
 
 /// A source that ended too early is an error, not a short success.
 pub(super) fn refuse_truncation(request: &VerifyRequest<'_>) -> Result<(), Failure> {
-    let log = || {
-        request
-            .report
-            .log_tail
-            .iter()
-            .filter(|line| line.contains("[error]"))
-            .cloned()
-    };
+    let log = || request.report.log_tail.iter().filter(|line| line.contains("[error]")).cloned();
     if request.report.ended_early {
         return Err(Failure::new(
             Code::MediaTruncated,
@@ -77,24 +70,15 @@ fn declared_end(request: &VerifyRequest<'_>) -> Option<f64> {
                 || o.audio.as_ref().is_some_and(|a| a.stream == index)
         })
     };
-    let video = source
-        .video
-        .iter()
-        .filter(|v| !v.attached_picture)
-        .map(|v| (v.index, v.duration_seconds));
-    let streams: Vec<(u32, Option<f64>)> = video
-        .chain(source.audio.iter().map(|a| (a.index, a.duration_seconds)))
-        .collect();
+    let video = source.video.iter().filter(|v| !v.attached_picture).map(|v| (v.index, v.duration_seconds));
+    let streams: Vec<(u32, Option<f64>)> =
+        video.chain(source.audio.iter().map(|a| (a.index, a.duration_seconds))).collect();
     let all_used = source.other.is_empty() && streams.iter().all(|(index, _)| used(*index));
     if all_used {
         return source.duration_seconds;
     }
     // The container's duration may be that of a stream nobody asked for.
-    streams
-        .into_iter()
-        .filter(|(index, _)| used(*index))
-        .filter_map(|(_, seconds)| seconds)
-        .reduce(f64::max)
+    streams.into_iter().filter(|(index, _)| used(*index)).filter_map(|(_, seconds)| seconds).reduce(f64::max)
 }
 
 /// Damage of the streams this output was made from: a failure, or warnings.
@@ -130,27 +114,20 @@ pub(super) fn judge_damage(
         #[expect(clippy::cast_precision_loss, reason = "a part of a count")]
         let part = damage as f64 / total as f64;
         // A hole is only one where the source is known to have lost something.
-        let hole = spans
-            .longest_gap
-            .filter(|(gap, _)| what == "picture" && *gap > HOLE);
+        let hole = spans.longest_gap.filter(|(gap, _)| what == "picture" && *gap > HOLE);
         match request.on_damage {
             OnDamage::Fail => {
-                return Err(
-                    Failure::new(Code::MediaCorrupt, format!("{said} (on_damage is \"fail\")."))
-                        .with_log(log),
-                );
+                return Err(Failure::new(Code::MediaCorrupt, format!("{said} (on_damage is \"fail\")."))
+                    .with_log(log));
             }
             OnDamage::Warn if part > LOST_PART || hole.is_some() => {
-                return Err(
-                    Failure::new(Code::MediaCorrupt, format!("{said}, more than a warning allows."))
-                        .with_log(log),
-                );
+                return Err(Failure::new(Code::MediaCorrupt, format!("{said}, more than a warning allows."))
+                    .with_log(log));
             }
             OnDamage::Warn => {
                 let near = spans.longest_gap.filter(|_| what == "picture");
-                let near = near.map_or_else(String::new, |(gap, at)| {
-                    format!(" (longest gap {gap:.3} s at {at:.3} s)")
-                });
+                let near = near
+                    .map_or_else(String::new, |(gap, at)| format!(" (longest gap {gap:.3} s at {at:.3} s)"));
                 warnings.push(format!("source_damaged: {said}{near}"));
             }
         }
@@ -161,15 +138,8 @@ pub(super) fn judge_damage(
 /// Damaged frames, if the decoder complained at all. A count of packets alone says nothing: VP8 has packets that show
 /// nothing, and a recording that starts between keyframes has packets that cannot be shown.
 fn damage(stream: &DecodedStream) -> Option<u64> {
-    let missing = stream
-        .packets
-        .saturating_sub(stream.frames)
-        .saturating_sub(stream.early_errors);
-    let lost = if stream.errors == 0 {
-        0
-    } else {
-        missing.max(stream.errors.min(1)).min(stream.errors)
-    };
+    let missing = stream.packets.saturating_sub(stream.frames).saturating_sub(stream.early_errors);
+    let lost = if stream.errors == 0 { 0 } else { missing.max(stream.errors.min(1)).min(stream.errors) };
     Some(lost.max(stream.concealed)).filter(|damaged| *damaged > 0)
 }
 
@@ -188,18 +158,10 @@ mod tests {
             early_errors,
             concealed,
         };
-        assert_eq!(
-            damage(&stream(484, 480, 0, 4, 0)),
-            None,
-            "starts between key frames"
-        );
+        assert_eq!(damage(&stream(484, 480, 0, 4, 0)), None, "starts between key frames");
         assert_eq!(damage(&stream(934, 901, 0, 0, 0)), None, "VP8 with hidden frames");
         assert_eq!(damage(&stream(50, 49, 1, 0, 1)), Some(1), "one packet lost");
         assert_eq!(damage(&stream(50, 50, 0, 0, 3)), Some(3), "made-up parts");
-        assert_eq!(
-            damage(&stream(50, 50, 2, 0, 0)),
-            Some(1),
-            "complaints without loss"
-        );
+        assert_eq!(damage(&stream(50, 50, 2, 0, 0)), Some(1), "complaints without loss");
     }
 }

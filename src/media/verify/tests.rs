@@ -57,10 +57,7 @@ impl Trip {
     }
 
     fn cut_source(&self, part: f64) {
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&self.source)
-            .unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&self.source).unwrap();
         let size = file.metadata().unwrap().len();
         #[expect(
             clippy::cast_possible_truncation,
@@ -80,9 +77,7 @@ impl Trip {
             width: 160,
             height: 90,
             filters: vec![],
-            timing: self
-                .fps
-                .map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
+            timing: self.fps.map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
             time_base: video.time_base,
             frame_rate: video.frame_rate,
             keyframe_interval: 20,
@@ -114,11 +109,7 @@ impl Trip {
             audio,
             warnings: vec![],
         };
-        EncodePlan {
-            outputs: vec![output],
-            expected_seconds: source.duration_seconds,
-            max_seconds: 60.0,
-        }
+        EncodePlan { outputs: vec![output], expected_seconds: source.duration_seconds, max_seconds: 60.0 }
     }
 
     /// Sniff, structure, probe, encode, verify.
@@ -163,9 +154,7 @@ impl Trip {
                 .collect();
         argv.extend(input_options(input, demuxer, &SourceLimits::default()));
         if let Some(video) = &output.video {
-            let rate = self
-                .fps
-                .map_or(String::new(), |(rate, _)| format!("fps={rate}:round=near,"));
+            let rate = self.fps.map_or(String::new(), |(rate, _)| format!("fps={rate}:round=near,"));
             let colors = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
             argv.extend([
                 "-map".into(),
@@ -187,20 +176,12 @@ impl Trip {
         if let Some(audio) = &output.audio {
             let map = format!("0:{}", audio.stream);
             argv.extend(
-                [
-                    "-map", &map, "-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "48000",
-                ]
-                .map(str::to_owned),
+                ["-map", &map, "-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "48000"].map(str::to_owned),
             );
         }
         argv.extend(["-map_metadata", "-1", "-f", "mp4", "file:out-0.mp4"].map(str::to_owned));
-        let request = EncodeRequest {
-            plan,
-            argv,
-            input,
-            work: self.folder.path(),
-            limits: EncodeLimits::default(),
-        };
+        let request =
+            EncodeRequest { plan, argv, input, work: self.folder.path(), limits: EncodeLimits::default() };
         encode(&self.toolbox, request, &mut |_| {}, &CancellationToken::new()).await
     }
 
@@ -215,10 +196,7 @@ async fn a_good_output_passes_at_every_level() {
     for level in [VerifyLevel::Probe, VerifyLevel::Sampled, VerifyLevel::Full] {
         trip.level = level;
         let verified = trip.go().await.unwrap();
-        assert_eq!(
-            (verified.frames, verified.width, verified.height),
-            (75, Some(160), Some(90))
-        );
+        assert_eq!((verified.frames, verified.width, verified.height), (75, Some(160), Some(90)));
         assert!((verified.duration_seconds - 3.0).abs() < 0.05, "{verified:?}");
         assert_eq!(verified.sha256.len(), 64);
         assert_eq!(verified.warnings, [""; 0]);
@@ -227,10 +205,8 @@ async fn a_good_output_passes_at_every_level() {
 
 #[tokio::test]
 async fn a_long_output_is_sampled() {
-    let mut trip = Trip::new(
-        "in.mkv",
-        "-f lavfi -i testsrc2=s=160x90:r=25:d=30 -pix_fmt yuv420p -preset ultrafast",
-    );
+    let mut trip =
+        Trip::new("in.mkv", "-f lavfi -i testsrc2=s=160x90:r=25:d=30 -pix_fmt yuv420p -preset ultrafast");
     trip.level = VerifyLevel::Sampled;
     assert_eq!(trip.go().await.unwrap().frames, 750);
 }
@@ -244,10 +220,7 @@ async fn another_rate_is_a_full_grid() {
 
 #[tokio::test]
 async fn sound_alone_passes() {
-    let verified = Trip::new("in.wav", "-f lavfi -i sine=r=44100:d=2")
-        .go()
-        .await
-        .unwrap();
+    let verified = Trip::new("in.wav", "-f lavfi -i sine=r=44100:d=2").go().await.unwrap();
     assert_eq!((verified.frames, verified.width), (0, None));
     assert!((verified.duration_seconds - 2.0).abs() < 0.05, "{verified:?}");
 }
@@ -266,9 +239,7 @@ async fn a_cut_source_is_truncated_in_every_container_that_ends() {
         ("in.wmv", "-c:v wmv2 -c:a wmav2"),
     ] {
         let trip = Trip::new(name, &format!("{CLIP} {args}"));
-        trip.go()
-            .await
-            .unwrap_or_else(|failure| panic!("{name}: {failure} {failure:?}"));
+        trip.go().await.unwrap_or_else(|failure| panic!("{name}: {failure} {failure:?}"));
         for part in [0.95, 0.6] {
             trip.cut_source(part);
             assert_eq!(trip.code().await, Code::MediaTruncated, "{name} {part}");
@@ -307,28 +278,20 @@ async fn a_damaged_source_fails_or_warns() {
     assert_eq!(failure.code, Code::MediaCorrupt, "{failure}");
     trip.on_damage = OnDamage::Warn;
     match trip.go().await {
-        Ok(verified) => assert!(
-            verified.warnings[0].starts_with("source_damaged: "),
-            "{verified:?}"
-        ),
+        Ok(verified) => assert!(verified.warnings[0].starts_with("source_damaged: "), "{verified:?}"),
         Err(failure) => assert_eq!(failure.code, Code::MediaCorrupt, "above 1 %: {failure}"),
     }
 }
 
 #[tokio::test]
 async fn a_recording_that_starts_between_keys_is_no_damage() {
-    let trip = Trip::new(
-        "in.ts",
-        "-f lavfi -i testsrc2=s=160x90:r=25:d=4 -pix_fmt yuv420p -preset ultrafast -g 25",
-    );
+    let trip =
+        Trip::new("in.ts", "-f lavfi -i testsrc2=s=160x90:r=25:d=4 -pix_fmt yuv420p -preset ultrafast -g 25");
     let bytes = std::fs::read(&trip.source).unwrap();
     let start = bytes.len() / 5 / 188 * 188;
     std::fs::write(&trip.source, &bytes[start..]).unwrap();
     let verified = trip.go().await.unwrap();
-    assert!(
-        verified.frames < 100 && verified.warnings.is_empty(),
-        "{verified:?}"
-    );
+    assert!(verified.frames < 100 && verified.warnings.is_empty(), "{verified:?}");
 }
 
 #[tokio::test]
@@ -349,10 +312,6 @@ async fn harm_to_the_output_is_found() {
     ];
     for (what, harm) in harms {
         trip.harm = harm;
-        assert_eq!(
-            trip.go().await.map_err(|failure| failure.code),
-            Err(Code::VerificationFailed),
-            "{what}"
-        );
+        assert_eq!(trip.go().await.map_err(|failure| failure.code), Err(Code::VerificationFailed), "{what}");
     }
 }

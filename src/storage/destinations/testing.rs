@@ -55,18 +55,8 @@ impl S3Server {
         let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let faults = Arc::new(Faults::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(
-            listener,
-            service,
-            folder.path().to_owned(),
-            Arc::clone(&faults),
-        ));
-        Self {
-            endpoint,
-            folder,
-            faults,
-            _tasks: tasks,
-        }
+        tasks.spawn(accept(listener, service, folder.path().to_owned(), Arc::clone(&faults)));
+        Self { endpoint, folder, faults, _tasks: tasks }
     }
 
     pub(in crate::storage) fn settings(&self) -> S3Settings {
@@ -120,9 +110,7 @@ async fn accept(listener: TcpListener, service: S3Service, root: PathBuf, faults
             let answer = service_fn(move |request| {
                 answer(request, service.clone(), root.clone(), Arc::clone(&faults))
             });
-            let _ = Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(socket), answer)
-                .await;
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), answer).await;
         });
     }
 }
@@ -138,10 +126,7 @@ async fn answer(
         return Ok(problem(503, "SlowDown"));
     }
     let upload = Url::parse(&format!("http://h{}", request.uri())).unwrap();
-    let upload = upload
-        .query_pairs()
-        .find(|(name, _)| name == "uploadId")
-        .map(|(_, id)| id.into_owned());
+    let upload = upload.query_pairs().find(|(name, _)| name == "uploadId").map(|(_, id)| id.into_owned());
     let complete = upload.is_some() && request.method() == http::Method::POST;
     let unknown = upload.is_some_and(|id| !root.join(format!(".upload-{id}.json")).is_file());
     let response = hyper::service::Service::call(&service, request).await?;
@@ -155,15 +140,10 @@ async fn answer(
 }
 
 fn take(counter: &AtomicU32) -> bool {
-    counter
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
-        .is_ok()
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
 }
 
 fn problem(status: u16, code: &str) -> HttpResponse {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>test</Message></Error>");
-    http::Response::builder()
-        .status(status)
-        .body(Body::from(body))
-        .unwrap()
+    http::Response::builder().status(status).body(Body::from(body)).unwrap()
 }

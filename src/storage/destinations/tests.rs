@@ -14,28 +14,19 @@ use crate::domain::{OutputFile, Overwrite};
 use crate::storage::results::{ByteRange, ReadError};
 use crate::storage::{S3Settings, hex};
 
-const QUICK: Patience = Patience {
-    retries: 3,
-    within: Duration::from_secs(5),
-    backoff: Duration::from_millis(1),
-};
+const QUICK: Patience =
+    Patience { retries: 3, within: Duration::from_secs(5), backoff: Duration::from_millis(1) };
 
 fn publication(number: u128) -> PublicationId {
     PublicationId::from_uuid(uuid::Uuid::from_u128(number))
 }
 
 fn storage(path: &str, overwrite: Overwrite) -> Destination {
-    Destination::Storage {
-        path: ObjectPath::parse(path).unwrap(),
-        overwrite,
-        metadata: BTreeMap::new(),
-    }
+    Destination::Storage { path: ObjectPath::parse(path).unwrap(), overwrite, metadata: BTreeMap::new() }
 }
 
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
-    (0..length)
-        .map(|n| u8::try_from(n / 7 % 251).unwrap() ^ seed)
-        .collect()
+    (0..length).map(|n| u8::try_from(n / 7 % 251).unwrap() ^ seed).collect()
 }
 
 async fn no_journal(_: Handle) -> Result<(), Failure> {
@@ -62,15 +53,9 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
         std::fs::create_dir(folder.path().join("root")).unwrap();
-        let settings = StorageSettings::Local {
-            root: folder.path().join("storage"),
-        };
+        let settings = StorageSettings::Local { root: folder.path().join("storage") };
         let destinations = Destinations::open_with(&settings, &[folder.path().join("root")], QUICK).unwrap();
-        Self {
-            folder,
-            destinations,
-            server: None,
-        }
+        Self { folder, destinations, server: None }
     }
 
     async fn s3() -> Self {
@@ -78,11 +63,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
         let destinations = s3_destinations(server.settings());
-        Self {
-            folder,
-            destinations,
-            server: Some(server),
-        }
+        Self { folder, destinations, server: Some(server) }
     }
 
     fn file(&self, name: &str, content: &[u8]) -> StagedFile {
@@ -97,10 +78,7 @@ impl Desk {
     }
 
     async fn stage(&self, to: &Destination, id: u128, file: &StagedFile) -> Handle {
-        self.destinations
-            .stage(to, publication(id), file, no_journal)
-            .await
-            .unwrap()
+        self.destinations.stage(to, publication(id), file, no_journal).await.unwrap()
     }
 
     /// What is visible at a path of the storage.

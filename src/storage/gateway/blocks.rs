@@ -13,11 +13,7 @@ pub(super) struct Blocks {
 impl Blocks {
     pub(super) fn missing(count: u64) -> Self {
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(usize::MAX);
-        Self {
-            words: vec![0; words],
-            count,
-            present: 0,
-        }
+        Self { words: vec![0; words], count, present: 0 }
     }
 
     pub(super) const fn count(&self) -> u64 {
@@ -65,10 +61,7 @@ impl Blocks {
     }
 
     fn place(block: u64) -> (usize, u32) {
-        (
-            usize::try_from(block / 64).unwrap_or(usize::MAX),
-            (block % 64) as u32,
-        )
+        (usize::try_from(block / 64).unwrap_or(usize::MAX), (block % 64) as u32)
     }
 }
 

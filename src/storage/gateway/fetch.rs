@@ -30,23 +30,13 @@ impl Feed {
         let window = limits.rate_window;
         let least =
             u64::try_from(u128::from(limits.min_rate) * window.as_millis() / 1000).unwrap_or(u64::MAX);
-        Self {
-            body,
-            stall: limits.stall_timeout,
-            window,
-            least,
-            since: Instant::now(),
-            bytes: 0,
-        }
+        Self { body, stall: limits.stall_timeout, window, least, since: Instant::now(), bytes: 0 }
     }
 
     /// The next bytes, or `None` at the body's end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
         let Ok(next) = tokio::time::timeout(self.stall, self.body.next()).await else {
-            return Err(OriginError::transient(
-                "its server stopped sending",
-                "stall limit",
-            ));
+            return Err(OriginError::transient("its server stopped sending", "stall limit"));
         };
         let Some(chunk) = next.transpose()? else {
             return Ok(None);
@@ -54,10 +44,7 @@ impl Feed {
         self.bytes += chunk.len() as u64;
         if self.since.elapsed() >= self.window {
             if self.bytes < self.least {
-                return Err(OriginError::transient(
-                    "its server sends too slowly",
-                    "minimum rate",
-                ));
+                return Err(OriginError::transient("its server sends too slowly", "minimum rate"));
             }
             self.since = Instant::now();
             self.bytes = 0;
@@ -76,12 +63,7 @@ pub(super) struct Tries {
 
 impl Tries {
     pub(super) fn new(limits: &FetchLimits) -> Self {
-        Self {
-            left: limits.retries,
-            made: 1,
-            retries: limits.retries,
-            backoff: limits.backoff,
-        }
+        Self { left: limits.retries, made: 1, retries: limits.retries, backoff: limits.backoff }
     }
 
     /// The pause before another try; `None` when there is to be none.
@@ -162,8 +144,7 @@ impl Fetch {
         }
         let outcome = self.with_retries().await;
         if !self.block.is_empty() && self.extent != Extent::Whole {
-            self.shared
-                .keep_partial(self.next_block(), std::mem::take(&mut self.block));
+            self.shared.keep_partial(self.next_block(), std::mem::take(&mut self.block));
         }
         outcome
     }
@@ -210,9 +191,7 @@ impl Fetch {
                 chunk = feed.next() => chunk?,
             };
             let Some(chunk) = chunk else {
-                return Err(
-                    OriginError::transient("the connection broke off", "the body ended early").into(),
-                );
+                return Err(OriginError::transient("the connection broke off", "the body ended early").into());
             };
             shared.count_fetched(chunk.len() as u64);
             self.take(chunk).await?;
@@ -241,9 +220,7 @@ impl Fetch {
             return Ok(again.body);
         }
         let from = self.next_block() * BLOCK + self.block.len() as u64;
-        let to = shared
-            .spool
-            .block_end(self.track.end.load(Ordering::Relaxed).saturating_sub(1));
+        let to = shared.spool.block_end(self.track.end.load(Ordering::Relaxed).saturating_sub(1));
         shared.origin.range(&shared.pin, from..to).await
     }
 
@@ -260,11 +237,8 @@ impl Fetch {
             }
             let number = self.next_block();
             let size = self.shared.spool.block_end(number) - number * BLOCK;
-            let wanted = usize::try_from(size)
-                .unwrap_or(usize::MAX)
-                .saturating_sub(self.block.len());
-            self.block
-                .extend_from_slice(&chunk.split_to(wanted.min(chunk.len())));
+            let wanted = usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(self.block.len());
+            self.block.extend_from_slice(&chunk.split_to(wanted.min(chunk.len())));
             if self.block.len() as u64 == size {
                 self.store(number).await?;
             }
@@ -273,16 +247,11 @@ impl Fetch {
     }
 
     async fn store(&mut self, number: u64) -> Result<(), OriginError> {
-        let block = std::mem::replace(
-            &mut self.block,
-            Vec::with_capacity(usize::try_from(BLOCK).unwrap_or(0)),
-        );
+        let block =
+            std::mem::replace(&mut self.block, Vec::with_capacity(usize::try_from(BLOCK).unwrap_or(0)));
         let spool = &self.shared.spool;
         if spool.has(number) {
-            let known = spool
-                .get(number * BLOCK, block.len())
-                .await
-                .map_err(OriginError::Refused)?;
+            let known = spool.get(number * BLOCK, block.len()).await.map_err(OriginError::Refused)?;
             if known != block {
                 return Err(OriginError::changed("other bytes after a restart"));
             }
@@ -311,22 +280,14 @@ mod tests {
     fn pauses_double_up_to_the_longest_and_tries_come_back() {
         let mut tries = Tries::new(&FetchLimits::default());
         let error = OriginError::transient("x", "");
-        let pauses: Vec<_> = std::iter::from_fn(|| tries.pause(&error))
-            .map(|p| p.as_millis())
-            .collect();
+        let pauses: Vec<_> = std::iter::from_fn(|| tries.pause(&error)).map(|p| p.as_millis()).collect();
         assert_eq!(pauses, [200, 400, 800, 1600, 3200]);
         assert_eq!(tries.made(), 6);
         tries.reset();
-        let busy = OriginError::Transient {
-            what: String::new(),
-            detail: String::new(),
-            after: Some(Duration::MAX),
-        };
+        let busy =
+            OriginError::Transient { what: String::new(), detail: String::new(), after: Some(Duration::MAX) };
         assert_eq!(tries.pause(&busy), Some(Duration::from_secs(5)));
-        assert_eq!(
-            tries.pause(&OriginError::refused(Code::SourceNotFound, "gone")),
-            None
-        );
+        assert_eq!(tries.pause(&OriginError::refused(Code::SourceNotFound, "gone")), None);
     }
 
     #[tokio::test(start_paused = true)]

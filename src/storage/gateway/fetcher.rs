@@ -58,12 +58,7 @@ struct Demand {
 
 impl Shared {
     pub(super) fn new(spool: Spool, origin: Arc<dyn Origin>, pin: Pin, limits: FetchLimits) -> Self {
-        let demand = Demand {
-            wants: BTreeMap::new(),
-            next: 0,
-            fill: Fill::Nothing,
-            partials: Vec::new(),
-        };
+        let demand = Demand { wants: BTreeMap::new(), next: 0, fill: Fill::Nothing, partials: Vec::new() };
         Self {
             spool,
             origin,
@@ -166,11 +161,7 @@ impl Shared {
     pub(super) fn traffic(&self) -> Traffic {
         let present = self.spool.present_bytes();
         let fetched = self.fetched.load(Ordering::Relaxed);
-        Traffic {
-            fetched,
-            served: self.served.load(Ordering::Relaxed),
-            present,
-        }
+        Traffic { fetched, served: self.served.load(Ordering::Relaxed), present }
     }
 
     /// The beginning of a block that an earlier fetch was given up in.
@@ -196,13 +187,8 @@ impl Shared {
 
 /// Fetches until the source is whole or lost. Dropping this future drops every fetch.
 pub(super) async fn drive(shared: Arc<Shared>, extent: Extent, body: ByteStream) {
-    let mut fetcher = Fetcher {
-        shared,
-        extent,
-        flights: BTreeMap::new(),
-        tasks: JoinSet::new(),
-        paused: None,
-    };
+    let mut fetcher =
+        Fetcher { shared, extent, flights: BTreeMap::new(), tasks: JoinSet::new(), paused: None };
     fetcher.begin(body);
     while !fetcher.shared.spool.is_whole() {
         fetcher.settle();
@@ -261,13 +247,7 @@ impl Fetcher {
         });
         let shared = Arc::clone(&self.shared);
         let extent = self.extent.clone();
-        let fetch = Fetch {
-            shared,
-            track: Arc::clone(&track),
-            body,
-            extent,
-            block: Vec::new(),
-        };
+        let fetch = Fetch { shared, track: Arc::clone(&track), body, extent, block: Vec::new() };
         let task = self.tasks.spawn(fetch.run());
         self.flights.insert(task.id(), track);
     }
@@ -284,11 +264,7 @@ impl Fetcher {
         }
         let (mut wants, rest) = {
             let demand = self.shared.demand();
-            let rest = if demand.fill == Fill::Nothing {
-                Rest::Leave
-            } else {
-                Rest::Fetch
-            };
+            let rest = if demand.fill == Fill::Nothing { Rest::Leave } else { Rest::Fetch };
             (demand.wants.values().copied().collect::<Vec<_>>(), rest)
         };
         let rest = if self.paused.is_some() {
@@ -301,12 +277,8 @@ impl Fetcher {
             rest
         };
         loop {
-            let running: Vec<_> = self
-                .flights
-                .values()
-                .filter(|t| !t.cancel.is_cancelled())
-                .cloned()
-                .collect();
+            let running: Vec<_> =
+                self.flights.values().filter(|t| !t.cancel.is_cancelled()).cloned().collect();
             let flights: Vec<_> = running.iter().map(|track| flight(track)).collect();
             let step = schedule::step(&self.shared.spool.blocks(), &wants, rest, &flights);
             match step {
@@ -352,16 +324,9 @@ impl Fetcher {
 
 fn flight(track: &Track) -> Flight {
     let (first, since) = track.from;
-    let (at, end) = (
-        track.at.load(Ordering::Relaxed),
-        track.end.load(Ordering::Relaxed),
-    );
+    let (at, end) = (track.at.load(Ordering::Relaxed), track.end.load(Ordering::Relaxed));
     let (done, left) = (at.saturating_sub(first), end.saturating_sub(at));
     let expected = since.elapsed().as_millis().saturating_mul(u128::from(left));
     let near = done > 0 && expected <= NEARLY.as_millis().saturating_mul(u128::from(done));
-    Flight {
-        at,
-        end,
-        pace: if near { Pace::NearlyDone } else { Pace::Slow },
-    }
+    Flight { at, end, pace: if near { Pace::NearlyDone } else { Pace::Slow } }
 }

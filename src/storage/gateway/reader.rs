@@ -44,19 +44,9 @@ impl Reader {
     }
 
     fn new(shared: Arc<Shared>, range: Range<u64>, ahead: Ahead) -> Self {
-        let want = Want {
-            at: range.start / BLOCK,
-            window: 0,
-            state: Reading::Served,
-        };
+        let want = Want { at: range.start / BLOCK, window: 0, state: Reading::Served };
         let id = shared.enter(want);
-        Self {
-            shared,
-            id,
-            range,
-            run: 0,
-            ahead,
-        }
+        Self { shared, id, range, run: 0, ahead }
     }
 
     /// The next bytes; none at the end of the range.
@@ -71,17 +61,12 @@ impl Reader {
         let block = at / BLOCK;
         self.arrive(block).await?;
         // Up to the next chunk's boundary, so that later reads are aligned to blocks.
-        let stop = ((at / CHUNK + 1) * CHUNK)
-            .min(end)
-            .min(self.shared.spool.block_end(block));
-        let bytes = self
-            .shared
-            .spool
-            .get(at, usize::try_from(stop - at).unwrap_or(0))
-            .await
-            .inspect_err(|failure| {
+        let stop = ((at / CHUNK + 1) * CHUNK).min(end).min(self.shared.spool.block_end(block));
+        let bytes = self.shared.spool.get(at, usize::try_from(stop - at).unwrap_or(0)).await.inspect_err(
+            |failure| {
                 self.shared.fail(failure.clone());
-            })?;
+            },
+        )?;
         self.range.start = stop;
         self.run += stop - at;
         self.shared.count_served(stop - at);
@@ -115,9 +100,7 @@ impl Reader {
         let (least, most) = self.shared.limits.read_ahead;
         let to_end = self.range.end.div_ceil(BLOCK) - at;
         let window = match self.ahead {
-            Ahead::Growing => (least.saturating_add(self.run).min(most) / BLOCK)
-                .max(1)
-                .min(to_end),
+            Ahead::Growing => (least.saturating_add(self.run).min(most) / BLOCK).max(1).min(to_end),
             Ahead::Exact => to_end,
         };
         Want { at, window, state }

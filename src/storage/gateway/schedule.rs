@@ -102,10 +102,7 @@ fn serve_waiting(here: &Blocks, want: &Want, wants: &[Want], flights: &[Flight])
     }
     let crowded = flights.len() >= 2 * SLOTS;
     let given_up = |flight: &Flight| crowded || flight.pace == Pace::Slow;
-    if let Some(index) = flights
-        .iter()
-        .position(|f| given_up(f) && !wants.iter().any(|w| is_for(f, w)))
-    {
+    if let Some(index) = flights.iter().position(|f| given_up(f) && !wants.iter().any(|w| is_for(f, w))) {
         return Some(Step::Cancel(index));
     }
     if let Some(index) = flights.iter().position(|flight| flight.covers(want.at)) {
@@ -113,15 +110,8 @@ fn serve_waiting(here: &Blocks, want: &Want, wants: &[Want], flights: &[Flight])
     }
     // A reader that waits need not wait for a slot that is free in a moment anyway.
     if crowded || flights.iter().filter(|flight| flight.pace == Pace::Slow).count() >= SLOTS {
-        let waited_for = |f: &Flight| {
-            wants
-                .iter()
-                .any(|w| w.state == Reading::Waiting && f.covers(w.at))
-        };
-        return flights
-            .iter()
-            .rposition(|flight| given_up(flight) && !waited_for(flight))
-            .map(Step::Cancel);
+        let waited_for = |f: &Flight| wants.iter().any(|w| w.state == Reading::Waiting && f.covers(w.at));
+        return flights.iter().rposition(|flight| given_up(flight) && !waited_for(flight)).map(Step::Cancel);
     }
     let end = free_run(here, flights, want.at, want.at + unit(want));
     Some(Step::Start(want.at..end))
@@ -149,9 +139,7 @@ fn fetch_rest(here: &Blocks, wants: &[Want], rest: Rest, flights: &[Flight]) -> 
     let from = wants.iter().map(|want| want.at).min().unwrap_or(0);
     let first =
         first_free(here, flights, from..here.count()).or_else(|| first_free(here, flights, 0..from))?;
-    Some(Step::Start(
-        first..free_run(here, flights, first, first + LONGEST),
-    ))
+    Some(Step::Start(first..free_run(here, flights, first, first + LONGEST)))
 }
 
 /// Whether a flight brings what a reader will want.
@@ -191,27 +179,15 @@ mod tests {
     use super::*;
 
     fn slow(at: u64, end: u64) -> Flight {
-        Flight {
-            at,
-            end,
-            pace: Pace::Slow,
-        }
+        Flight { at, end, pace: Pace::Slow }
     }
 
     fn waiting(at: u64, window: u64) -> Want {
-        Want {
-            at,
-            window,
-            state: Reading::Waiting,
-        }
+        Want { at, window, state: Reading::Waiting }
     }
 
     fn served(at: u64, window: u64) -> Want {
-        Want {
-            at,
-            window,
-            state: Reading::Served,
-        }
+        Want { at, window, state: Reading::Served }
     }
 
     #[test]
@@ -229,20 +205,10 @@ mod tests {
     #[test]
     fn what_is_nearly_here_is_neither_given_up_nor_waited_for() {
         let here = Blocks::missing(1000);
-        let near = |at, end| Flight {
-            at,
-            end,
-            pace: Pace::NearlyDone,
-        };
+        let near = |at, end| Flight { at, end, pace: Pace::NearlyDone };
         let wants = [waiting(900, 16)];
-        assert_eq!(
-            step(&here, &wants, Rest::Leave, &[near(10, 40), near(40, 72)]),
-            Step::Start(900..908)
-        );
-        assert_eq!(
-            step(&here, &wants, Rest::Leave, &[near(10, 40), slow(40, 72)]),
-            Step::Cancel(1)
-        );
+        assert_eq!(step(&here, &wants, Rest::Leave, &[near(10, 40), near(40, 72)]), Step::Start(900..908));
+        assert_eq!(step(&here, &wants, Rest::Leave, &[near(10, 40), slow(40, 72)]), Step::Cancel(1));
         let crowd = [near(10, 40), near(40, 72), near(100, 110), near(200, 210)];
         assert_eq!(step(&here, &wants, Rest::Leave, &crowd), Step::Cancel(0));
     }
@@ -262,10 +228,7 @@ mod tests {
         let wants = [served(10, 32), waiting(30, 16)];
         assert_eq!(step(&here, &wants, Rest::Leave, &flights), Step::Shorten(0, 30));
         let near = [served(10, 32), waiting(13, 16)];
-        assert!(!matches!(
-            step(&here, &near, Rest::Leave, &flights),
-            Step::Cancel(_) | Step::Shorten(..)
-        ));
+        assert!(!matches!(step(&here, &near, Rest::Leave, &flights), Step::Cancel(_) | Step::Shorten(..)));
     }
 
     #[test]
@@ -273,10 +236,7 @@ mod tests {
         let here = Blocks::missing(1000);
         let flights = [slow(0, 12)];
         assert_eq!(step(&here, &[served(0, 16)], Rest::Leave, &flights), Step::Wait);
-        assert_eq!(
-            step(&here, &[served(4, 16)], Rest::Leave, &flights),
-            Step::Start(12..20)
-        );
+        assert_eq!(step(&here, &[served(4, 16)], Rest::Leave, &flights), Step::Start(12..20));
     }
 
     #[test]
@@ -287,10 +247,7 @@ mod tests {
         }
         assert_eq!(step(&here, &[], Rest::Leave, &[]), Step::Wait);
         assert_eq!(step(&here, &[], Rest::Fetch, &[]), Step::Start(40..72));
-        assert_eq!(
-            step(&here, &[served(90, 4)], Rest::Fetch, &[slow(90, 100)]),
-            Step::Start(40..72)
-        );
+        assert_eq!(step(&here, &[served(90, 4)], Rest::Fetch, &[slow(90, 100)]), Step::Start(40..72));
     }
 
     proptest! {

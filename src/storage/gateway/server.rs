@@ -55,12 +55,7 @@ impl Server {
                 .with_detail(error.to_string())
         })?;
         let path: Arc<str> = format!("/{}/in", ids.random().simple()).into();
-        Ok(Self {
-            listener,
-            shared,
-            url: format!("http://{}:{port}{path}", Ipv4Addr::LOCALHOST),
-            path,
-        })
+        Ok(Self { listener, shared, url: format!("http://{}:{port}{path}", Ipv4Addr::LOCALHOST), path })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -109,10 +104,7 @@ fn answer(request: &Request<Incoming>, shared: &Arc<Shared>, path: &str) -> Resp
     let asked = request.uri().path();
     if !bool::from(asked.as_bytes().ct_eq(path.as_bytes())) {
         // Only a file that names other files, or somebody who guesses, asks for anything else.
-        tracing::warn!(
-            security = true,
-            "a request to the source gateway for an unknown path was refused"
-        );
+        tracing::warn!(security = true, "a request to the source gateway for an unknown path was refused");
         return empty(StatusCode::NOT_FOUND);
     }
     let head = match *request.method() {
@@ -121,11 +113,8 @@ fn answer(request: &Request<Incoming>, shared: &Arc<Shared>, path: &str) -> Resp
         _ => return empty(StatusCode::METHOD_NOT_ALLOWED),
     };
     let size = shared.spool.size();
-    let asked = request
-        .headers()
-        .get(RANGE)
-        .and_then(|value| value.to_str().ok())
-        .map(|v| parse_range(v, size));
+    let asked =
+        request.headers().get(RANGE).and_then(|value| value.to_str().ok()).map(|v| parse_range(v, size));
     let (status, range) = match asked {
         None | Some(Asked::Ignored) => (StatusCode::OK, 0..size),
         Some(Asked::Part(range)) => (StatusCode::PARTIAL_CONTENT, range),
@@ -135,26 +124,15 @@ fn answer(request: &Request<Incoming>, shared: &Arc<Shared>, path: &str) -> Resp
             return response;
         }
     };
-    let body = if head {
-        Empty::new().boxed_unsync()
-    } else {
-        stream_body(Arc::clone(shared), range.clone())
-    };
+    let body =
+        if head { Empty::new().boxed_unsync() } else { stream_body(Arc::clone(shared), range.clone()) };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     put(&mut response, ACCEPT_RANGES, "bytes");
     put(&mut response, CONTENT_TYPE, "application/octet-stream");
-    put(
-        &mut response,
-        CONTENT_LENGTH,
-        &(range.end - range.start).to_string(),
-    );
+    put(&mut response, CONTENT_LENGTH, &(range.end - range.start).to_string());
     if status == StatusCode::PARTIAL_CONTENT {
-        put(
-            &mut response,
-            CONTENT_RANGE,
-            &format!("bytes {}-{}/{size}", range.start, range.end - 1),
-        );
+        put(&mut response, CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end - 1));
     }
     response
 }
@@ -195,11 +173,7 @@ enum Asked {
 }
 
 fn parse_range(text: &str, size: u64) -> Asked {
-    let Some((first, last)) = text
-        .trim()
-        .strip_prefix("bytes=")
-        .and_then(|spec| spec.split_once('-'))
-    else {
+    let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else {
         return Asked::Ignored;
     };
     let (first, last) = (first.trim(), last.trim());
@@ -209,11 +183,7 @@ fn parse_range(text: &str, size: u64) -> Asked {
         (Err(_), Ok(suffix)) if first.is_empty() => size.saturating_sub(suffix)..size,
         _ => return Asked::Ignored,
     };
-    if range.start < range.end {
-        Asked::Part(range)
-    } else {
-        Asked::Outside
-    }
+    if range.start < range.end { Asked::Part(range) } else { Asked::Outside }
 }
 
 #[cfg(test)]
@@ -227,10 +197,7 @@ mod tests {
         assert_eq!(parse_range("bytes=3-500", 10), Asked::Part(3..10));
         assert_eq!(parse_range("bytes=-4", 10), Asked::Part(6..10));
         assert_eq!(parse_range("bytes=-40", 10), Asked::Part(0..10));
-        assert_eq!(
-            parse_range("bytes=0-18446744073709551615", 10),
-            Asked::Part(0..10)
-        );
+        assert_eq!(parse_range("bytes=0-18446744073709551615", 10), Asked::Part(0..10));
         for outside in ["bytes=10-", "bytes=10-20", "bytes=-0"] {
             assert_eq!(parse_range(outside, 10), Asked::Outside, "{outside}");
         }

@@ -34,10 +34,7 @@ impl Disk {
     /// A disk on which `margin` bytes stay free.
     #[must_use]
     pub(in crate::storage) fn new(margin: u64) -> Arc<Self> {
-        Arc::new(Self {
-            promised: Mutex::new(0),
-            margin,
-        })
+        Arc::new(Self { promised: Mutex::new(0), margin })
     }
 
     /// Promises `bytes` on the file system of `dir`.
@@ -45,10 +42,7 @@ impl Disk {
     /// # Errors
     /// `disk_full` when they are not free.
     pub(super) fn reserve(self: &Arc<Self>, dir: &Path, bytes: u64) -> Result<Reservation, Failure> {
-        let room = Reservation {
-            disk: Arc::clone(self),
-            left: AtomicU64::new(0),
-        };
+        let room = Reservation { disk: Arc::clone(self), left: AtomicU64::new(0) };
         room.extend(dir, bytes)?;
         Ok(room)
     }
@@ -61,12 +55,10 @@ impl Reservation {
         let mut promised = lock(&self.disk.promised);
         let needed = promised.saturating_add(bytes).saturating_add(self.disk.margin);
         if needed > free {
-            let detail = format!(
-                "{bytes} bytes wanted, {free} free, {promised} promised, {} kept",
-                self.disk.margin
-            );
+            let detail =
+                format!("{bytes} bytes wanted, {free} free, {promised} promised, {} kept", self.disk.margin);
             return Err(
-                Failure::new(Code::DiskFull, "The server has no room for the source.").with_detail(detail),
+                Failure::new(Code::DiskFull, "The server has no room for the source.").with_detail(detail)
             );
         }
         *promised += bytes;
@@ -111,18 +103,12 @@ impl SpoolFile {
             .mode(0o600)
             .open(&path)
             .map_err(|error| disk_failure(&error))?;
-        Ok(Self {
-            file: Arc::new(file),
-            path,
-            removed: AtomicBool::new(false),
-        })
+        Ok(Self { file: Arc::new(file), path, removed: AtomicBool::new(false) })
     }
 
     pub(super) async fn write(&self, at: u64, bytes: Vec<u8>) -> Result<(), Failure> {
         let file = Arc::clone(&self.file);
-        blocking(move || file.write_all_at(&bytes, at))
-            .await
-            .map_err(|error| disk_failure(&error))
+        blocking(move || file.write_all_at(&bytes, at)).await.map_err(|error| disk_failure(&error))
     }
 
     async fn read(&self, at: u64, len: usize) -> Result<Bytes, Failure> {
@@ -168,13 +154,7 @@ impl Spool {
     pub(super) fn sparse(file: SpoolFile, size: u64, room: Reservation) -> Result<Self, Failure> {
         file.file.set_len(size).map_err(|error| disk_failure(&error))?;
         let blocks = Blocks::missing(size.div_ceil(BLOCK));
-        Ok(Self {
-            file,
-            size,
-            blocks: Mutex::new(blocks),
-            present: watch::Sender::new(0),
-            room,
-        })
+        Ok(Self { file, size, blocks: Mutex::new(blocks), present: watch::Sender::new(0), room })
     }
 
     /// All is here.
@@ -184,13 +164,7 @@ impl Spool {
             blocks.set(block);
         }
         let present = watch::Sender::new(blocks.present());
-        Self {
-            file,
-            size,
-            blocks: Mutex::new(blocks),
-            present,
-            room,
-        }
+        Self { file, size, blocks: Mutex::new(blocks), present, room }
     }
 
     pub(super) const fn size(&self) -> u64 {
@@ -250,21 +224,15 @@ impl Spool {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn disk_failure(error: &io::Error) -> Failure {
     let (code, sentence) = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => (
-            Code::DiskFull,
-            "The server's disk became full while the source was fetched.",
-        ),
-        _ => (
-            Code::Internal,
-            "The source could not be written to the server's disk.",
-        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            (Code::DiskFull, "The server's disk became full while the source was fetched.")
+        }
+        _ => (Code::Internal, "The source could not be written to the server's disk."),
     };
     Failure::new(code, sentence).with_detail(error.to_string())
 }
@@ -297,16 +265,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_told_from_a_broken_one() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let file = SpoolFile {
-            file: Arc::new(full),
-            path: "/none".into(),
-            removed: AtomicBool::new(true),
-        };
+        let file = SpoolFile { file: Arc::new(full), path: "/none".into(), removed: AtomicBool::new(true) };
         assert_eq!(file.write(0, vec![1; 10]).await.unwrap_err().code, Code::DiskFull);
-        assert_eq!(
-            disk_failure(&io::Error::from_raw_os_error(5)).code,
-            Code::Internal
-        );
+        assert_eq!(disk_failure(&io::Error::from_raw_os_error(5)).code, Code::Internal);
     }
 
     #[tokio::test]
@@ -315,10 +276,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = SpoolFile::create(dir.path(), &SystemIds).unwrap();
         let path = file.path.clone();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(file);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -40,11 +40,7 @@ fn quick() -> FetchLimits {
 
 /// Never waits for the whole before it gives a URL.
 fn streaming() -> FetchLimits {
-    FetchLimits {
-        spool_first: 0,
-        spool_first_within: Duration::ZERO,
-        ..quick()
-    }
+    FetchLimits { spool_first: 0, spool_first_within: Duration::ZERO, ..quick() }
 }
 
 struct Bench {
@@ -57,30 +53,17 @@ impl Bench {
     fn new() -> Self {
         let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
         let clients = HttpClients::new(policy, Arc::new(SystemLookup), Duration::from_millis(500));
-        Self {
-            work: tempfile::tempdir().unwrap(),
-            clients: Arc::new(clients),
-            max_bytes: u64::MAX,
-        }
+        Self { work: tempfile::tempdir().unwrap(), clients: Arc::new(clients), max_bytes: u64::MAX }
     }
 
     fn origin(&self, url: &str) -> Arc<HttpOrigin> {
         let request = HttpRequest::parse(url, &BTreeMap::new()).unwrap();
-        Arc::new(HttpOrigin::new(
-            Arc::clone(&self.clients),
-            request,
-            Duration::from_millis(500),
-        ))
+        Arc::new(HttpOrigin::new(Arc::clone(&self.clients), request, Duration::from_millis(500)))
     }
 
     async fn open(&self, url: &str, limits: FetchLimits) -> Result<Remote, Failure> {
         let disk = Disk::new(0);
-        let place = Place {
-            work: self.work.path(),
-            disk: &disk,
-            max_bytes: self.max_bytes,
-            ids: &SystemIds,
-        };
+        let place = Place { work: self.work.path(), disk: &disk, max_bytes: self.max_bytes, ids: &SystemIds };
         Remote::open(self.origin(url), limits, place).await
     }
 
@@ -100,11 +83,7 @@ async fn request(url: &str, method: &str, range: &str) -> (String, TcpStream) {
     let rest = url.strip_prefix("http://").unwrap();
     let (host, path) = rest.split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
-    let range = if range.is_empty() {
-        String::new()
-    } else {
-        format!("Range: bytes={range}\r\n")
-    };
+    let range = if range.is_empty() { String::new() } else { format!("Range: bytes={range}\r\n") };
     stream
         .write_all(format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\n{range}\r\n").as_bytes())
         .await
@@ -143,21 +122,13 @@ async fn read_all(remote: &Remote) -> Result<Vec<u8>, Failure> {
 }
 
 fn script(fault: Fault) -> Script {
-    Script {
-        content: Arc::clone(&CONTENT),
-        fault,
-        etag: Some("\"v1\""),
-        ..Default::default()
-    }
+    Script { content: Arc::clone(&CONTENT), fault, etag: Some("\"v1\""), ..Default::default() }
 }
 
 #[tokio::test]
 async fn a_shorter_claim_is_the_one_thing_that_cannot_be_seen() {
     let claimed = SIZE as u64 / 2;
-    let script = Script {
-        length: Length::Claimed(claimed),
-        ..script(Fault::None)
-    };
+    let script = Script { length: Length::Claimed(claimed), ..script(Fault::None) };
     let origin = TestOrigin::start(script.clone()).await;
     let remote = Bench::new().open(&origin.url("/in"), quick()).await.unwrap();
     assert_eq!(remote.size(), claimed);
@@ -178,25 +149,15 @@ async fn a_lost_source_holds_its_readers_and_never_ends_them() {
     assert!(rest.len() < SIZE);
     // A new reader is held as well.
     let (_, mut late) = request(remote.url().unwrap(), "GET", "0-9").await;
-    assert!(
-        tokio::time::timeout(Duration::from_millis(100), late.read_u8())
-            .await
-            .is_err()
-    );
-    assert_eq!(
-        remote.read_at(SIZE as u64 - 9, 9).await.unwrap_err().code,
-        Code::SourceNotFound
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(100), late.read_u8()).await.is_err());
+    assert_eq!(remote.read_at(SIZE as u64 - 9, 9).await.unwrap_err().code, Code::SourceNotFound);
     // Dropping the source ends them, and the listener with them.
     let url = remote.url().unwrap().to_owned();
     drop(remote);
     let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "the connection outlives its source");
     let host = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
-    assert!(
-        TcpStream::connect(host).await.is_err(),
-        "the listener outlives its source"
-    );
+    assert!(TcpStream::connect(host).await.is_err(), "the listener outlives its source");
     assert_eq!(bench.left_behind(), 0);
 }
 
@@ -226,14 +187,8 @@ async fn the_server_answers_as_ffmpeg_expects_and_only_to_its_url() {
     let url = remote.url().unwrap();
     let (head, mut stream) = request(url, "GET", "100-199").await;
     assert!(head.starts_with("http/1.1 206"), "{head}");
-    assert!(
-        head.contains(&format!("content-range: bytes 100-199/{SIZE}\r\n")),
-        "{head}"
-    );
-    assert!(
-        head.contains("content-length: 100\r\n") && head.contains("accept-ranges: bytes\r\n"),
-        "{head}"
-    );
+    assert!(head.contains(&format!("content-range: bytes 100-199/{SIZE}\r\n")), "{head}");
+    assert!(head.contains("content-length: 100\r\n") && head.contains("accept-ranges: bytes\r\n"), "{head}");
     let mut bytes = [0; 100];
     stream.read_exact(&mut bytes).await.unwrap();
     assert_eq!(bytes, origin_bytes()[100..200]);
@@ -266,33 +221,15 @@ async fn the_server_answers_as_ffmpeg_expects_and_only_to_its_url() {
 #[tokio::test]
 async fn sizes_over_the_limit_are_refused_however_they_are_told() {
     for length in [Length::True, Length::Chunked] {
-        let origin = TestOrigin::start(Script {
-            length,
-            ..script(Fault::None)
-        })
-        .await;
-        let bench = Bench {
-            max_bytes: SIZE as u64 - 1,
-            ..Bench::new()
-        };
-        let refused = bench
-            .open(&origin.url("/in"), quick())
-            .await
-            .map(|_| ())
-            .unwrap_err();
+        let origin = TestOrigin::start(Script { length, ..script(Fault::None) }).await;
+        let bench = Bench { max_bytes: SIZE as u64 - 1, ..Bench::new() };
+        let refused = bench.open(&origin.url("/in"), quick()).await.map(|_| ()).unwrap_err();
         assert_eq!(refused.code, Code::SourceTooLarge);
         assert_eq!(bench.left_behind(), 0);
     }
-    let claim = Script {
-        length: Length::Claimed(u64::MAX / 2),
-        ..script(Fault::None)
-    };
+    let claim = Script { length: Length::Claimed(u64::MAX / 2), ..script(Fault::None) };
     let origin = TestOrigin::start(claim).await;
-    let full = Bench::new()
-        .open(&origin.url("/in"), quick())
-        .await
-        .map(|_| ())
-        .unwrap_err();
+    let full = Bench::new().open(&origin.url("/in"), quick()).await.map(|_| ()).unwrap_err();
     assert_eq!(full.code, Code::DiskFull);
 }
 
@@ -313,11 +250,7 @@ async fn a_seek_storm_fetches_every_byte_about_once() {
     let mut at = 7_usize;
     for turn in 0..200_usize {
         // Forwards as a fragmented mp4 is walked, and now and then to anywhere.
-        at = if turn % 3 == 0 {
-            at.wrapping_mul(2_654_435_761) % LARGE
-        } else {
-            (at + 130_000) % LARGE
-        };
+        at = if turn % 3 == 0 { at.wrapping_mul(2_654_435_761) % LARGE } else { (at + 130_000) % LARGE };
         let end = (at + 20_000).min(LARGE);
         assert!(get(url, at..end).await == content[at..end], "at {at}");
     }
@@ -372,29 +305,17 @@ async fn redirects_are_followed_and_credentials_stay_behind() {
     let request = HttpRequest::parse(&url, &headers).unwrap();
     let origin = HttpOrigin::new(Arc::clone(&bench.clients), request, Duration::from_millis(500));
     let disk = Disk::new(0);
-    let place = Place {
-        work: bench.work.path(),
-        disk: &disk,
-        max_bytes: u64::MAX,
-        ids: &SystemIds,
-    };
+    let place = Place { work: bench.work.path(), disk: &disk, max_bytes: u64::MAX, ids: &SystemIds };
     let remote = Remote::open(Arc::new(origin), streaming(), place).await.unwrap();
     remote.whole().await.unwrap();
     let first = door.heads();
     assert_eq!(first.len(), 1, "later ranges go to where the redirect led");
     assert!(first[0].contains("x-api-key: canary") && first[0].contains("authorization: basic dxnlcjpwdw=="));
     for head in target.heads() {
-        assert!(
-            !head.contains("canary") && !head.contains("authorization"),
-            "{head}"
-        );
+        assert!(!head.contains("canary") && !head.contains("authorization"), "{head}");
         assert!(head.contains("accept-encoding: identity"), "{head}");
     }
-    assert!(
-        target.heads()[1..]
-            .iter()
-            .all(|head| head.contains("if-match: \"v1\""))
-    );
+    assert!(target.heads()[1..].iter().all(|head| head.contains("if-match: \"v1\"")));
 }
 
 #[tokio::test]
@@ -402,40 +323,18 @@ async fn redirects_inside_are_blocked_and_loops_end() {
     let inner = TestOrigin::start(script(Fault::None)).await;
     let door = TestOrigin::start(script(Fault::Redirect(302, inner.url("/secret")))).await;
     let rule = door.url("").strip_prefix("http://").unwrap().parse().unwrap();
-    let clients = HttpClients::new(
-        AddressPolicy::new(vec![rule]),
-        Arc::new(SystemLookup),
-        Duration::from_secs(1),
-    );
-    let bench = Bench {
-        clients: Arc::new(clients),
-        ..Bench::new()
-    };
-    let refused = bench
-        .open(&door.url("/in"), quick())
-        .await
-        .map(|_| ())
-        .unwrap_err();
+    let clients =
+        HttpClients::new(AddressPolicy::new(vec![rule]), Arc::new(SystemLookup), Duration::from_secs(1));
+    let bench = Bench { clients: Arc::new(clients), ..Bench::new() };
+    let refused = bench.open(&door.url("/in"), quick()).await.map(|_| ()).unwrap_err();
     assert_eq!((refused.code, inner.requests()), (Code::SourceBlocked, 0));
-    for to in [
-        "file:///etc/passwd",
-        "http://169.254.169.254/latest/",
-        "gopher://x/",
-    ] {
+    for to in ["file:///etc/passwd", "http://169.254.169.254/latest/", "gopher://x/"] {
         let door = TestOrigin::start(script(Fault::Redirect(307, to.to_owned()))).await;
-        let refused = Bench::new()
-            .open(&door.url("/in"), quick())
-            .await
-            .map(|_| ())
-            .unwrap_err();
+        let refused = Bench::new().open(&door.url("/in"), quick()).await.map(|_| ()).unwrap_err();
         assert_eq!(refused.code, Code::SourceBlocked, "{to}");
     }
     let ring = TestOrigin::start(script(Fault::Redirect(301, "/again".to_owned()))).await;
-    let refused = Bench::new()
-        .open(&ring.url("/in"), quick())
-        .await
-        .map(|_| ())
-        .unwrap_err();
+    let refused = Bench::new().open(&ring.url("/in"), quick()).await.map(|_| ()).unwrap_err();
     assert_eq!((refused.code, ring.requests()), (Code::SourceUnreachable, 6));
 }
 

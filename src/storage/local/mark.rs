@@ -47,10 +47,7 @@ pub(super) fn write(file: impl AsFd, publication: PublicationId, sha256: &str) -
 
 /// Reads a file's mark.
 pub(in crate::storage) fn read(file: impl AsFd) -> Mark {
-    Mark {
-        publication: text(&file, PUBLICATION).and_then(|id| id.parse().ok()),
-        sha256: text(&file, SHA256),
-    }
+    Mark { publication: text(&file, PUBLICATION).and_then(|id| id.parse().ok()), sha256: text(&file, SHA256) }
 }
 
 /// Whether `file` is what `publication` put there.

@@ -78,20 +78,13 @@ pub(in crate::storage) fn send(
             // A neighbour that was destroyed may have removed the empty folder between the two steps.
             Err(Errno::NOENT) if retries < 3 => retries += 1,
             Err(errno) => {
-                return Err(LocalError::Io {
-                    doing: "make the part file",
-                    errno,
-                });
+                return Err(LocalError::Io { doing: "make the part file", errno });
             }
         }
     };
     let sent = fill(target, &mut file, source, &folder, part, abandoned).and_then(|()| {
         sync_folder(&folder).map_err(Target::io("sync the folder"))?;
-        if abandoned.load(Ordering::SeqCst) {
-            Err(LocalError::Abandoned)
-        } else {
-            Ok(())
-        }
+        if abandoned.load(Ordering::SeqCst) { Err(LocalError::Abandoned) } else { Ok(()) }
     });
     if sent.is_err() {
         let _ = remove(&folder, &target.part());
@@ -266,10 +259,7 @@ fn open_target(folder: &OwnedFd, name: &str) -> Result<Option<File>, LocalError>
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP | Errno::NXIO) => return Err(LocalError::NotAFile),
         Err(errno) => {
-            return Err(LocalError::Io {
-                doing: "open the target",
-                errno,
-            });
+            return Err(LocalError::Io { doing: "open the target", errno });
         }
     };
     let stat = sys::fstat(&file).map_err(Target::io("look at the target"))?;

@@ -59,10 +59,7 @@ pub(super) fn copy(
     size: u64,
     abandoned: &AtomicBool,
 ) -> Result<(), LocalError> {
-    let io = |errno| LocalError::Io {
-        doing: "copy to the destination",
-        errno,
-    };
+    let io = |errno| LocalError::Io { doing: "copy to the destination", errno };
     if sys::ioctl_ficlone(&*part, &*source).is_ok() {
         return Ok(());
     }
@@ -122,16 +119,7 @@ mod tests {
         let (_folder, mut source) = source(100_000);
         let mut full = File::options().write(true).open("/dev/full").unwrap();
         let error = copy(&mut source, &mut full, 100_000, &AtomicBool::new(false)).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                LocalError::Io {
-                    errno: Errno::NOSPC,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, LocalError::Io { errno: Errno::NOSPC, .. }), "{error}");
         assert_eq!(Failure::from(error).code, Code::DiskFull);
     }
 
@@ -151,10 +139,7 @@ mod tests {
         let (folder, mut source) = source(3_000_000);
         let mut part = File::create(folder.path().join("part")).unwrap();
         assert_eq!(by_hand(&mut source, &mut part, 3_000_000), Ok(3_000_000));
-        assert_eq!(
-            std::fs::read(folder.path().join("part")).unwrap(),
-            vec![7; 3_000_000]
-        );
+        assert_eq!(std::fs::read(folder.path().join("part")).unwrap(), vec![7; 3_000_000]);
         assert_eq!(by_hand(&mut source, &mut part, 1), Err(Errno::IO));
     }
 }

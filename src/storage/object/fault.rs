@@ -71,30 +71,21 @@ pub(super) fn answer(error: &object_store::Error) -> Answer {
 /// The failure that a client reads.
 pub(super) fn failure(error: &object_store::Error) -> Failure {
     let (code, sentence) = match answer(error) {
-        Answer::NoSuchBucket => (
-            Code::DestinationForbidden,
-            "the destination's bucket does not exist",
-        ),
-        Answer::Forbidden => (
-            Code::DestinationForbidden,
-            "the object store refused the server's credentials",
-        ),
+        Answer::NoSuchBucket => (Code::DestinationForbidden, "the destination's bucket does not exist"),
+        Answer::Forbidden => {
+            (Code::DestinationForbidden, "the object store refused the server's credentials")
+        }
         Answer::Refused | Answer::NotImplemented => {
             (Code::DestinationForbidden, "the object store refused the request")
         }
-        Answer::Taken => (
-            Code::DestinationExists,
-            "the destination already exists and overwriting is not allowed",
-        ),
+        Answer::Taken => {
+            (Code::DestinationExists, "the destination already exists and overwriting is not allowed")
+        }
         Answer::NoSpace => (Code::DiskFull, "no room is left at the destination"),
-        Answer::NoSuchUpload | Answer::NoSuchKey => (
-            Code::DestinationUnreachable,
-            "the upload at the object store is gone",
-        ),
-        Answer::Unreachable => (
-            Code::DestinationUnreachable,
-            "the object store could not be reached",
-        ),
+        Answer::NoSuchUpload | Answer::NoSuchKey => {
+            (Code::DestinationUnreachable, "the upload at the object store is gone")
+        }
+        Answer::Unreachable => (Code::DestinationUnreachable, "the object store could not be reached"),
     };
     Failure::new(code, sentence).with_detail(error.to_string())
 }
@@ -104,52 +95,28 @@ mod tests {
     use super::*;
 
     fn generic(text: &str) -> object_store::Error {
-        object_store::Error::Generic {
-            store: "S3",
-            source: text.into(),
-        }
+        object_store::Error::Generic { store: "S3", source: text.into() }
     }
 
     fn not_found(text: &str) -> object_store::Error {
-        object_store::Error::NotFound {
-            path: "k".to_owned(),
-            source: text.into(),
-        }
+        object_store::Error::NotFound { path: "k".to_owned(), source: text.into() }
     }
 
     #[test]
     fn answers_are_told_apart_by_code_then_status() {
         let cases = [
-            (
-                not_found("404: <Error><Code>NoSuchUpload</Code></Error>"),
-                Answer::NoSuchUpload,
-            ),
-            (
-                not_found("404: <Error><Code>NoSuchBucket</Code></Error>"),
-                Answer::NoSuchBucket,
-            ),
+            (not_found("404: <Error><Code>NoSuchUpload</Code></Error>"), Answer::NoSuchUpload),
+            (not_found("404: <Error><Code>NoSuchBucket</Code></Error>"), Answer::NoSuchBucket),
             (not_found("status code: 404 Not Found: "), Answer::NoSuchKey),
-            (
-                generic("Server returned non-2xx status code: 501 Not Implemented: "),
-                Answer::NotImplemented,
-            ),
-            (
-                generic("status code: 507: <Code>XMinioStorageFull</Code>"),
-                Answer::NoSpace,
-            ),
-            (
-                generic("status code: 400 Bad Request: <Code>InvalidPart</Code>"),
-                Answer::Refused,
-            ),
+            (generic("Server returned non-2xx status code: 501 Not Implemented: "), Answer::NotImplemented),
+            (generic("status code: 507: <Code>XMinioStorageFull</Code>"), Answer::NoSpace),
+            (generic("status code: 400 Bad Request: <Code>InvalidPart</Code>"), Answer::Refused),
             (
                 generic("status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
                 Answer::Forbidden,
             ),
             (generic("status code: 429 Too Many Requests"), Answer::Unreachable),
-            (
-                generic("status code: 503 Service Unavailable: <Code>SlowDown</Code>"),
-                Answer::Unreachable,
-            ),
+            (generic("status code: 503 Service Unavailable: <Code>SlowDown</Code>"), Answer::Unreachable),
             (generic("error sending request"), Answer::Unreachable),
         ];
         for (error, expected) in cases {

@@ -35,18 +35,10 @@ struct Layout {
 impl Layout {
     /// Parts of 8 MiB up to 8 GiB, of 16 MiB up to 156 GiB, then as large as 10,000 parts need.
     fn of(size: u64) -> Self {
-        let part = if size <= 1_000 * MIN_PART {
-            MIN_PART
-        } else {
-            2 * MIN_PART
-        };
+        let part = if size <= 1_000 * MIN_PART { MIN_PART } else { 2 * MIN_PART };
         let part = part.max(size.div_ceil(MAX_PARTS));
         let parallel = (MEMORY / part).clamp(1, MAX_PARALLEL);
-        Self {
-            part,
-            count: size.div_ceil(part).max(1),
-            parallel: usize::try_from(parallel).unwrap_or(1),
-        }
+        Self { part, count: size.div_ceil(part).max(1), parallel: usize::try_from(parallel).unwrap_or(1) }
     }
 
     fn length(self, index: u64, size: u64) -> u64 {
@@ -77,10 +69,8 @@ pub(super) async fn send(
         let upload = &upload;
         flying.push(async move {
             let part = usize::try_from(index).unwrap_or(usize::MAX);
-            let part = client
-                .put_part(key, upload, part, bytes.into())
-                .await
-                .map_err(|error| failure(&error))?;
+            let part =
+                client.put_part(key, upload, part, bytes.into()).await.map_err(|error| failure(&error))?;
             Ok::<_, Failure>((index, part.content_id))
         });
     }
@@ -96,14 +86,8 @@ pub(super) async fn send(
 }
 
 async fn open(path: &FilePath, size: u64) -> Result<tokio::fs::File, Failure> {
-    let mut file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| changed(&error.to_string()))?;
-    let length = file
-        .metadata()
-        .await
-        .map_err(|error| changed(&error.to_string()))?
-        .len();
+    let mut file = tokio::fs::File::open(path).await.map_err(|error| changed(&error.to_string()))?;
+    let length = file.metadata().await.map_err(|error| changed(&error.to_string()))?.len();
     if length != size {
         return Err(changed("another size"));
     }
@@ -114,9 +98,7 @@ async fn open(path: &FilePath, size: u64) -> Result<tokio::fs::File, Failure> {
 async fn read(file: &mut tokio::fs::File, length: u64) -> Result<Bytes, Failure> {
     let length = usize::try_from(length).map_err(|_| changed("a part does not fit in memory"))?;
     let mut bytes = BytesMut::zeroed(length);
-    file.read_exact(&mut bytes)
-        .await
-        .map_err(|error| changed(&error.to_string()))?;
+    file.read_exact(&mut bytes).await.map_err(|error| changed(&error.to_string()))?;
     Ok(bytes.freeze())
 }
 
@@ -133,17 +115,7 @@ mod tests {
 
     #[test]
     fn parts_fit_the_rules_of_s3_and_the_memory() {
-        for size in [
-            0,
-            1,
-            8 * MIB,
-            8 * MIB + 1,
-            20 * MIB,
-            8 * GIB,
-            9 * GIB,
-            200 * GIB,
-            5_000 * GIB,
-        ] {
+        for size in [0, 1, 8 * MIB, 8 * MIB + 1, 20 * MIB, 8 * GIB, 9 * GIB, 200 * GIB, 5_000 * GIB] {
             let layout = Layout::of(size);
             assert!((1..=MAX_PARTS).contains(&layout.count), "{size}: {layout:?}");
             assert!(layout.part >= 5 * MIB && layout.part <= 5 * GIB);
@@ -151,14 +123,7 @@ mod tests {
             let total: u64 = (0..layout.count).map(|index| layout.length(index, size)).sum();
             assert_eq!(total, size);
         }
-        assert_eq!(
-            Layout::of(20 * MIB),
-            Layout {
-                part: 8 * MIB,
-                count: 3,
-                parallel: 4
-            }
-        );
+        assert_eq!(Layout::of(20 * MIB), Layout { part: 8 * MIB, count: 3, parallel: 4 });
         assert_eq!(Layout::of(0).count, 1);
     }
 }

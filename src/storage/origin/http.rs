@@ -51,37 +51,24 @@ impl HttpRequest {
     pub(crate) fn parse(text: &str, headers: &BTreeMap<String, String>) -> Result<Self, Failure> {
         let refuse = |sentence: &str| Failure::new(Code::SourceBlocked, sentence);
         let mut url = Url::parse(text).map_err(|_| refuse("The source's URL cannot be read."))?;
-        let decoded = |s: &str| {
-            percent_encoding::percent_decode_str(s)
-                .decode_utf8_lossy()
-                .into_owned()
-        };
+        let decoded = |s: &str| percent_encoding::percent_decode_str(s).decode_utf8_lossy().into_owned();
         let user = (!url.username().is_empty() || url.password().is_some())
             .then(|| (decoded(url.username()), url.password().map(decoded)));
         strip(&mut url);
         let mut sent = HeaderMap::new();
         for (name, value) in headers {
             if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                return Err(refuse(
-                    "The source's headers name one that this server sets itself.",
-                ));
+                return Err(refuse("The source's headers name one that this server sets itself."));
             }
-            let pair = HeaderName::try_from(name.as_str())
-                .ok()
-                .zip(HeaderValue::try_from(value.as_str()).ok());
+            let pair =
+                HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::try_from(value.as_str()).ok());
             let Some((name, mut value)) = pair else {
-                return Err(refuse(
-                    "The source's headers hold characters that no header may have.",
-                ));
+                return Err(refuse("The source's headers hold characters that no header may have."));
             };
             value.set_sensitive(true);
             sent.insert(name, value);
         }
-        Ok(Self {
-            url,
-            user,
-            headers: sent,
-        })
+        Ok(Self { url, user, headers: sent })
     }
 
     /// The URL without userinfo.
@@ -105,12 +92,7 @@ impl HttpOrigin {
     #[must_use]
     pub(crate) fn new(clients: Arc<HttpClients>, request: HttpRequest, header_timeout: Duration) -> Self {
         let location = Mutex::new(request.url.clone());
-        Self {
-            clients,
-            request,
-            header_timeout,
-            location,
-        }
+        Self { clients, request, header_timeout, location }
     }
 
     /// Asks for a range from `from`, following redirects by hand so that every hop is checked.
@@ -131,22 +113,14 @@ impl HttpOrigin {
                 | StatusCode::PERMANENT_REDIRECT => response.headers().get(LOCATION),
                 _ => return Ok((url, response)),
             };
-            let next = target
-                .and_then(|value| value.to_str().ok())
-                .and_then(|text| url.join(text).ok());
+            let next = target.and_then(|value| value.to_str().ok()).and_then(|text| url.join(text).ok());
             url = next.ok_or_else(|| {
-                OriginError::refused(
-                    Code::SourceUnreachable,
-                    "The source's server redirects to nowhere.",
-                )
+                OriginError::refused(Code::SourceUnreachable, "The source's server redirects to nowhere.")
             })?;
             // Userinfo in a redirect is the other server's idea, never ours.
             strip(&mut url);
         }
-        Err(OriginError::refused(
-            Code::SourceUnreachable,
-            "The source's server redirects too often.",
-        ))
+        Err(OriginError::refused(Code::SourceUnreachable, "The source's server redirects too often."))
     }
 
     async fn send(&self, url: &Url, range: &Range<u64>, pin: Option<&Pin>) -> Result<Response, OriginError> {
@@ -158,28 +132,21 @@ impl HttpOrigin {
                 request = request.basic_auth(user, password.as_ref());
             }
         }
-        request = request.header(ACCEPT_ENCODING, "identity").header(
-            RANGE,
-            format!("bytes={}-{}", range.start, range.end.saturating_sub(1)),
-        );
+        request = request
+            .header(ACCEPT_ENCODING, "identity")
+            .header(RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         if let Some(tag) = pin.and_then(Pin::strong_etag) {
             request = request.header(IF_MATCH, tag);
         }
         match tokio::time::timeout(self.header_timeout, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(sending(&error)),
-            Err(_) => Err(OriginError::transient(
-                "its server did not answer in time",
-                "no response header",
-            )),
+            Err(_) => Err(OriginError::transient("its server did not answer in time", "no response header")),
         }
     }
 
     fn location(&self) -> Url {
-        self.location
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.location.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks where the source was last seen and, when a redirect's target has expired, from the beginning again.
@@ -215,20 +182,12 @@ impl Origin for HttpOrigin {
                     return Err(not_the_range());
                 }
                 let pin = pin_of(headers, Some(size));
-                Ok(Opened {
-                    pin,
-                    extent: Extent::Range(part.range),
-                    body: body(response),
-                })
+                Ok(Opened { pin, extent: Extent::Range(part.range), body: body(response) })
             }
             StatusCode::OK => {
                 identity(headers)?;
                 let pin = pin_of(headers, content_length(headers));
-                Ok(Opened {
-                    pin,
-                    extent: Extent::Whole,
-                    body: body(response),
-                })
+                Ok(Opened { pin, extent: Extent::Whole, body: body(response) })
             }
             StatusCode::RANGE_NOT_SATISFIABLE if ContentRange::says_empty(headers) => {
                 Err(OriginError::Refused(empty()))
@@ -299,10 +258,9 @@ fn sending(error: &reqwest::Error) -> OriginError {
 fn status_error(status: StatusCode, headers: &HeaderMap) -> OriginError {
     let number = status.as_u16();
     match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => OriginError::refused(
-            Code::SourceNotFound,
-            &format!("The source does not exist (HTTP {number})."),
-        ),
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            OriginError::refused(Code::SourceNotFound, &format!("The source does not exist (HTTP {number})."))
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => OriginError::refused(
             Code::SourceForbidden,
             &format!("The source's server refused access (HTTP {number})."),
@@ -319,10 +277,7 @@ fn status_error(status: StatusCode, headers: &HeaderMap) -> OriginError {
 }
 
 fn busy(number: u16, headers: &HeaderMap) -> OriginError {
-    let after = headers
-        .get(RETRY_AFTER)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.parse().ok());
+    let after = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     OriginError::Transient {
         what: format!("its server answered HTTP {number}"),
         detail: String::new(),
@@ -349,17 +304,8 @@ fn identity(headers: &HeaderMap) -> Result<(), OriginError> {
 }
 
 fn pin_of(headers: &HeaderMap, size: Option<u64>) -> Pin {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|v: &HeaderValue| v.to_str().ok())
-            .map(str::to_owned)
-    };
-    Pin {
-        size,
-        etag: text(ETAG),
-        last_modified: text(LAST_MODIFIED),
-    }
+    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
+    Pin { size, etag: text(ETAG), last_modified: text(LAST_MODIFIED) }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -391,10 +337,7 @@ impl ContentRange {
     fn parse(text: &str) -> Option<Self> {
         let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
         let (first, last) = range.split_once('-')?;
-        let (first, last) = (
-            first.trim().parse::<u64>().ok()?,
-            last.trim().parse::<u64>().ok()?,
-        );
+        let (first, last) = (first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?);
         let total = match total.trim() {
             "*" => None,
             number => Some(number.parse::<u64>().ok()?),
@@ -405,9 +348,7 @@ impl ContentRange {
     }
 
     fn says_empty(headers: &HeaderMap) -> bool {
-        headers
-            .get(CONTENT_RANGE)
-            .is_some_and(|value| value.as_bytes() == b"bytes */0")
+        headers.get(CONTENT_RANGE).is_some_and(|value| value.as_bytes() == b"bytes */0")
     }
 }
 
@@ -442,17 +383,9 @@ mod tests {
 
     #[test]
     fn headers_that_are_ours_or_broken_are_refused() {
-        for (name, value) in [
-            ("Range", "bytes=0-1"),
-            ("HOST", "x"),
-            ("a b", "x"),
-            ("x", "a\r\nb: c"),
-        ] {
+        for (name, value) in [("Range", "bytes=0-1"), ("HOST", "x"), ("a b", "x"), ("x", "a\r\nb: c")] {
             let headers = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-            assert!(
-                HttpRequest::parse("https://h.example/", &headers).is_err(),
-                "{name}"
-            );
+            assert!(HttpRequest::parse("https://h.example/", &headers).is_err(), "{name}");
         }
     }
 }

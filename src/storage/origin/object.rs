@@ -23,21 +23,16 @@ impl ObjectOrigin {
     /// An origin; nothing is asked yet.
     #[must_use]
     pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, header_timeout: Duration) -> Self {
-        Self {
-            store,
-            path,
-            header_timeout,
-        }
+        Self { store, path, header_timeout }
     }
 
     async fn get(&self, options: GetOptions) -> Result<object_store::GetResult, OriginError> {
         match tokio::time::timeout(self.header_timeout, self.store.get_opts(&self.path, options)).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(error)) => Err(translate(&error)),
-            Err(_) => Err(OriginError::transient(
-                "the object store did not answer in time",
-                "no response header",
-            )),
+            Err(_) => {
+                Err(OriginError::transient("the object store did not answer in time", "no response header"))
+            }
         }
     }
 }
@@ -46,23 +41,14 @@ impl ObjectOrigin {
 impl Origin for ObjectOrigin {
     async fn open(&self, first: u64) -> Result<Opened, OriginError> {
         // The size comes first: a range of an empty object is an error that looks like any other.
-        let head = self
-            .get(GetOptions {
-                head: true,
-                ..Default::default()
-            })
-            .await?;
+        let head = self.get(GetOptions { head: true, ..Default::default() }).await?;
         let pin = pin_of(&head.meta);
         if head.meta.size == 0 {
             return Err(OriginError::Refused(empty()));
         }
         let range = 0..first.min(head.meta.size);
         let body = self.range(&pin, range.clone()).await?;
-        Ok(Opened {
-            pin,
-            extent: Extent::Range(range),
-            body,
-        })
+        Ok(Opened { pin, extent: Extent::Range(range), body })
     }
 
     async fn range(&self, pin: &Pin, range: Range<u64>) -> Result<ByteStream, OriginError> {
@@ -79,10 +65,7 @@ impl Origin for ObjectOrigin {
                 result.range
             )));
         }
-        Ok(result
-            .into_stream()
-            .map(|chunk| chunk.map_err(|error| translate(&error)))
-            .boxed())
+        Ok(result.into_stream().map(|chunk| chunk.map_err(|error| translate(&error))).boxed())
     }
 }
 

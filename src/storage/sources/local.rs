@@ -26,12 +26,7 @@ pub(super) struct Local {
 impl Local {
     pub(super) fn new(opened: Opened, work: &Path, name: &str) -> io::Result<Self> {
         let named = opened.name_in(work, name)?;
-        Ok(Self {
-            file: Arc::new(opened.file),
-            stamp: opened.stamp,
-            named,
-            served: AtomicU64::new(0),
-        })
+        Ok(Self { file: Arc::new(opened.file), stamp: opened.stamp, named, served: AtomicU64::new(0) })
     }
 
     pub(super) const fn size(&self) -> u64 {
@@ -45,11 +40,7 @@ impl Local {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            fetched: 0,
-            served: self.served.load(Ordering::Relaxed),
-            present: self.size(),
-        }
+        Traffic { fetched: 0, served: self.served.load(Ordering::Relaxed), present: self.size() }
     }
 
     pub(super) async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Failure> {
@@ -92,9 +83,7 @@ impl Drop for Local {
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)));
+    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
     done.map_err(|error| {
         Failure::new(Code::SourceUnreachable, "The source could not be read.").with_detail(error.to_string())
     })

@@ -13,19 +13,12 @@ fn uploads() -> (tempfile::TempDir, Uploads) {
 }
 
 fn chunks(texts: &[&'static str]) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
-    stream::iter(
-        texts
-            .iter()
-            .map(|text| Ok(Bytes::from_static(text.as_bytes())))
-            .collect::<Vec<_>>(),
-    )
+    stream::iter(texts.iter().map(|text| Ok(Bytes::from_static(text.as_bytes()))).collect::<Vec<_>>())
 }
 
 fn names(folder: &tempfile::TempDir) -> Vec<String> {
     let entries = std::fs::read_dir(folder.path().join("uploads")).unwrap();
-    entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect()
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -34,14 +27,8 @@ async fn what_was_announced_is_kept_where_the_source_side_looks() {
     let received = uploads.receive(ID, 6, chunks(&["abc", "", "def"])).await.unwrap();
     assert_eq!(received.size, 6);
     // printf abcdef | sha256sum
-    assert_eq!(
-        received.sha256,
-        "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721"
-    );
-    assert_eq!(
-        std::fs::read(upload_folder(folder.path()).join(ID.to_string())).unwrap(),
-        b"abcdef"
-    );
+    assert_eq!(received.sha256, "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721");
+    assert_eq!(std::fs::read(upload_folder(folder.path()).join(ID.to_string())).unwrap(), b"abcdef");
     assert_eq!(names(&folder), [ID.to_string()]);
     assert_eq!(uploads.inspect(ID).await.unwrap(), Some(received));
     uploads.remove(ID).await.unwrap();
@@ -62,13 +49,7 @@ async fn any_other_size_is_refused_and_nothing_stays() {
     let long = uploads.receive(ID, 5, chunks(&["abc", "def"])).await.unwrap_err();
     assert!(matches!(long, UploadError::TooLong { announced: 5 }));
     let short = uploads.receive(ID, 7, chunks(&["abc", "def"])).await.unwrap_err();
-    assert!(matches!(
-        short,
-        UploadError::TooShort {
-            announced: 7,
-            received: 6
-        }
-    ));
+    assert!(matches!(short, UploadError::TooShort { announced: 7, received: 6 }));
     let broken = chunks(&["abc"]).chain(stream::iter([Err(io::Error::other("reset"))]));
     let broken = uploads.receive(ID, 6, broken).await.unwrap_err();
     assert!(matches!(broken, UploadError::Interrupted { received: 3, .. }));
@@ -123,11 +104,7 @@ async fn parts_of_a_dead_process_are_swept() {
     assert_eq!(names(&folder), Vec::<String>::new());
     assert!(folder.path().join("inline/j/0").is_file());
     // Not swept, it is simply written over.
-    std::fs::write(
-        folder.path().join("uploads").join(format!("{ID}.part")),
-        "half and more",
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("uploads").join(format!("{ID}.part")), "half and more").unwrap();
     uploads.receive(ID, 3, chunks(&["abc"])).await.unwrap();
     assert_eq!(std::fs::read(uploads.upload_path(ID)).unwrap(), b"abc");
 }
@@ -137,10 +114,7 @@ async fn an_upload_that_cannot_fit_is_refused_before_it_is_sent() {
     let (folder, uploads) = uploads();
     // Larger than any disk, smaller than the largest file that ext4 takes (16 TiB).
     let error = uploads.receive(ID, 15 << 40, chunks(&["abc"])).await.unwrap_err();
-    assert!(
-        matches!(error, UploadError::NoSpace | UploadError::TooShort { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, UploadError::NoSpace | UploadError::TooShort { .. }), "{error}");
     assert_eq!(names(&folder), Vec::<String>::new());
 }
 
@@ -148,30 +122,12 @@ async fn an_upload_that_cannot_fit_is_refused_before_it_is_sent() {
 async fn inline_sources_are_stored_once() {
     let (folder, uploads) = uploads();
     let key = ObjectPath::parse("job/0").unwrap();
-    let stored = uploads
-        .store_inline(&key, Bytes::from_static(b"abc"))
-        .await
-        .unwrap();
-    assert_eq!(
-        stored,
-        uploads
-            .store_inline(&key, Bytes::from_static(b"abc"))
-            .await
-            .unwrap()
-    );
-    let other = uploads
-        .store_inline(&key, Bytes::from_static(b"xyz"))
-        .await
-        .unwrap_err();
+    let stored = uploads.store_inline(&key, Bytes::from_static(b"abc")).await.unwrap();
+    assert_eq!(stored, uploads.store_inline(&key, Bytes::from_static(b"abc")).await.unwrap());
+    let other = uploads.store_inline(&key, Bytes::from_static(b"xyz")).await.unwrap_err();
     assert!(matches!(other, UploadError::AlreadyThere));
-    assert_eq!(
-        std::fs::read(inline_folder(folder.path()).join("job/0")).unwrap(),
-        b"abc"
-    );
-    let source = Source::Inline {
-        key: key.clone(),
-        size: 3,
-    };
+    assert_eq!(std::fs::read(inline_folder(folder.path()).join("job/0")).unwrap(), b"abc");
+    let source = Source::Inline { key: key.clone(), size: 3 };
     uploads.remove_source(&source).await.unwrap();
     uploads.remove_source(&source).await.unwrap();
     assert!(!uploads.inline_path(&key).exists());
@@ -183,9 +139,7 @@ async fn the_sweeper_removes_uploads_and_nothing_of_other_people() {
     uploads.receive(ID, 3, chunks(&["abc"])).await.unwrap();
     let theirs = folder.path().join("theirs");
     std::fs::write(&theirs, "x").unwrap();
-    let file = Source::File {
-        path: theirs.display().to_string(),
-    };
+    let file = Source::File { path: theirs.display().to_string() };
     uploads.remove_source(&file).await.unwrap();
     assert!(theirs.exists());
     uploads.remove_source(&Source::Upload { id: ID }).await.unwrap();

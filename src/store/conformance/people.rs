@@ -6,59 +6,31 @@ use super::*;
 
 pub(super) async fn cancel_is_immediate_and_final(desk: Desk) {
     let id = desk.submit_outputs(2).await;
-    assert_eq!(
-        desk.store.cancel(None, id, desk.now()).await.unwrap(),
-        Cancelled::Now(vec![])
-    );
+    assert_eq!(desk.store.cancel(None, id, desk.now()).await.unwrap(), Cancelled::Now(vec![]));
     let again = desk.store.cancel(None, id, desk.now()).await.unwrap();
     assert_eq!(again, Cancelled::Already(JobStatus::Cancelled));
     assert!(desk.claim(1).await.is_empty());
     let retried = desk.store.retry(None, id, desk.task(), desk.now()).await.unwrap();
     assert_eq!(retried, Retried::NotFailed(JobStatus::Cancelled));
     let nobody = JobId::from_uuid(desk.ids.random());
-    assert_eq!(
-        desk.store.cancel(None, nobody, desk.now()).await.unwrap(),
-        Cancelled::NotFound
-    );
+    assert_eq!(desk.store.cancel(None, nobody, desk.now()).await.unwrap(), Cancelled::NotFound);
     desk.check_history(id).await;
 }
 
 pub(super) async fn delete_hides_at_once_and_sweeps_later(desk: Desk) {
     let mut job = desk.job();
-    job.spec.source = Source::Inline {
-        key: ObjectPath::parse("inline/1").unwrap(),
-        size: 3,
-    };
+    job.spec.source = Source::Inline { key: ObjectPath::parse("inline/1").unwrap(), size: 3 };
     let source = job.spec.source.clone();
     let id = desk.submit(job).await;
     let claimed = desk.start().await;
     let (publication, _) = desk.permit(&claimed, 0).await;
-    assert_eq!(
-        desk.store.delete(None, id, desk.now()).await.unwrap(),
-        Deleted::Cancelling
-    );
+    assert_eq!(desk.store.delete(None, id, desk.now()).await.unwrap(), Deleted::Cancelling);
     assert!(desk.store.get(None, id).await.unwrap().is_some());
     desk.done(claimed.key, &publication).await;
-    assert_eq!(
-        desk.store.delete(None, id, desk.now()).await.unwrap(),
-        Deleted::Done(vec![])
-    );
-    assert_eq!(
-        desk.store.delete(None, id, desk.now()).await.unwrap(),
-        Deleted::NotFound
-    );
+    assert_eq!(desk.store.delete(None, id, desk.now()).await.unwrap(), Deleted::Done(vec![]));
+    assert_eq!(desk.store.delete(None, id, desk.now()).await.unwrap(), Deleted::NotFound);
     assert_eq!(desk.store.get(None, id).await.unwrap(), None);
-    assert!(
-        desk.store
-            .list(&JobFilter {
-                limit: 10,
-                ..JobFilter::default()
-            })
-            .await
-            .unwrap()
-            .jobs
-            .is_empty()
-    );
+    assert!(desk.store.list(&JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap().jobs.is_empty());
 
     let long_ago = Timestamp::from_micros(0);
     desk.store.expire(long_ago, desk.now()).await.unwrap();
@@ -74,25 +46,10 @@ pub(super) async fn other_tenants_see_nothing(desk: Desk) {
     let other: Tenant = "other".parse().unwrap();
     let (tenant, now) = (Some(&other), desk.now());
     assert_eq!(desk.store.get(tenant, id).await.unwrap(), None);
-    assert_eq!(
-        desk.store.cancel(tenant, id, now).await.unwrap(),
-        Cancelled::NotFound
-    );
-    assert_eq!(
-        desk.store.retry(tenant, id, desk.task(), now).await.unwrap(),
-        Retried::NotFound
-    );
-    assert_eq!(
-        desk.store.delete(tenant, id, now).await.unwrap(),
-        Deleted::NotFound
-    );
-    assert!(
-        desk.store
-            .get(Some(&Tenant::local()), id)
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert_eq!(desk.store.cancel(tenant, id, now).await.unwrap(), Cancelled::NotFound);
+    assert_eq!(desk.store.retry(tenant, id, desk.task(), now).await.unwrap(), Retried::NotFound);
+    assert_eq!(desk.store.delete(tenant, id, now).await.unwrap(), Deleted::NotFound);
+    assert!(desk.store.get(Some(&Tenant::local()), id).await.unwrap().is_some());
 }
 
 pub(super) async fn pages_are_newest_first_and_complete(desk: Desk) {
@@ -103,11 +60,7 @@ pub(super) async fn pages_are_newest_first_and_complete(desk: Desk) {
     ids.reverse();
     for tenant in [None, Some(Tenant::local())] {
         let mut seen = Vec::new();
-        let mut filter = JobFilter {
-            tenant,
-            limit: 3,
-            ..JobFilter::default()
-        };
+        let mut filter = JobFilter { tenant, limit: 3, ..JobFilter::default() };
         loop {
             let page = desk.store.list(&filter).await.unwrap();
             assert!(page.jobs.iter().all(|j| j.aggregate.outputs.len() == 2));
@@ -134,46 +87,21 @@ pub(super) async fn lists_are_filtered(desk: Desk) {
         }
     }
     desk.store.cancel(None, labelled[0], desk.now()).await.unwrap();
-    let other = NewJob {
-        tenant: "other".parse().unwrap(),
-        ..desk.job()
-    };
+    let other = NewJob { tenant: "other".parse().unwrap(), ..desk.job() };
     desk.submit(other).await;
     for tenant in [None, Some(Tenant::local())] {
         let label = Some(("show".to_owned(), "news".to_owned()));
-        let filter = JobFilter {
-            tenant,
-            label,
-            limit: 10,
-            ..JobFilter::default()
-        };
+        let filter = JobFilter { tenant, label, limit: 10, ..JobFilter::default() };
         let ids = async |filter: JobFilter| -> Vec<JobId> {
-            desk.store
-                .list(&filter)
-                .await
-                .unwrap()
-                .jobs
-                .iter()
-                .map(|j| j.aggregate.job.id)
-                .collect()
+            desk.store.list(&filter).await.unwrap().jobs.iter().map(|j| j.aggregate.job.id).collect()
         };
         assert_eq!(ids(filter.clone()).await, [labelled[2], labelled[1], labelled[0]]);
-        let queued = JobFilter {
-            status: Some(JobStatus::Queued),
-            ..filter.clone()
-        };
+        let queued = JobFilter { status: Some(JobStatus::Queued), ..filter.clone() };
         assert_eq!(ids(queued).await, [labelled[2], labelled[1]]);
-        let older = JobFilter {
-            before: Some(labelled[1]),
-            ..filter
-        };
+        let older = JobFilter { before: Some(labelled[1]), ..filter };
         assert_eq!(ids(older).await, [labelled[0]]);
     }
-    let cancelled = JobFilter {
-        status: Some(JobStatus::Cancelled),
-        limit: 10,
-        ..JobFilter::default()
-    };
+    let cancelled = JobFilter { status: Some(JobStatus::Cancelled), limit: 10, ..JobFilter::default() };
     assert_eq!(desk.store.list(&cancelled).await.unwrap().jobs.len(), 1);
 }
 
@@ -189,21 +117,9 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
     desk.store.create_upload(&upload).await.unwrap();
     desk.store.create_upload(&upload).await.unwrap();
     desk.store.upload_done(upload.id, "ab").await.unwrap();
-    assert!(
-        desk.store.upload_done(upload.id, "cd").await.is_err(),
-        "it is whole already"
-    );
-    let done = UploadRecord {
-        sha256: Some("ab".into()),
-        ..upload.clone()
-    };
-    assert_eq!(
-        desk.store
-            .upload(Some(&Tenant::local()), upload.id)
-            .await
-            .unwrap(),
-        Some(done)
-    );
+    assert!(desk.store.upload_done(upload.id, "cd").await.is_err(), "it is whole already");
+    let done = UploadRecord { sha256: Some("ab".into()), ..upload.clone() };
+    assert_eq!(desk.store.upload(Some(&Tenant::local()), upload.id).await.unwrap(), Some(done));
     let other: Tenant = "other".parse().unwrap();
     assert_eq!(desk.store.upload(Some(&other), upload.id).await.unwrap(), None);
 
@@ -211,14 +127,8 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
     job.spec.source = Source::Upload { id: upload.id };
     desk.submit(job).await;
     desk.clock.advance(Duration::from_hours(2));
-    desk.store
-        .expire(Timestamp::from_micros(0), desk.now())
-        .await
-        .unwrap();
-    assert!(
-        desk.store.upload(None, upload.id).await.unwrap().is_some(),
-        "a job uses it"
-    );
+    desk.store.expire(Timestamp::from_micros(0), desk.now()).await.unwrap();
+    assert!(desk.store.upload(None, upload.id).await.unwrap().is_some(), "a job uses it");
     desk.finish().await;
     desk.clock.advance(Duration::from_hours(1));
     desk.store.expire(desk.now(), desk.now()).await.unwrap();
@@ -242,17 +152,9 @@ pub(super) async fn old_jobs_expire(desk: Desk) {
         Submitted::KeyGone,
         "the promise holds"
     );
-    assert_eq!(
-        desk.status(waiting).await,
-        JobStatus::Queued,
-        "waiting jobs never expire"
-    );
+    assert_eq!(desk.status(waiting).await, JobStatus::Queued, "waiting jobs never expire");
     desk.clock.advance(Duration::from_hours(24));
-    assert_eq!(
-        desk.store.expire(cut, desk.now()).await.unwrap(),
-        0,
-        "it was counted"
-    );
+    assert_eq!(desk.store.expire(cut, desk.now()).await.unwrap(), 0, "it was counted");
     desk.submit(desk.keyed("k", "body")).await;
 }
 

@@ -15,11 +15,7 @@ pub(super) async fn priority_orders_within_a_tenant(desk: Desk) {
 
 pub(super) async fn tenants_take_turns(desk: Desk) {
     for tenant in ["a", "a", "a", "a", "b", "c", "c"] {
-        desk.submit(NewJob {
-            tenant: tenant.parse().unwrap(),
-            ..desk.job()
-        })
-        .await;
+        desk.submit(NewJob { tenant: tenant.parse().unwrap(), ..desk.job() }).await;
     }
     let mut order = Vec::new();
     for slots in [2, 1, 4, 1] {
@@ -33,11 +29,7 @@ pub(super) async fn positions_are_counted(desk: Desk) {
     for _ in 0..4 {
         ids.push(desk.submit_outputs(1).await);
     }
-    desk.submit(NewJob {
-        tenant: "other".parse().unwrap(),
-        ..desk.job()
-    })
-    .await;
+    desk.submit(NewJob { tenant: "other".parse().unwrap(), ..desk.job() }).await;
     desk.store.cancel(None, ids[1], desk.now()).await.unwrap();
     let running = desk.claim_one().await.key.job;
     assert_eq!(running, ids[0]);
@@ -54,25 +46,10 @@ pub(super) async fn stats_count_by_state(desk: Desk) {
     desk.submit(second).await;
     desk.submit_outputs(1).await;
     let claimed = desk.start().await;
-    let expected = QueueStats {
-        ready: 2,
-        delayed: 0,
-        running: 1,
-        oldest_ready: Some(oldest),
-    };
+    let expected = QueueStats { ready: 2, delayed: 0, running: 1, oldest_ready: Some(oldest) };
     assert_eq!(desk.store.stats().await.unwrap(), expected);
-    desk.store
-        .fail(claimed.key, crashed(), vec![], desk.now())
-        .await
-        .unwrap();
-    assert_eq!(
-        desk.store.stats().await.unwrap(),
-        QueueStats {
-            delayed: 1,
-            running: 0,
-            ..expected
-        }
-    );
+    desk.store.fail(claimed.key, crashed(), vec![], desk.now()).await.unwrap();
+    assert_eq!(desk.store.stats().await.unwrap(), QueueStats { delayed: 1, running: 0, ..expected });
 }
 
 pub(super) async fn an_old_session_claims_nothing(desk: Desk) {

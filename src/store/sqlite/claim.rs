@@ -79,28 +79,14 @@ async fn take(
     now: Timestamp,
 ) -> Result<Option<Claimed>> {
     let job = &loaded.aggregate;
-    let key = RunKey {
-        job: job.job.id,
-        task,
-        run: hold.run,
-        session: hold.session,
-    };
+    let key = RunKey { job: job.job.id, task, run: hold.run, session: hold.session };
     let opened = open_secrets(txn, job.job.id).await?;
     let record = job.tasks.iter().find(|t| t.id == task);
     let (kind, earlier_failures) =
         record.map_or_else(Default::default, |t| (Some(t.kind), t.charged + t.losses));
-    let open = job
-        .publications
-        .iter()
-        .filter(|p| p.state == PublicationState::Open)
-        .cloned()
-        .collect();
-    let completed = job
-        .outputs
-        .iter()
-        .filter(|o| o.status == OutputStatus::Completed)
-        .map(|o| o.index)
-        .collect();
+    let open = job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
+    let completed =
+        job.outputs.iter().filter(|o| o.status == OutputStatus::Completed).map(|o| o.index).collect();
     let resolve_only = is_ending(job);
     let (tenant, spec) = (job.job.tenant.clone(), job.job.spec.clone());
     let (worker, boot) = (hold.worker.clone(), hold.boot);
@@ -137,10 +123,7 @@ async fn take(
 /// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its
 /// broken rows stay for whoever looks into it.
 async fn set_aside(txn: &mut Txn<'_>, job: JobId, now: Timestamp) -> Result<()> {
-    let failure = to_json(
-        "jobs",
-        &Failure::new(Code::Internal, "the record of this job cannot be read"),
-    )?;
+    let failure = to_json("jobs", &Failure::new(Code::Internal, "the record of this job cannot be read"))?;
     let tasks = sqlx::query("delete from tasks where job_id = ? and state = 2")
         .bind(blob(job.uuid()))
         .execute(&mut *txn.conn)
@@ -167,14 +150,8 @@ async fn open_secrets(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets
     let Some(row) = row else {
         return Ok(Some(JobSecrets::default()));
     };
-    let columns = Columns {
-        table: "job_secrets",
-        row: &row,
-    };
-    let sealed = Sealed {
-        key_id: columns.text("key_id")?,
-        bytes: columns.bytes("sealed")?,
-    };
+    let columns = Columns { table: "job_secrets", row: &row };
+    let sealed = Sealed { key_id: columns.text("key_id")?, bytes: columns.bytes("sealed")? };
     let text = txn.shared.keys.open(job.uuid().as_bytes(), &sealed);
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
 }
@@ -183,10 +160,8 @@ async fn open_secrets(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets
 async fn pick(txn: &mut Txn<'_>, slots: usize) -> Result<Vec<(TaskId, JobId)>> {
     let last = txn.shared.last_tenant.lock().ok().and_then(|last| last.clone());
     let mut tenants = active_tenants(txn).await?;
-    let after = tenants
-        .iter()
-        .position(|tenant| last.as_ref().is_some_and(|last| tenant > last))
-        .unwrap_or(0);
+    let after =
+        tenants.iter().position(|tenant| last.as_ref().is_some_and(|last| tenant > last)).unwrap_or(0);
     tenants.rotate_left(after);
     let mut lines = VecDeque::new();
     for tenant in tenants.into_iter().take(slots) {
@@ -225,9 +200,7 @@ async fn active_tenants(txn: &mut Txn<'_>) -> Result<Vec<String>> {
     .fetch_all(&mut *txn.conn)
     .await
     .map_err(explain("finding active tenants"))?;
-    rows.iter()
-        .map(|row| row.try_get(0).map_err(explain("finding active tenants")))
-        .collect()
+    rows.iter().map(|row| row.try_get(0).map_err(explain("finding active tenants"))).collect()
 }
 
 async fn line(txn: &mut Txn<'_>, tenant: &str, slots: usize) -> Result<VecDeque<(TaskId, JobId)>> {
@@ -242,10 +215,7 @@ async fn line(txn: &mut Txn<'_>, tenant: &str, slots: usize) -> Result<VecDeque<
     .map_err(explain("finding ready tasks"))?;
     let pair = |row| {
         let columns = Columns { table: "tasks", row };
-        Ok((
-            TaskId::from_uuid(columns.id("id")?),
-            JobId::from_uuid(columns.id("job_id")?),
-        ))
+        Ok((TaskId::from_uuid(columns.id("id")?), JobId::from_uuid(columns.id("job_id")?)))
     };
     rows.iter().map(pair).collect()
 }

@@ -74,16 +74,11 @@ impl Columns<'_> {
     /// A text column that holds a checked name.
     pub(super) fn name<T: std::str::FromStr>(&self, column: &str) -> Result<T> {
         let text = self.text(column)?;
-        text.parse()
-            .map_err(|_| inconsistent(self.table, format!("{column} is {text:?}")))
+        text.parse().map_err(|_| inconsistent(self.table, format!("{column} is {text:?}")))
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
-        from_json(
-            self.table,
-            column,
-            self.row.try_get(column).map_err(self.wrong(column))?,
-        )
+        from_json(self.table, column, self.row.try_get(column).map_err(self.wrong(column))?)
     }
 
     pub(super) fn maybe_json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>> {

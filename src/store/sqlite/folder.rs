@@ -13,13 +13,8 @@ use super::super::{Error, Result};
 const LOCK_FILE: &str = "flux.lock";
 
 /// File systems on which neither `flock` nor `SQLite`'s locks are to be trusted (statfs(2) magic numbers).
-const NETWORK: [(i64, &str); 5] = [
-    (0x6969, "NFS"),
-    (0xFF53_4D42, "CIFS"),
-    (0xFE53_4D42, "SMB2"),
-    (0x517B, "SMB"),
-    (0x5346_414F, "AFS"),
-];
+const NETWORK: [(i64, &str); 5] =
+    [(0x6969, "NFS"), (0xFF53_4D42, "CIFS"), (0xFE53_4D42, "SMB2"), (0x517B, "SMB"), (0x5346_414F, "AFS")];
 
 /// Holds the folder until dropped; the kernel lets go when the process dies.
 #[derive(Debug)]
@@ -51,14 +46,8 @@ pub(super) fn lock(folder: &Path) -> Result<FolderLock> {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
-            let holder = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
-            return Err(Error::Locked {
-                folder: folder.display().to_string(),
-                holder,
-            });
+            let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(Error::Locked { folder: folder.display().to_string(), holder });
         }
         Err(errno) => return Err(failed("locking the data folder", errno.into())),
     }
@@ -71,10 +60,7 @@ pub(super) fn lock(folder: &Path) -> Result<FolderLock> {
 
 fn refuse_network(file: &File, folder: &Path) -> Result<()> {
     let Ok(stat) = fstatfs(file) else { return Ok(()) };
-    #[expect(
-        clippy::unnecessary_cast,
-        reason = "the field's type differs between platforms"
-    )]
+    #[expect(clippy::unnecessary_cast, reason = "the field's type differs between platforms")]
     let kind = stat.f_type as i64 & 0xFFFF_FFFF;
     match NETWORK.iter().find(|(magic, _)| *magic == kind) {
         Some((_, name)) => Err(Error::Open {

@@ -32,73 +32,35 @@ pub(super) async fn load(conn: &mut SqliteConnection, ids: &[JobId]) -> Result<V
     let sql = "select j.*, (select sealed = x'' from job_secrets s where s.job_id = j.id) as wiped \
                from jobs j where deleted_at is null and id in ";
     for row in select(conn, sql, "", ids).await? {
-        let columns = Columns {
-            table: "jobs",
-            row: &row,
-        };
+        let columns = Columns { table: "jobs", row: &row };
         let job = job_record(&columns)?;
-        let tasks = columns
-            .maybe_text("plan")?
-            .map(|plan| unfold_tasks(&plan))
-            .transpose()?;
+        let tasks = columns.maybe_text("plan")?.map(|plan| unfold_tasks(&plan)).transpose()?;
         let aggregate = Aggregate {
             job,
             outputs: Vec::new(),
             tasks: tasks.unwrap_or_default(),
             publications: Vec::new(),
         };
-        let secrets = if columns.maybe_int("wiped")? == Some(1) {
-            SecretsState::Wiped
-        } else {
-            SecretsState::Usable
-        };
-        jobs.insert(
-            aggregate.job.id,
-            Loaded {
-                aggregate,
-                secrets,
-                oldest_permit: None,
-            },
-        );
+        let secrets =
+            if columns.maybe_int("wiped")? == Some(1) { SecretsState::Wiped } else { SecretsState::Usable };
+        jobs.insert(aggregate.job.id, Loaded { aggregate, secrets, oldest_permit: None });
     }
-    for row in select(
-        conn,
-        "select * from outputs where job_id in ",
-        " order by job_id, idx",
-        ids,
-    )
-    .await?
-    {
-        let columns = Columns {
-            table: "outputs",
-            row: &row,
-        };
+    for row in select(conn, "select * from outputs where job_id in ", " order by job_id, idx", ids).await? {
+        let columns = Columns { table: "outputs", row: &row };
         if let Some(job) = jobs.get_mut(&JobId::from_uuid(columns.id("job_id")?)) {
             let record = output_record(&columns, &job.aggregate.job)?;
             job.aggregate.outputs.push(record);
         }
     }
     for row in select(conn, "select * from tasks where job_id in ", " order by id", ids).await? {
-        let columns = Columns {
-            table: "tasks",
-            row: &row,
-        };
+        let columns = Columns { table: "tasks", row: &row };
         if let Some(job) = jobs.get_mut(&JobId::from_uuid(columns.id("job_id")?)) {
             job.aggregate.tasks.push(task_record(&columns)?);
         }
     }
-    for row in select(
-        conn,
-        "select * from publications where job_id in ",
-        " order by epoch, id",
-        ids,
-    )
-    .await?
+    for row in select(conn, "select * from publications where job_id in ", " order by epoch, id", ids).await?
     {
-        let columns = Columns {
-            table: "publications",
-            row: &row,
-        };
+        let columns = Columns { table: "publications", row: &row };
         if let Some(job) = jobs.get_mut(&JobId::from_uuid(columns.id("job_id")?)) {
             let publication = publication(&columns)?;
             if publication.state == PublicationState::Open {
@@ -120,16 +82,9 @@ pub(super) async fn load_one(conn: &mut SqliteConnection, id: JobId) -> Result<O
 
 /// The runs of a job, oldest first.
 pub(super) async fn attempts(conn: &mut SqliteConnection, job: JobId) -> Result<Vec<Attempt>> {
-    let rows = select(
-        conn,
-        "select * from runs where job_id in ",
-        " order by epoch, started_at",
-        &[job],
-    )
-    .await?;
-    rows.iter()
-        .map(|row| attempt(&Columns { table: "runs", row }))
-        .collect()
+    let rows =
+        select(conn, "select * from runs where job_id in ", " order by epoch, started_at", &[job]).await?;
+    rows.iter().map(|row| attempt(&Columns { table: "runs", row })).collect()
 }
 
 /// How a run ended, if it is known and has.
@@ -241,9 +196,7 @@ fn attempt(columns: &Columns<'_>) -> Result<Attempt> {
         worker: columns.name("worker_id")?,
         started_at: columns.time("started_at")?,
         ended_at: columns.maybe_time("ended_at")?,
-        outcome: outcome
-            .map(|_| columns.state("outcome", RunOutcome::from_number))
-            .transpose()?,
+        outcome: outcome.map(|_| columns.state("outcome", RunOutcome::from_number)).transpose()?,
         code: code.map(known).transpose()?,
         log: columns.maybe_text("log_tail")?,
     })

@@ -27,11 +27,7 @@ pub(super) async fn get(pool: &SqlitePool, tenant: Option<&Tenant>, id: JobId) -
     }
     let attempts = attempts(&mut snapshot, id).await?;
     let queue_position = position(&mut snapshot, &aggregate).await?;
-    Ok(Some(StoredJob {
-        aggregate,
-        attempts,
-        queue_position,
-    }))
+    Ok(Some(StoredJob { aggregate, attempts, queue_position }))
 }
 
 async fn position(conn: &mut SqliteConnection, job: &Aggregate) -> Result<Option<u32>> {
@@ -57,30 +53,17 @@ async fn position(conn: &mut SqliteConnection, job: &Aggregate) -> Result<Option
 pub(super) async fn list(pool: &SqlitePool, filter: &JobFilter) -> Result<JobPage> {
     let limit = filter.limit.clamp(1, MOST_JOBS);
     let mut snapshot = pool.begin().await.map_err(explain("listing jobs"))?;
-    let rows = page_query(filter, limit)
-        .build()
-        .fetch_all(&mut *snapshot)
-        .await
-        .map_err(explain("listing jobs"))?;
+    let rows =
+        page_query(filter, limit).build().fetch_all(&mut *snapshot).await.map_err(explain("listing jobs"))?;
     let id = |row| Columns { table: "jobs", row }.id("id").map(JobId::from_uuid);
     let mut ids: Vec<_> = rows.iter().map(id).collect::<Result<_>>()?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = ids.len() > most;
     ids.truncate(most);
-    let jobs = if ids.is_empty() {
-        Vec::new()
-    } else {
-        load(&mut snapshot, &ids).await?
-    };
-    let stored = |Loaded { aggregate, .. }| StoredJob {
-        aggregate,
-        attempts: Vec::new(),
-        queue_position: None,
-    };
-    Ok(JobPage {
-        jobs: jobs.into_iter().map(stored).collect(),
-        more,
-    })
+    let jobs = if ids.is_empty() { Vec::new() } else { load(&mut snapshot, &ids).await? };
+    let stored =
+        |Loaded { aggregate, .. }| StoredJob { aggregate, attempts: Vec::new(), queue_position: None };
+    Ok(JobPage { jobs: jobs.into_iter().map(stored).collect(), more })
 }
 
 /// Keyset over ids, which sort by age; never an offset, never a count.
@@ -89,10 +72,7 @@ fn page_query(filter: &JobFilter, limit: u32) -> QueryBuilder<Sqlite> {
     match (&filter.label, &filter.tenant) {
         (Some((key, value)), Some(tenant)) => {
             query.push("job_labels l cross join jobs j on j.id = l.job_id where l.tenant = ");
-            query
-                .push_bind(tenant.as_str().to_owned())
-                .push(" and l.k = ")
-                .push_bind(key.clone());
+            query.push_bind(tenant.as_str().to_owned()).push(" and l.k = ").push_bind(key.clone());
             query.push(" and l.v = ").push_bind(value.clone());
             if let Some(before) = filter.before {
                 query.push(" and l.job_id < ").push_bind(blob(before.uuid()));
@@ -100,16 +80,10 @@ fn page_query(filter: &JobFilter, limit: u32) -> QueryBuilder<Sqlite> {
         }
         (Some((key, value)), None) => {
             query.push("jobs j where exists (select 1 from job_labels l where l.tenant = j.tenant and l.job_id = j.id and l.k = ");
-            query
-                .push_bind(key.clone())
-                .push(" and l.v = ")
-                .push_bind(value.clone())
-                .push(")");
+            query.push_bind(key.clone()).push(" and l.v = ").push_bind(value.clone()).push(")");
         }
         (None, Some(tenant)) => {
-            query
-                .push("jobs j where j.tenant = ")
-                .push_bind(tenant.as_str().to_owned());
+            query.push("jobs j where j.tenant = ").push_bind(tenant.as_str().to_owned());
         }
         (None, None) => {
             query.push("jobs j where 1");
@@ -123,11 +97,7 @@ fn page_query(filter: &JobFilter, limit: u32) -> QueryBuilder<Sqlite> {
         query.push(" and j.id < ").push_bind(blob(before.uuid()));
     }
     let labelled = filter.label.is_some() && filter.tenant.is_some();
-    query.push(if labelled {
-        " order by l.job_id desc limit "
-    } else {
-        " order by j.id desc limit "
-    });
+    query.push(if labelled { " order by l.job_id desc limit " } else { " order by j.id desc limit " });
     query.push_bind(i64::from(limit) + 1);
     query
 }
@@ -141,16 +111,8 @@ pub(super) async fn events(pool: &SqlitePool, job: JobId, after: i64) -> Result<
             .await
             .map_err(explain("reading events"))?;
     let read = |row| {
-        let columns = Columns {
-            table: "job_events",
-            row,
-        };
-        event(
-            columns.int("seq")?,
-            columns.int("kind")?,
-            &columns.text("data")?,
-            columns.int("at")?,
-        )
+        let columns = Columns { table: "job_events", row };
+        event(columns.int("seq")?, columns.int("kind")?, &columns.text("data")?, columns.int("at")?)
     };
     rows.iter().map(read).collect()
 }
@@ -173,10 +135,7 @@ pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
     .fetch_one(pool)
     .await
     .map_err(explain("counting the queue"))?;
-    let columns = Columns {
-        table: "tasks",
-        row: &row,
-    };
+    let columns = Columns { table: "tasks", row: &row };
     Ok(QueueStats {
         ready: columns.narrow("ready")?,
         delayed: columns.narrow("delayed")?,
@@ -186,10 +145,8 @@ pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
 }
 
 pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
-    let _: i64 = sqlx::query_scalar("select 1 from meta limit 1")
-        .fetch_one(pool)
-        .await
-        .map_err(explain("pinging"))?;
+    let _: i64 =
+        sqlx::query_scalar("select 1 from meta limit 1").fetch_one(pool).await.map_err(explain("pinging"))?;
     Ok(())
 }
 
@@ -204,10 +161,7 @@ pub(super) async fn upload(
         .await
         .map_err(explain("reading an upload"))?;
     let Some(row) = row else { return Ok(None) };
-    let columns = Columns {
-        table: "uploads",
-        row: &row,
-    };
+    let columns = Columns { table: "uploads", row: &row };
     let record = UploadRecord {
         id,
         tenant: columns.name("tenant")?,
@@ -227,14 +181,8 @@ pub(super) async fn garbage(pool: &SqlitePool, now: Timestamp) -> Result<Vec<Gar
         .await
         .map_err(explain("reading garbage"))?;
     let read = |row| {
-        let columns = Columns {
-            table: "garbage",
-            row,
-        };
-        Ok(Garbage {
-            id: columns.id("id")?,
-            what: columns.text("what")?,
-        })
+        let columns = Columns { table: "garbage", row };
+        Ok(Garbage { id: columns.id("id")?, what: columns.text("what")? })
     };
     rows.iter().map(read).collect()
 }

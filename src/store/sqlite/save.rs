@@ -76,11 +76,7 @@ async fn write_job(
     now: Timestamp,
 ) -> Result<()> {
     let job = &after.job;
-    let plan = job
-        .status
-        .is_terminal()
-        .then(|| fold_tasks(&after.tasks))
-        .transpose()?;
+    let plan = job.status.is_terminal().then(|| fold_tasks(&after.tasks)).transpose()?;
     sqlx::query(
         "update jobs set status = ?, run = ?, seq = ?, cancel_at = ?, media = ?, plan = ?, progress_hw = ?, \
          failure = ?, started_at = ?, finished_at = ?, deleted_at = coalesce(?, deleted_at) where id = ?",
@@ -106,10 +102,8 @@ async fn write_job(
 /// Tasks of an ended job live in `jobs.plan` only (PROTOCOL §1.30).
 async fn write_tasks(txn: &mut Txn<'_>, before: &Aggregate, after: &Aggregate) -> Result<()> {
     let waits = |tasks: &[TaskRecord]| {
-        let waiting = tasks
-            .iter()
-            .filter(|t| matches!(t.state, TaskState::Ready | TaskState::Delayed))
-            .count();
+        let waiting =
+            tasks.iter().filter(|t| matches!(t.state, TaskState::Ready | TaskState::Delayed)).count();
         i64::try_from(waiting).unwrap_or(i64::MAX)
     };
     txn.waiting += waits(&after.tasks) - waits(&before.tasks);
@@ -257,11 +251,7 @@ async fn begin_run(conn: &mut SqliteConnection, job: JobId, run: &Attempt) -> Re
 }
 
 async fn end_run(conn: &mut SqliteConnection, end: &RunEnd, now: Timestamp) -> Result<()> {
-    let log = end
-        .failure
-        .as_ref()
-        .filter(|f| !f.log.is_empty())
-        .map(|f| tail(f.log.join("\n")));
+    let log = end.failure.as_ref().filter(|f| !f.log.is_empty()).map(|f| tail(f.log.join("\n")));
     sqlx::query(
         "update runs set ended_at = ?, outcome = ?, code = ?, log_tail = ? where id = ? and ended_at is null",
     )
@@ -288,14 +278,10 @@ async fn write_secrets(conn: &mut SqliteConnection, job: JobId, fate: SecretsFat
     let (sql, at) = match fate {
         SecretsFate::Unchanged => return Ok(()),
         SecretsFate::Keep => ("update job_secrets set wipe_at = ? where job_id = ?", None),
-        SecretsFate::WipeAt(at) => (
-            "update job_secrets set wipe_at = ? where job_id = ? and sealed <> x''",
-            Some(at.micros()),
-        ),
-        SecretsFate::WipeNow => (
-            "update job_secrets set sealed = x'', wipe_at = ? where job_id = ?",
-            None,
-        ),
+        SecretsFate::WipeAt(at) => {
+            ("update job_secrets set wipe_at = ? where job_id = ? and sealed <> x''", Some(at.micros()))
+        }
+        SecretsFate::WipeNow => ("update job_secrets set sealed = x'', wipe_at = ? where job_id = ?", None),
     };
     sqlx::query(sql)
         .bind(at)

@@ -23,32 +23,21 @@ pub(super) async fn migrate(conn: &mut SqliteConnection, ids: &dyn IdSource) -> 
         .map_err(explain("migrating"))?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let found = match get(conn, "schema").await? {
-        Some(text) => text
-            .parse()
-            .map_err(|_| inconsistent("meta", format!("schema is {text:?}")))?,
+        Some(text) => text.parse().map_err(|_| inconsistent("meta", format!("schema is {text:?}")))?,
         None => 0,
     };
     if found > known {
-        sqlx::raw_sql("rollback")
-            .execute(conn)
-            .await
-            .map_err(explain("migrating"))?;
+        sqlx::raw_sql("rollback").execute(conn).await.map_err(explain("migrating"))?;
         return Err(Error::NewerSchema { found, known });
     }
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        sqlx::raw_sql(*migration)
-            .execute(&mut *conn)
-            .await
-            .map_err(explain("migrating"))?;
+        sqlx::raw_sql(*migration).execute(&mut *conn).await.map_err(explain("migrating"))?;
     }
     set(conn, "schema", &known.to_string()).await?;
     if get(conn, "instance_id").await?.is_none() {
         set(conn, "instance_id", &ids.random().to_string()).await?;
     }
-    sqlx::raw_sql("commit")
-        .execute(conn)
-        .await
-        .map_err(explain("migrating"))?;
+    sqlx::raw_sql("commit").execute(conn).await.map_err(explain("migrating"))?;
     Ok(())
 }
 
@@ -57,25 +46,17 @@ pub(super) async fn migrate(conn: &mut SqliteConnection, ids: &dyn IdSource) -> 
 /// The check value is that secret itself, sealed: it is random, says nothing about the key, and a copy of the database
 /// without the key cannot be used to guess request bodies.
 pub(super) async fn check_keys(conn: &mut SqliteConnection, keys: &SealKeys) -> Result<[u8; 32]> {
-    let wrong = || Error::WrongKey {
-        place: keys.place().to_owned(),
-    };
+    let wrong = || Error::WrongKey { place: keys.place().to_owned() };
     let used: Vec<String> = sqlx::query_scalar("select distinct key_id from job_secrets where sealed <> x''")
         .fetch_all(&mut *conn)
         .await
         .map_err(explain("checking keys"))?;
     let secret = if let Some(text) = get(conn, "key_check").await? {
         let (key_id, sealed): (String, String) = from_json("meta", "key_check", &text)?;
-        let bytes = STANDARD
-            .decode(sealed)
-            .map_err(|_| inconsistent("meta", "key_check is not base64"))?;
+        let bytes = STANDARD.decode(sealed).map_err(|_| inconsistent("meta", "key_check is not base64"))?;
         let current = keys.is_current(&key_id);
-        let opened = keys
-            .open(CHECK_AAD, &Sealed { key_id, bytes })
-            .ok_or_else(wrong)?;
-        let secret = opened
-            .try_into()
-            .map_err(|_| inconsistent("meta", "key_check is not 32 bytes"))?;
+        let opened = keys.open(CHECK_AAD, &Sealed { key_id, bytes }).ok_or_else(wrong)?;
+        let secret = opened.try_into().map_err(|_| inconsistent("meta", "key_check is not 32 bytes"))?;
         if !current {
             store_check(conn, keys, secret).await?;
         }
@@ -85,11 +66,7 @@ pub(super) async fn check_keys(conn: &mut SqliteConnection, keys: &SealKeys) -> 
         store_check(conn, keys, secret).await?;
         secret
     };
-    if used.iter().all(|key_id| keys.knows(key_id)) {
-        Ok(secret)
-    } else {
-        Err(wrong())
-    }
+    if used.iter().all(|key_id| keys.knows(key_id)) { Ok(secret) } else { Err(wrong()) }
 }
 
 async fn store_check(conn: &mut SqliteConnection, keys: &SealKeys, secret: [u8; 32]) -> Result<()> {

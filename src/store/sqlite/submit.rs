@@ -95,10 +95,7 @@ pub(super) async fn accept(
     let mut answers = Vec::with_capacity(jobs.len());
     let mut fresh = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let key = job
-            .idempotency
-            .as_ref()
-            .map(|i| (job.tenant.clone(), i.key.clone()));
+        let key = job.idempotency.as_ref().map(|i| (job.tenant.clone(), i.key.clone()));
         let used = key.as_ref().and_then(|key| known.get(key));
         let answer = match (used, &job.idempotency) {
             (Some(used), Some(asked)) => used.answer(asked),
@@ -107,14 +104,7 @@ pub(super) async fn accept(
                 room = room.map(|room| room - 1);
                 if let (Some(key), Some(asked)) = (key, &job.idempotency) {
                     let fingerprint = asked.fingerprint.clone();
-                    known.insert(
-                        key,
-                        KnownKey {
-                            job: job.id,
-                            fingerprint,
-                            deleted: false,
-                        },
-                    );
+                    known.insert(key, KnownKey { job: job.id, fingerprint, deleted: false });
                 }
                 fresh.push(job.as_ref());
                 Submitted::Created
@@ -165,45 +155,26 @@ async fn known_keys(
     conn: &mut SqliteConnection,
     jobs: &[Box<Prepared>],
 ) -> Result<HashMap<(String, String), KnownKey>> {
-    let keys: Vec<_> = jobs
-        .iter()
-        .filter_map(|j| Some((&j.tenant, &j.idempotency.as_ref()?.key, j.now)))
-        .collect();
+    let keys: Vec<_> =
+        jobs.iter().filter_map(|j| Some((&j.tenant, &j.idempotency.as_ref()?.key, j.now))).collect();
     let mut known = HashMap::new();
     for chunk in keys.chunks(64) {
         let mut query = sqlx::query(AssertSqlSafe(key_lookup(chunk.len())));
         for (tenant, key, _) in chunk {
             query = query.bind((*tenant).clone()).bind((*key).clone());
         }
-        for row in query
-            .fetch_all(&mut *conn)
-            .await
-            .map_err(explain("looking keys up"))?
-        {
-            let columns = Columns {
-                table: "jobs",
-                row: &row,
-            };
+        for row in query.fetch_all(&mut *conn).await.map_err(explain("looking keys up"))? {
+            let columns = Columns { table: "jobs", row: &row };
             let (tenant, key) = (columns.text("tenant")?, columns.text("idem_key")?);
             let job = JobId::from_uuid(columns.id("id")?);
-            let now = chunk
-                .iter()
-                .find(|(t, k, _)| **t == tenant && **k == key)
-                .map(|(_, _, now)| *now);
+            let now = chunk.iter().find(|(t, k, _)| **t == tenant && **k == key).map(|(_, _, now)| *now);
             if now.is_some_and(|now| columns.int("idem_until").is_ok_and(|until| until <= now.micros())) {
                 forget_key(conn, job).await?;
                 continue;
             }
             let fingerprint = columns.maybe_bytes("idem_fp")?.unwrap_or_default();
             let deleted = columns.maybe_int("deleted_at")?.is_some();
-            known.insert(
-                (tenant, key),
-                KnownKey {
-                    job,
-                    fingerprint,
-                    deleted,
-                },
-            );
+            known.insert((tenant, key), KnownKey { job, fingerprint, deleted });
         }
     }
     Ok(known)
@@ -240,11 +211,7 @@ const SIZES: [usize; 4] = [64, 16, 4, 1];
 
 impl Insert {
     const fn new(head: &'static str, row: &'static str) -> Self {
-        Self {
-            head,
-            row,
-            texts: [const { OnceLock::new() }; SIZES.len()],
-        }
+        Self { head, row, texts: [const { OnceLock::new() }; SIZES.len()] }
     }
 
     async fn run<T>(
@@ -258,9 +225,7 @@ impl Insert {
                 let text = text
                     .get_or_init(|| Arc::new(format!("{} {}", self.head, vec![self.row; size].join(","))));
                 let (now, later) = rows.split_at(size);
-                let query = now
-                    .iter()
-                    .fold(sqlx::query(AssertSqlSafe(Arc::clone(text))), &bind);
+                let query = now.iter().fold(sqlx::query(AssertSqlSafe(Arc::clone(text))), &bind);
                 query.execute(&mut *conn).await.map_err(explain("storing jobs"))?;
                 rows = later;
             }
@@ -278,15 +243,10 @@ static TASKS: Insert = Insert::new(
     "insert into tasks(id, job_id, job_run, kind, state, tenant, class, rank, work) values",
     "(?,?,1,?,?,?,?,?,'{}')",
 );
-static EVENTS: Insert = Insert::new(
-    "insert into job_events(job_id, seq, kind, data, at) values",
-    "(?,1,0,?,?)",
-);
+static EVENTS: Insert =
+    Insert::new("insert into job_events(job_id, seq, kind, data, at) values", "(?,1,0,?,?)");
 static LABELS: Insert = Insert::new("insert into job_labels(tenant, k, v, job_id) values", "(?,?,?,?)");
-static SECRETS: Insert = Insert::new(
-    "insert into job_secrets(job_id, key_id, sealed) values",
-    "(?,?,?)",
-);
+static SECRETS: Insert = Insert::new("insert into job_secrets(job_id, key_id, sealed) values", "(?,?,?)");
 
 async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
     JOBS.run(txn.conn, jobs, |query, job| {
@@ -302,15 +262,9 @@ async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
             .bind(job.now.micros())
     })
     .await?;
-    let outputs: Vec<_> = jobs
-        .iter()
-        .flat_map(|job| (0..job.outputs).map(|n| (job.id, i64::from(n))))
-        .collect();
-    OUTPUTS
-        .run(txn.conn, &outputs, |query, (job, index)| {
-            query.bind(blob(job.uuid())).bind(*index)
-        })
-        .await?;
+    let outputs: Vec<_> =
+        jobs.iter().flat_map(|job| (0..job.outputs).map(|n| (job.id, i64::from(n)))).collect();
+    OUTPUTS.run(txn.conn, &outputs, |query, (job, index)| query.bind(blob(job.uuid())).bind(*index)).await?;
     TASKS
         .run(txn.conn, jobs, |query, job| {
             query
@@ -325,35 +279,20 @@ async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
         .await?;
     EVENTS
         .run(txn.conn, jobs, |query, job| {
-            query
-                .bind(blob(job.id.uuid()))
-                .bind(job.event.clone())
-                .bind(job.now.micros())
+            query.bind(blob(job.id.uuid())).bind(job.event.clone()).bind(job.now.micros())
         })
         .await?;
-    let labels: Vec<_> = jobs
-        .iter()
-        .flat_map(|job| job.labels.iter().map(move |label| (*job, label)))
-        .collect();
+    let labels: Vec<_> =
+        jobs.iter().flat_map(|job| job.labels.iter().map(move |label| (*job, label))).collect();
     LABELS
         .run(txn.conn, &labels, |query, (job, (key, value))| {
-            query
-                .bind(job.tenant.clone())
-                .bind(key.clone())
-                .bind(value.clone())
-                .bind(blob(job.id.uuid()))
+            query.bind(job.tenant.clone()).bind(key.clone()).bind(value.clone()).bind(blob(job.id.uuid()))
         })
         .await?;
-    let sealed: Vec<_> = jobs
-        .iter()
-        .filter_map(|job| Some((job.id, job.sealed.as_ref()?)))
-        .collect();
+    let sealed: Vec<_> = jobs.iter().filter_map(|job| Some((job.id, job.sealed.as_ref()?))).collect();
     SECRETS
         .run(txn.conn, &sealed, |query, (job, sealed)| {
-            query
-                .bind(blob(job.uuid()))
-                .bind(sealed.key_id.clone())
-                .bind(sealed.bytes.clone())
+            query.bind(blob(job.uuid())).bind(sealed.key_id.clone()).bind(sealed.bytes.clone())
         })
         .await?;
     for upload in jobs.iter().filter_map(|job| job.upload.clone()) {

@@ -109,18 +109,8 @@ impl Expire {
             .await
             .map_err(explain("finding old uploads"))?;
         for row in &rows {
-            let id = Columns {
-                table: "uploads",
-                row,
-            }
-            .id("id")?;
-            self.leave(
-                txn,
-                &Source::Upload {
-                    id: UploadId::from_uuid(id),
-                },
-            )
-            .await?;
+            let id = Columns { table: "uploads", row }.id("id")?;
+            self.leave(txn, &Source::Upload { id: UploadId::from_uuid(id) }).await?;
             sqlx::query("delete from uploads where id = ?")
                 .bind(blob(id))
                 .execute(&mut *txn.conn)
@@ -131,10 +121,7 @@ impl Expire {
     }
 
     async fn leave(&self, txn: &mut Txn<'_>, source: &Source) -> Result<()> {
-        let garbage = Garbage {
-            id: txn.shared.ids.sortable(self.now),
-            what: to_json("garbage", source)?,
-        };
+        let garbage = Garbage { id: txn.shared.ids.sortable(self.now), what: to_json("garbage", source)? };
         write_garbage(txn.conn, &garbage, self.now).await
     }
 }
@@ -164,15 +151,7 @@ async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> 
         return Ok(());
     }
     let marks = vec!["?"; jobs.len()].join(",");
-    let children = [
-        "outputs",
-        "tasks",
-        "runs",
-        "publications",
-        "task_progress",
-        "job_events",
-        "job_secrets",
-    ];
+    let children = ["outputs", "tasks", "runs", "publications", "task_progress", "job_events", "job_secrets"];
     let statements = children
         .iter()
         .map(|table| format!("delete from {table} where job_id in ({marks})"))
@@ -182,10 +161,7 @@ async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> 
         for job in jobs {
             query = query.bind(blob(*job));
         }
-        query
-            .execute(&mut *conn)
-            .await
-            .map_err(explain("removing old jobs"))?;
+        query.execute(&mut *conn).await.map_err(explain("removing old jobs"))?;
     }
     Ok(())
 }

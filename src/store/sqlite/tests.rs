@@ -20,9 +20,7 @@ fn job(ids: &SeededIds) -> NewJob {
         task: TaskId::from_uuid(ids.sortable(NOW)),
         tenant: Tenant::local(),
         spec: JobSpec {
-            source: Source::File {
-                path: "in.mp4".into(),
-            },
+            source: Source::File { path: "in.mp4".into() },
             outputs: vec![output()],
             priority: 0,
             labels: [("show".to_owned(), "news".to_owned())].into(),
@@ -30,10 +28,7 @@ fn job(ids: &SeededIds) -> NewJob {
             notification_url: None,
             options: JobOptions::default(),
         },
-        secrets: JobSecrets {
-            source_url: Some("https://u:canary@h/".into()),
-            ..JobSecrets::default()
-        },
+        secrets: JobSecrets { source_url: Some("https://u:canary@h/".into()), ..JobSecrets::default() },
         idempotency: None,
         now: NOW,
     }
@@ -42,15 +37,8 @@ fn job(ids: &SeededIds) -> NewJob {
 fn output() -> OutputSpec {
     OutputSpec {
         preset: None,
-        encode: EncodeSpec {
-            container: Container::Mp4,
-            video: None,
-            audio: None,
-        },
-        destination: Destination::File {
-            path: "out.mp4".into(),
-            overwrite: Overwrite::Replace,
-        },
+        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
+        destination: Destination::File { path: "out.mp4".into(), overwrite: Overwrite::Replace },
         warnings: vec![],
     }
 }
@@ -70,10 +58,7 @@ fn keys(byte: u8) -> String {
 
 fn configured(texts: &[&str]) -> Options {
     let keys = Keys::Configured(SealKeys::from_base64(texts.iter().copied(), "secrets.keys").unwrap());
-    Options {
-        keys,
-        ..Options::default()
-    }
+    Options { keys, ..Options::default() }
 }
 
 async fn open(folder: &Path) -> SqliteStore {
@@ -149,10 +134,7 @@ async fn newer_data_is_refused_and_not_touched() {
     close(open(folder.path()).await).await;
     let file = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
     let mut conn = sqlx::SqliteConnection::connect_with(&file).await.unwrap();
-    sqlx::query("update meta set v = '99' where k = 'schema'")
-        .execute(&mut conn)
-        .await
-        .unwrap();
+    sqlx::query("update meta set v = '99' where k = 'schema'").execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
     let refused = SqliteStore::open(folder.path(), Options::default()).await;
     assert!(matches!(refused, Err(Error::NewerSchema { found: 99, known: 1 })));
@@ -162,29 +144,18 @@ async fn newer_data_is_refused_and_not_touched() {
 async fn another_key_is_refused_and_rotation_is_not() {
     let (old, new) = (keys(1), keys(2));
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path(), configured(&[&old]))
-        .await
-        .unwrap();
+    let store = SqliteStore::open(folder.path(), configured(&[&old])).await.unwrap();
     let fingerprint = store.fingerprint(b"body");
     store.submit(job(&SeededIds::new(1))).await.unwrap();
     close(store).await;
 
     let refused = SqliteStore::open(folder.path(), configured(&[&new])).await;
     assert!(matches!(refused, Err(Error::WrongKey { place }) if place == "secrets.keys"));
-    let store = SqliteStore::open(folder.path(), configured(&[&new, &old]))
-        .await
-        .unwrap();
-    assert_eq!(
-        store.fingerprint(b"body"),
-        fingerprint,
-        "keys of clients outlive a rotation"
-    );
+    let store = SqliteStore::open(folder.path(), configured(&[&new, &old])).await.unwrap();
+    assert_eq!(store.fingerprint(b"body"), fingerprint, "keys of clients outlive a rotation");
     close(store).await;
     let refused = SqliteStore::open(folder.path(), configured(&[&new])).await;
-    assert!(
-        matches!(refused, Err(Error::WrongKey { .. })),
-        "a job is still sealed with the old key"
-    );
+    assert!(matches!(refused, Err(Error::WrongKey { .. })), "a job is still sealed with the old key");
 }
 
 #[tokio::test]
@@ -195,10 +166,7 @@ async fn no_secret_is_in_the_files() {
     for name in ["flux.db", "flux.db-wal"] {
         let bytes = std::fs::read(folder.path().join(name)).unwrap();
         assert!(!bytes.windows(6).any(|w| w == b"canary"), "{name}");
-        assert!(
-            name == "flux.db" || bytes.windows(6).any(|w| w == b"in.mp4"),
-            "the job itself is there"
-        );
+        assert!(name == "flux.db" || bytes.windows(6).any(|w| w == b"in.mp4"), "the job itself is there");
     }
 }
 
@@ -208,18 +176,7 @@ async fn a_job_that_is_said_again_is_stored_once() {
     let (first, second) = (SeededIds::new(1), SeededIds::new(1));
     assert_eq!(store.submit(job(&first)).await.unwrap(), Submitted::Created);
     assert_eq!(store.submit(job(&second)).await.unwrap(), Submitted::Created);
-    assert_eq!(
-        store
-            .list(&JobFilter {
-                limit: 10,
-                ..JobFilter::default()
-            })
-            .await
-            .unwrap()
-            .jobs
-            .len(),
-        1
-    );
+    assert_eq!(store.list(&JobFilter { limit: 10, ..JobFilter::default() }).await.unwrap().jobs.len(), 1);
 }
 
 #[tokio::test]
@@ -251,19 +208,10 @@ async fn an_unreadable_job_does_not_block_its_line() {
 
     let store = open(folder.path()).await;
     let session = store.open_session("a", NOW).await.unwrap();
-    assert!(
-        store
-            .claim(session, &[grant(&ids)], NOW)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(store.claim(session, &[grant(&ids)], NOW).await.unwrap().is_empty());
     let claimed = store.claim(session, &[grant(&ids)], NOW).await.unwrap();
     assert_eq!(claimed[0].key.job, good);
-    assert!(matches!(
-        store.get(None, broken).await,
-        Err(Error::Inconsistent { table: "jobs", .. })
-    ));
+    assert!(matches!(store.get(None, broken).await, Err(Error::Inconsistent { table: "jobs", .. })));
     assert_eq!(store.stats().await.unwrap().ready, 0);
 }
 
@@ -293,14 +241,7 @@ async fn claims_and_ticks_search_their_indexes() {
                 .fetch_all(&store.readers)
                 .await
                 .unwrap();
-        let text = plan
-            .iter()
-            .map(|row| row.3.as_str())
-            .collect::<Vec<_>>()
-            .join("; ");
-        assert!(
-            text.contains(index) && !text.contains("TEMP B-TREE FOR ORDER BY"),
-            "{sql}: {text}"
-        );
+        let text = plan.iter().map(|row| row.3.as_str()).collect::<Vec<_>>().join("; ");
+        assert!(text.contains(index) && !text.contains("TEMP B-TREE FOR ORDER BY"), "{sql}: {text}");
     }
 }

@@ -44,20 +44,14 @@ where
         let Some(loaded) = load_one(txn.conn, self.job).await? else {
             return Ok(None);
         };
-        if self
-            .tenant
-            .as_ref()
-            .is_some_and(|tenant| *tenant != loaded.aggregate.job.tenant)
-        {
+        if self.tenant.as_ref().is_some_and(|tenant| *tenant != loaded.aggregate.job.tenant) {
             return Ok(None);
         }
         let past = match self.run {
             Some(run) => past(txn.conn, self.job, run).await?,
             None => None,
         };
-        transition(txn, loaded, past, self.now, &self.apply)
-            .await
-            .map(Some)
+        transition(txn, loaded, past, self.now, &self.apply).await.map(Some)
     }
 }
 
@@ -107,10 +101,8 @@ impl Verb for OpenSession {
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("opening a session"))?;
-        let held = sqlx::query(HELD)
-            .fetch_all(&mut *txn.conn)
-            .await
-            .map_err(explain("finding what was held"))?;
+        let held =
+            sqlx::query(HELD).fetch_all(&mut *txn.conn).await.map_err(explain("finding what was held"))?;
         let id = |row| Columns { table: "tasks", row }.id("job_id").map(JobId::from_uuid);
         let held: BTreeSet<_> = held.iter().map(id).collect::<Result<_>>()?;
         let held: Vec<_> = held.into_iter().collect();
@@ -152,11 +144,7 @@ impl Verb for RenewSession {
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("renewing the session"))?;
-        Ok(if done.rows_affected() == 1 {
-            Fenced::Done(())
-        } else {
-            Fenced::Lost
-        })
+        Ok(if done.rows_affected() == 1 { Fenced::Done(()) } else { Fenced::Lost })
     }
 }
 
@@ -204,10 +192,7 @@ impl Verb for RaiseProgress {
             for (job, progress) in marks {
                 query = query.bind(blob(job.uuid())).bind(i64::from(progress.permille()));
             }
-            query
-                .execute(&mut *txn.conn)
-                .await
-                .map_err(explain("writing progress"))?;
+            query.execute(&mut *txn.conn).await.map_err(explain("writing progress"))?;
         }
         Ok(())
     }
@@ -258,10 +243,6 @@ impl Verb for UploadDone {
                 .await
                 .map_err(explain("recording an upload"))?;
         let open = done.rows_affected() == 1;
-        if open {
-            Ok(())
-        } else {
-            Err(inconsistent("uploads", "no such upload is open"))
-        }
+        if open { Ok(()) } else { Err(inconsistent("uploads", "no such upload is open")) }
     }
 }

@@ -113,10 +113,7 @@ impl<V: Verb> Command for Pending<V> {
 }
 
 fn stopped() -> Error {
-    Error::Unavailable {
-        doing: "writing",
-        source: "the store is closed".into(),
-    }
+    Error::Unavailable { doing: "writing", source: "the store is closed".into() }
 }
 
 /// The lanes of a new writer.
@@ -125,16 +122,8 @@ pub(super) fn lanes() -> (Lanes, Inbox) {
     let (claim, claim_inbox) = mpsc::channel(LANE);
     let (submit, submit_inbox) = mpsc::channel(LANE);
     (
-        Lanes {
-            running,
-            claim,
-            submit,
-        },
-        Inbox {
-            running: running_inbox,
-            claim: claim_inbox,
-            submit: submit_inbox,
-        },
+        Lanes { running, claim, submit },
+        Inbox { running: running_inbox, claim: claim_inbox, submit: submit_inbox },
     )
 }
 
@@ -146,31 +135,20 @@ impl Lanes {
             Lane::Running => &self.running,
             Lane::Claim => &self.claim,
         };
-        lane.send(Box::new(Pending {
-            verb,
-            answer: None,
-            reply,
-        }))
-        .await
-        .map_err(|_| stopped())?;
+        lane.send(Box::new(Pending { verb, answer: None, reply })).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
     /// Submits a job and waits for its commit; refused at once when too many wait.
     pub(super) async fn submit(&self, job: Prepared) -> Result<Submitted> {
         let (reply, answer) = oneshot::channel();
-        self.submit
-            .try_send(Submission {
-                job: Box::new(job),
-                reply,
-            })
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => Error::Unavailable {
-                    doing: "accepting a job",
-                    source: "too many submissions wait already".into(),
-                },
-                mpsc::error::TrySendError::Closed(_) => stopped(),
-            })?;
+        self.submit.try_send(Submission { job: Box::new(job), reply }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Error::Unavailable {
+                doing: "accepting a job",
+                source: "too many submissions wait already".into(),
+            },
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -243,9 +221,7 @@ impl Group {
             Err(_) => {
                 for command in commands {
                     let mut one = [command];
-                    let outcome = transact(conn, shared, &mut one, &[], Replay::No)
-                        .await
-                        .map(|_| ());
+                    let outcome = transact(conn, shared, &mut one, &[], Replay::No).await.map(|_| ());
                     let [command] = one;
                     command.reply(outcome);
                 }
@@ -266,24 +242,14 @@ async fn transact(
     jobs: &[Box<Prepared>],
     replay: Replay,
 ) -> Result<Vec<Submitted>> {
-    sqlx::query("begin immediate")
-        .execute(&mut *conn)
-        .await
-        .map_err(explain("beginning a commit"))?;
-    let mut txn = Txn {
-        conn: &mut *conn,
-        shared,
-        changed: Vec::new(),
-        waiting: 0,
-    };
+    sqlx::query("begin immediate").execute(&mut *conn).await.map_err(explain("beginning a commit"))?;
+    let mut txn = Txn { conn: &mut *conn, shared, changed: Vec::new(), waiting: 0 };
     let outcome = run(&mut txn, commands, jobs, replay).await;
     let Txn { changed, waiting, .. } = txn;
     let outcome = match outcome {
-        Ok(answers) => sqlx::query("commit")
-            .execute(&mut *conn)
-            .await
-            .map(|_| answers)
-            .map_err(explain("committing")),
+        Ok(answers) => {
+            sqlx::query("commit").execute(&mut *conn).await.map(|_| answers).map_err(explain("committing"))
+        }
         Err(error) => Err(error),
     };
     match outcome {

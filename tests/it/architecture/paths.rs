@@ -13,13 +13,8 @@ pub(super) struct Named {
 
 /// Every path in a file.
 pub(super) fn paths(text: &str) -> Vec<Named> {
-    let mut reader = Reader {
-        tokens: tokens(text),
-        at: 0,
-        frames: Vec::new(),
-        test_follows: false,
-        found: Vec::new(),
-    };
+    let mut reader =
+        Reader { tokens: tokens(text), at: 0, frames: Vec::new(), test_follows: false, found: Vec::new() };
     reader.read();
     reader.found
 }
@@ -111,17 +106,8 @@ impl Reader {
 
     fn name(&mut self, segments: Vec<String>, line: usize) {
         let in_test = self.test_follows || self.frames.last().is_some_and(|frame| frame.in_test);
-        let modules = self
-            .frames
-            .iter()
-            .filter_map(|frame| frame.module.clone())
-            .collect();
-        self.found.push(Named {
-            segments,
-            line,
-            modules,
-            in_test,
-        });
+        let modules = self.frames.iter().filter_map(|frame| frame.module.clone()).collect();
+        self.found.push(Named { segments, line, modules, in_test });
     }
 
     fn line(&self) -> usize {
@@ -180,11 +166,7 @@ impl Reader {
 }
 
 fn tokens(text: &str) -> Vec<(Token, usize)> {
-    let mut lexer = Lexer {
-        chars: text.chars().collect(),
-        at: 0,
-        line: 1,
-    };
+    let mut lexer = Lexer { chars: text.chars().collect(), at: 0, line: 1 };
     let mut tokens = Vec::new();
     while let Some(c) = lexer.peek(0) {
         let line = lexer.line;
@@ -344,24 +326,13 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<String> {
-        paths(text)
-            .iter()
-            .map(|named| named.segments.join("::"))
-            .collect()
+        paths(text).iter().map(|named| named.segments.join("::")).collect()
     }
 
     #[test]
     fn use_trees_are_spread_out() {
         let text = "use crate::{media::{self, Plan as P}, store::*};\npub use std::fmt;";
-        assert_eq!(
-            found(text),
-            [
-                "crate::media::self",
-                "crate::media::Plan",
-                "crate::store::*",
-                "std::fmt"
-            ]
-        );
+        assert_eq!(found(text), ["crate::media::self", "crate::media::Plan", "crate::store::*", "std::fmt"]);
     }
 
     #[test]
@@ -388,16 +359,9 @@ mod tests {
         let text = "use a::b;\n#[cfg(test)]\nuse c::d;\nuse e::f;\nmod inner { use g::h; }\n#[cfg(test)]\nmod tests {\n \
                     fn x() { if y { i::j() } }\n}\nuse k::l;";
         let named = paths(text);
-        let tests: Vec<&str> = named
-            .iter()
-            .filter(|n| n.in_test)
-            .map(|n| n.segments[0].as_str())
-            .collect();
+        let tests: Vec<&str> = named.iter().filter(|n| n.in_test).map(|n| n.segments[0].as_str()).collect();
         assert_eq!(tests, ["c", "i"]);
-        assert_eq!(
-            named.iter().find(|n| n.segments[0] == "g").unwrap().modules,
-            ["inner"]
-        );
+        assert_eq!(named.iter().find(|n| n.segments[0] == "g").unwrap().modules, ["inner"]);
         let line = |name: &str| named.iter().find(|n| n.segments[0] == name).unwrap().line;
         assert_eq!((line("a"), line("i"), line("k")), (1, 8, 10));
     }

@@ -4,8 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A picture with moving content, every frame different, and a tone.
-pub const SOURCE: &[&str] =
-    &["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000"];
+pub const SOURCE: &[&str] = &[
+    "-f",
+    "lavfi",
+    "-i",
+    "testsrc2=size=320x180:rate=25",
+    "-f",
+    "lavfi",
+    "-i",
+    "sine=frequency=440:sample_rate=48000",
+];
 
 /// Where the shared sample clips are, when this machine has them.
 pub fn shared() -> Option<PathBuf> {
@@ -16,7 +24,16 @@ pub fn shared() -> Option<PathBuf> {
 /// A clip of so many seconds, 320x180 at 25, H.264 and AAC, index in front.
 pub fn mp4(seconds: u32) -> PathBuf {
     make(&format!("clip-{seconds}.mp4"), |cmd| {
-        cmd.args(SOURCE).args(["-t", &seconds.to_string(), "-c:v", "libx264", "-preset", "ultrafast", "-g", "50"]);
+        cmd.args(SOURCE).args([
+            "-t",
+            &seconds.to_string(),
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "50",
+        ]);
         cmd.args(["-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart"]);
     })
 }
@@ -25,7 +42,16 @@ pub fn mp4(seconds: u32) -> PathBuf {
 pub fn long(seconds: u32) -> PathBuf {
     make(&format!("long-{seconds}.mp4"), |cmd| {
         cmd.args(["-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-t", &seconds.to_string()]);
-        cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]);
+        cmd.args([
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-pix_fmt",
+            "yuv420p",
+            "-movflags",
+            "+faststart",
+        ]);
     })
 }
 
@@ -51,7 +77,12 @@ pub fn audio_only() -> PathBuf {
 /// The first part of a file's bytes.
 pub fn cut(path: &Path, keep: f64) -> Vec<u8> {
     let bytes = std::fs::read(path).unwrap();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small test files")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "small test files"
+    )]
     let length = (bytes.len() as f64 * keep) as usize;
     bytes[..length].to_vec()
 }
@@ -69,7 +100,8 @@ fn make(name: &str, arguments: impl FnOnce(&mut Command)) -> PathBuf {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-y"]);
     arguments(&mut command);
-    let status = command.arg(&part).stdin(Stdio::null()).status().expect("these tests need ffmpeg: run `make test`");
+    let status =
+        command.arg(&part).stdin(Stdio::null()).status().expect("these tests need ffmpeg: run `make test`");
     assert!(status.success(), "ffmpeg could not make {name}");
     std::fs::rename(&part, &path).unwrap();
     path

@@ -41,7 +41,8 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sent, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let shared = Arc::new(Serving { bytes, fault, sent: Arc::clone(&sent), requests: Arc::clone(&requests) });
+        let shared =
+            Arc::new(Serving { bytes, fault, sent: Arc::clone(&sent), requests: Arc::clone(&requests) });
         #[expect(clippy::disallowed_methods, reason = "test servers end with their test")]
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

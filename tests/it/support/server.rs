@@ -17,7 +17,6 @@ pub struct Server {
     child: Child,
     pub url: String,
     pub dir: Arc<tempfile::TempDir>,
-    log: Arc<Mutex<Vec<String>>>,
     pub http: reqwest::Client,
     settings: BTreeMap<String, String>,
 }
@@ -50,7 +49,8 @@ impl Start {
         settings.entry("FLUX__SOURCES__FILE_ROOTS".into()).or_insert(clips.display().to_string());
         let mut command = flux(&["serve", "--role", "all", "--listen", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(dir.path().join("data")).current_dir(dir.path()).envs(&settings);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (ready, listening) = mpsc::channel();
@@ -70,8 +70,12 @@ impl Start {
             let _ = child.wait();
             return Err(log.lock().unwrap().clone());
         };
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Ok(Server { child, url: format!("http://{listen}"), dir, log, http, settings })
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        Ok(Server { child, url: format!("http://{listen}"), dir, http, settings })
     }
 }
 
@@ -97,10 +101,6 @@ impl Server {
 
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
-    }
-
-    pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
     }
 
     pub fn pid(&self) -> i32 {
@@ -170,7 +170,8 @@ impl Server {
     /// Nothing may be left behind once jobs are over: no process, no work folder, no part.
     pub async fn assert_clean(&self) {
         eventually("all processes end", async || self.children().is_empty().then_some(())).await;
-        eventually("work folders are gone", async || (left_behind(&self.data()).is_empty()).then_some(())).await;
+        eventually("work folders are gone", async || (left_behind(&self.data()).is_empty()).then_some(()))
+            .await;
     }
 }
 
@@ -190,7 +191,10 @@ pub fn job_for(clip: &Path) -> Value {
 
 /// Processes whose working directory is below a folder, zombies aside.
 pub fn processes_below(folder: &Path) -> Vec<i32> {
-    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
         cwd.starts_with(folder.join("data"))
@@ -204,7 +208,9 @@ pub fn left_behind(data: &Path) -> Vec<PathBuf> {
     let work = std::fs::read_dir(data.join("work")).into_iter().flatten().flatten();
     for boot in work {
         let runs = std::fs::read_dir(boot.path()).into_iter().flatten().flatten();
-        found.extend(runs.map(|run| run.path()).filter(|path| path.file_name().is_some_and(|n| n != ".owner")));
+        found.extend(
+            runs.map(|run| run.path()).filter(|path| path.file_name().is_some_and(|n| n != ".owner")),
+        );
     }
     parts(&data.join("storage"), &mut found);
     found

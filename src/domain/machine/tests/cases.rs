@@ -15,19 +15,12 @@ fn running(outputs: u16) -> (World, RunKey) {
 
 fn permitted(world: &mut World, key: RunKey, output: u16) -> Publication {
     let publication = world.publication(key, OutputIndex(output));
-    assert!(matches!(
-        world.step(Some(key), |m| m.permit(&key, &publication)),
-        Ok(Fenced::Done(_))
-    ));
+    assert!(matches!(world.step(Some(key), |m| m.permit(&key, &publication)), Ok(Fenced::Done(_))));
     publication
 }
 
 fn done(publication: &Publication) -> OutputDone {
-    OutputDone {
-        output: publication.output,
-        publication: publication.id,
-        result: result(),
-    }
+    OutputDone { output: publication.output, publication: publication.id, result: result() }
 }
 
 #[test]
@@ -53,10 +46,7 @@ fn a_retryable_failure_waits_in_the_queue_and_the_third_is_final() {
 fn losses_cost_no_attempts_up_to_their_bound() {
     let (mut world, mut key) = running(1);
     for lost in 1..=3 {
-        assert_eq!(
-            world.step(Some(key), |m| m.requeue(&key, RequeueReason::Lost)),
-            Fenced::Done(())
-        );
+        assert_eq!(world.step(Some(key), |m| m.requeue(&key, RequeueReason::Lost)), Fenced::Done(()));
         assert_eq!(world.job.tasks[0].charged, 0);
         assert_eq!(world.job.job.status == JobStatus::Failed, lost == 3);
         if lost < 3 {
@@ -64,10 +54,7 @@ fn losses_cost_no_attempts_up_to_their_bound() {
             key = world.runs.last().unwrap().0;
         }
     }
-    assert_eq!(
-        world.job.job.failure.as_ref().unwrap().code,
-        crate::domain::Code::WorkerLost
-    );
+    assert_eq!(world.job.job.failure.as_ref().unwrap().code, crate::domain::Code::WorkerLost);
 }
 
 #[test]
@@ -76,10 +63,7 @@ fn a_permit_before_the_cancel_makes_the_cancel_wait() {
     let publication = permitted(&mut world, key, 0);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Requested);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Requested);
-    assert_eq!(
-        world.step(Some(key), |m| m.output_done(&key, &done(&publication))),
-        Ok(Fenced::Done(()))
-    );
+    assert_eq!(world.step(Some(key), |m| m.output_done(&key, &done(&publication))), Ok(Fenced::Done(())));
     assert_eq!(world.job.job.status, JobStatus::Completed);
     assert_eq!(
         world.step(Some(key), |m| m.complete(&key)),
@@ -98,16 +82,9 @@ fn a_committed_publication_leaves_no_open_rival() {
         let key = world.runs.last().unwrap().0;
         let second = world.publication(key, OutputIndex(0));
         let permit = world.step(Some(key), |m| m.permit(&key, &second));
-        assert_eq!(
-            permit,
-            Ok(Fenced::Done(Permit {
-                lower: vec![first.clone()]
-            }))
-        );
+        assert_eq!(permit, Ok(Fenced::Done(Permit { lower: vec![first.clone()] })));
         let visible = if adopted { first } else { second };
-        world
-            .step(Some(key), |m| m.output_done(&key, &done(&visible)))
-            .unwrap();
+        world.step(Some(key), |m| m.output_done(&key, &done(&visible))).unwrap();
         world.step(Some(key), |m| m.complete(&key));
         assert_eq!(world.job.job.status, JobStatus::Completed);
     }
@@ -118,10 +95,7 @@ fn a_cancel_before_the_permit_refuses_the_permit() {
     let (mut world, key) = running(1);
     assert_eq!(world.step(None, Machine::cancel), Cancelled::Now(vec![key.run]));
     let publication = world.publication(key, OutputIndex(0));
-    assert_eq!(
-        world.step(Some(key), |m| m.permit(&key, &publication)),
-        Ok(Fenced::Lost)
-    );
+    assert_eq!(world.step(Some(key), |m| m.permit(&key, &publication)), Ok(Fenced::Lost));
 }
 
 #[test]
@@ -135,24 +109,13 @@ fn a_cancelled_job_with_a_lost_publisher_ends_through_a_resolving_run() {
         world.claim();
         let key = world.runs.last().unwrap().0;
         if adopted {
-            world
-                .step(Some(key), |m| m.output_done(&key, &done(&publication)))
-                .unwrap();
+            world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
         } else {
-            world
-                .step(Some(key), |m| m.publications_dead(&key, &[publication.id]))
-                .unwrap();
+            world.step(Some(key), |m| m.publications_dead(&key, &[publication.id])).unwrap();
         }
         assert_eq!(world.job.job.status, JobStatus::Cancelled);
         let first = world.job.outputs[0].status;
-        assert_eq!(
-            first,
-            if adopted {
-                OutputStatus::Completed
-            } else {
-                OutputStatus::Cancelled
-            }
-        );
+        assert_eq!(first, if adopted { OutputStatus::Completed } else { OutputStatus::Cancelled });
     }
 }
 
@@ -162,16 +125,10 @@ fn a_final_failure_waits_for_its_publication_and_adoption_of_all_completes() {
     let publication = permitted(&mut world, key, 0);
     world.step(Some(key), |m| m.fail(&key, &Kind::Final.failure(), &[]));
     assert_eq!(world.job.job.status, JobStatus::Running);
-    assert_eq!(
-        world.job.tasks[0].state,
-        TaskState::Ready,
-        "a resolving run is due at once"
-    );
+    assert_eq!(world.job.tasks[0].state, TaskState::Ready, "a resolving run is due at once");
     world.claim();
     let key = world.runs.last().unwrap().0;
-    world
-        .step(Some(key), |m| m.output_done(&key, &done(&publication)))
-        .unwrap();
+    world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
     assert_eq!(world.job.job.status, JobStatus::Completed);
 }
 
@@ -197,23 +154,14 @@ fn a_silent_destination_ends_the_job_after_a_day_and_says_so() {
     assert_eq!(failed(23).tasks[0].state, TaskState::Delayed);
     let late = failed(24);
     assert_eq!(late.job.status, JobStatus::Cancelled);
-    assert!(
-        late.outputs[0]
-            .failure
-            .as_ref()
-            .unwrap()
-            .message
-            .contains("publication_unknown")
-    );
+    assert!(late.outputs[0].failure.as_ref().unwrap().message.contains("publication_unknown"));
 }
 
 #[test]
 fn a_retry_keeps_what_is_done_and_goes_on_counting() {
     let (mut world, key) = running(2);
     let publication = permitted(&mut world, key, 0);
-    world
-        .step(Some(key), |m| m.output_done(&key, &done(&publication)))
-        .unwrap();
+    world.step(Some(key), |m| m.output_done(&key, &done(&publication))).unwrap();
     world.step(Some(key), |m| m.fail(&key, &Kind::Final.failure(), &[]));
     assert_eq!(world.job.job.status, JobStatus::Failed);
     world.apply(&Op::Retry, Speaker::Newest);
@@ -250,9 +198,6 @@ fn retry_needs_its_secrets_and_is_repeatable() {
 fn ending_without_every_output_is_a_failure_and_not_a_success() {
     let (mut world, key) = running(2);
     world.step(Some(key), |m| m.complete(&key));
-    assert_eq!(
-        world.job.job.failure.as_ref().unwrap().code,
-        crate::domain::Code::Internal
-    );
+    assert_eq!(world.job.job.failure.as_ref().unwrap().code, crate::domain::Code::Internal);
     assert_eq!(world.job.job.status, JobStatus::Queued);
 }

@@ -4,9 +4,7 @@ use super::super::{BitRate, Container, Rate, VideoCodec};
 use super::*;
 
 fn resolve(name: Option<&str>, overrides: Value) -> Result<EncodeSpec, Vec<Fault>> {
-    let Value::Object(map) = overrides else {
-        panic!("an object")
-    };
+    let Value::Object(map) = overrides else { panic!("an object") };
     Presets::builtin().resolve(name, map)
 }
 
@@ -15,12 +13,7 @@ fn pointers(result: Result<EncodeSpec, Vec<Fault>>) -> Vec<String> {
 }
 
 fn complaints(document: &str) -> Vec<String> {
-    Presets::builtin()
-        .with_document(document)
-        .unwrap_err()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    Presets::builtin().with_document(document).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -56,65 +49,39 @@ fn extending_keeps_what_is_not_said_and_replaces_the_rate_whole() {
     let video = proxy.video.as_ref().unwrap();
     assert_eq!(video.rate, Rate::Crf { crf: 28.0 });
     assert_eq!(video.bounds.unwrap().to_string(), "640x360");
-    assert_eq!(
-        proxy.audio.as_ref().unwrap().bitrate,
-        Some(BitRate::new(64_000).unwrap())
-    );
+    assert_eq!(proxy.audio.as_ref().unwrap().bitrate, Some(BitRate::new(64_000).unwrap()));
     let vertical = presets.get("social_vertical").unwrap().video.as_ref().unwrap();
-    assert_eq!(
-        (vertical.fps.max, vertical.gop_seconds.to_bits()),
-        (Some(30), 2.0_f32.to_bits())
-    );
+    assert_eq!((vertical.fps.max, vertical.gop_seconds.to_bits()), (Some(30), 2.0_f32.to_bits()));
 }
 
 #[test]
 fn settings_survive_json() {
     for (name, _, spec) in Presets::builtin().iter() {
         let json = serde_json::to_string(spec).unwrap();
-        assert_eq!(
-            serde_json::from_str::<EncodeSpec>(&json).unwrap(),
-            *spec,
-            "{name}"
-        );
+        assert_eq!(serde_json::from_str::<EncodeSpec>(&json).unwrap(), *spec, "{name}");
     }
 }
 
 #[test]
 fn requests_are_laid_over_presets() {
-    let spec = resolve(
-        Some("720p_h264"),
-        json!({"video": {"crf": 20, "width": 640}, "audio": {"codec": "none"}}),
-    )
-    .unwrap();
+    let spec =
+        resolve(Some("720p_h264"), json!({"video": {"crf": 20, "width": 640}, "audio": {"codec": "none"}}))
+            .unwrap();
     let video = spec.video.unwrap();
     assert_eq!(video.rate, Rate::Crf { crf: 20.0 });
     assert_eq!((video.bounds, video.width, video.height), (None, Some(640), None));
     assert_eq!(spec.audio, None);
-    assert_eq!(
-        resolve(Some("720p_h264"), json!({"audio": null})).unwrap().audio,
-        None
-    );
+    assert_eq!(resolve(Some("720p_h264"), json!({"audio": null})).unwrap().audio, None);
     assert!(resolve(Some("720p_h264"), json!({"container": "mp4"})).is_ok());
 }
 
 #[test]
 fn another_codec_drops_what_was_meant_for_the_old_one() {
-    let spec = resolve(
-        Some("1080p_hevc"),
-        json!({"video": {"codec": "av1", "bit_depth": 10}}),
-    )
-    .unwrap();
+    let spec = resolve(Some("1080p_hevc"), json!({"video": {"codec": "av1", "bit_depth": 10}})).unwrap();
     let video = spec.video.unwrap();
     assert_eq!(video.codec, VideoCodec::Av1);
-    assert!(
-        matches!(video.rate, Rate::CappedCrf { crf: 34.0, .. }),
-        "{:?}",
-        video.rate
-    );
-    let video = resolve(Some("720p_h264"), json!({"video": {"codec": "hevc"}}))
-        .unwrap()
-        .video
-        .unwrap();
+    assert!(matches!(video.rate, Rate::CappedCrf { crf: 34.0, .. }), "{:?}", video.rate);
+    let video = resolve(Some("720p_h264"), json!({"video": {"codec": "hevc"}})).unwrap().video.unwrap();
     assert_eq!((video.profile, video.rate), (None, Rate::Crf { crf: 26.0 }));
 }
 
@@ -128,14 +95,7 @@ fn the_design_documents_body_is_accepted() {
     .unwrap();
     assert_eq!(spec.container, Container::Mp4);
     let rate = spec.video.unwrap().rate;
-    assert_eq!(
-        rate,
-        Rate::Bitrate {
-            target: BitRate::new(2_500_000).unwrap(),
-            max: None,
-            buffer: None
-        }
-    );
+    assert_eq!(rate, Rate::Bitrate { target: BitRate::new(2_500_000).unwrap(), max: None, buffer: None });
 }
 
 #[test]
@@ -173,38 +133,14 @@ fn every_fault_is_reported_at_once() {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn contradictions_are_refused() {
     for (body, at) in [
-        (
-            json!({"container": "webm", "video": {"codec": "h264"}}),
-            "/video/codec",
-        ),
-        (
-            json!({"container": "webm", "video": {"codec": "vp9"}, "audio": {"codec": "aac"}}),
-            "/audio/codec",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "vp9"}}),
-            "/video/codec",
-        ),
-        (
-            json!({"container": "mov", "audio": {"codec": "opus"}}),
-            "/audio/codec",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "crf": 52}}),
-            "/video/rate/crf",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "crf": 0}}),
-            "/video/rate/crf",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "av1", "crf": 30.5}}),
-            "/video/rate/crf",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "crf": 20, "bitrate": "1M"}}),
-            "/video/crf",
-        ),
+        (json!({"container": "webm", "video": {"codec": "h264"}}), "/video/codec"),
+        (json!({"container": "webm", "video": {"codec": "vp9"}, "audio": {"codec": "aac"}}), "/audio/codec"),
+        (json!({"container": "mp4", "video": {"codec": "vp9"}}), "/video/codec"),
+        (json!({"container": "mov", "audio": {"codec": "opus"}}), "/audio/codec"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "crf": 52}}), "/video/rate/crf"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "crf": 0}}), "/video/rate/crf"),
+        (json!({"container": "mp4", "video": {"codec": "av1", "crf": 30.5}}), "/video/rate/crf"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "crf": 20, "bitrate": "1M"}}), "/video/crf"),
         (
             json!({"container": "mp4", "video": {"codec": "h264", "crf": 20, "rate": {"mode": "crf", "crf": 1}}}),
             "/video/rate",
@@ -217,26 +153,14 @@ fn contradictions_are_refused() {
             json!({"container": "mp4", "video": {"codec": "h264", "rate": {"mode": "crf", "crf": 1, "target": 1}}}),
             "/video/rate/target",
         ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "width": 0}}),
-            "/video/width",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "width": -4}}),
-            "/video/width",
-        ),
+        (json!({"container": "mp4", "video": {"codec": "h264", "width": 0}}), "/video/width"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "width": -4}}), "/video/width"),
         (
             json!({"container": "mp4", "video": {"codec": "h264", "box": "640x360", "height": 360}}),
             "/video/height",
         ),
-        (
-            json!({"container": "mp4", "video": {"codec": "av1", "box": "48x48"}}),
-            "/video/box",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "fit": "pad"}}),
-            "/video/fit",
-        ),
+        (json!({"container": "mp4", "video": {"codec": "av1", "box": "48x48"}}), "/video/box"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "fit": "pad"}}), "/video/fit"),
         (
             json!({"container": "mp4", "video": {"codec": "h264", "fps": {"mode": "cfr", "value": 1000}}}),
             "/video/fps/value",
@@ -245,72 +169,36 @@ fn contradictions_are_refused() {
             json!({"container": "mp4", "video": {"codec": "h264", "fps": {"mode": "cfr", "value": 60, "max": 30}}}),
             "/video/fps/value",
         ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "fps": {"value": 30}}}),
-            "/video/fps/value",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "gop_seconds": 0}}),
-            "/video/gop_seconds",
-        ),
+        (json!({"container": "mp4", "video": {"codec": "h264", "fps": {"value": 30}}}), "/video/fps/value"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "gop_seconds": 0}}), "/video/gop_seconds"),
         (
             json!({"container": "mp4", "video": {"codec": "h264", "bit_depth": 10, "range": "keep"}}),
             "/video/range",
         ),
-        (
-            json!({"container": "mp4", "video": {"codec": "hevc", "range": "keep"}}),
-            "/video/range",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "hevc", "profile": "high"}}),
-            "/video/profile",
-        ),
+        (json!({"container": "mp4", "video": {"codec": "hevc", "range": "keep"}}), "/video/range"),
+        (json!({"container": "mp4", "video": {"codec": "hevc", "profile": "high"}}), "/video/profile"),
         (
             json!({"container": "mp4", "video": {"codec": "h264", "profile": "baseline", "bframes": 2}}),
             "/video/bframes",
         ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264", "bit_depth": 9}}),
-            "/video/bit_depth",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "copy"}}),
-            "/video/codec",
-        ),
-        (
-            json!({"container": "mp4", "audio": {"codec": "mp3", "channels": 6}}),
-            "/audio/channels",
-        ),
-        (
-            json!({"container": "mp4", "audio": {"codec": "opus", "sample_rate": 44100}}),
-            "/audio/sample_rate",
-        ),
+        (json!({"container": "mp4", "video": {"codec": "h264", "bit_depth": 9}}), "/video/bit_depth"),
+        (json!({"container": "mp4", "video": {"codec": "copy"}}), "/video/codec"),
+        (json!({"container": "mp4", "audio": {"codec": "mp3", "channels": 6}}), "/audio/channels"),
+        (json!({"container": "mp4", "audio": {"codec": "opus", "sample_rate": 44100}}), "/audio/sample_rate"),
         (
             json!({"container": "mp4", "audio": {"codec": "aac", "loudness": {"target": 3}}}),
             "/audio/loudness/target",
         ),
-        (
-            json!({"container": "mp4", "audio": {"codec": "aac", "channels": 3}}),
-            "/audio/channels",
-        ),
-        (
-            json!({"container": "hls", "video": {"codec": "h264"}}),
-            "/container",
-        ),
-        (
-            json!({"container": "mp4", "video": {"codec": "h264"}, "ladder": []}),
-            "/ladder",
-        ),
+        (json!({"container": "mp4", "audio": {"codec": "aac", "channels": 3}}), "/audio/channels"),
+        (json!({"container": "hls", "video": {"codec": "h264"}}), "/container"),
+        (json!({"container": "mp4", "video": {"codec": "h264"}, "ladder": []}), "/ladder"),
         (json!({"container": "mp4", "video": "h264"}), "/video"),
         (json!({"container": "mp4"}), ""),
         (json!({"video": {"codec": "h264"}}), "/container"),
     ] {
         assert_eq!(pointers(resolve(None, body.clone())), [at], "{body}");
     }
-    assert_eq!(
-        pointers(resolve(Some("720p_h264"), json!({"container": "mkv"}))),
-        ["/container"]
-    );
+    assert_eq!(pointers(resolve(Some("720p_h264"), json!({"container": "mkv"}))), ["/container"]);
     let hls = resolve(None, json!({"container": "hls"})).unwrap_err();
     assert!(hls[0].detail.contains("not available"), "{hls:?}");
 }
@@ -333,23 +221,14 @@ fn frame_rates_in_common_spellings() {
 #[test]
 fn unknown_presets_come_with_near_names() {
     let presets = Presets::builtin();
-    let near = |name: &str| {
-        presets
-            .near(name)
-            .into_iter()
-            .map(PresetName::as_str)
-            .collect::<Vec<_>>()
-    };
+    let near = |name: &str| presets.near(name).into_iter().map(PresetName::as_str).collect::<Vec<_>>();
     assert_eq!(near("720p_h246").first(), Some(&"720p_h264"));
     assert_eq!(near("1080P_HEVC").first(), Some(&"1080p_hevc"));
     assert!(near("720p").contains(&"720p_h264"));
     assert!(near("1080p").len() == 3);
     assert!(near("zzz").is_empty());
     let faults = resolve(Some("720p_h265"), json!({})).unwrap_err();
-    assert!(
-        faults[0].pointer == "/preset" && faults[0].detail.contains("720p_h264"),
-        "{faults:?}"
-    );
+    assert!(faults[0].pointer == "/preset" && faults[0].detail.contains("720p_h264"), "{faults:?}");
 }
 
 #[test]
@@ -361,15 +240,9 @@ fn operators_add_and_replace_presets() {
         )
         .unwrap();
     assert_eq!(presets.get("b").unwrap().audio, None);
-    assert_eq!(
-        presets.get("b").unwrap().video.as_ref().unwrap().rate,
-        Rate::Crf { crf: 30.0 }
-    );
+    assert_eq!(presets.get("b").unwrap().video.as_ref().unwrap().rate, Rate::Crf { crf: 30.0 });
     assert_eq!(presets.description("480p_h264"), Some("ours"));
-    assert_eq!(
-        presets.get("480p_h264").unwrap().video.as_ref().unwrap().codec,
-        VideoCodec::Hevc
-    );
+    assert_eq!(presets.get("480p_h264").unwrap().video.as_ref().unwrap().codec, VideoCodec::Hevc);
 }
 
 #[test]

@@ -26,11 +26,7 @@ async fn type_and_metadata_are_kept() {
     let desk = Desk::s3().await;
     let metadata = BTreeMap::from([("project".to_owned(), "a b/c;d".to_owned())]);
     let path = ObjectPath::parse("ü/%2e%2e/a b+c.mp4").unwrap();
-    let to = Destination::Storage {
-        path: path.clone(),
-        overwrite: Overwrite::Replace,
-        metadata,
-    };
+    let to = Destination::Storage { path: path.clone(), overwrite: Overwrite::Replace, metadata };
     let file = desk.file("x", b"1");
     let handle = desk.stage(&to, 1, &file).await;
     desk.destinations.commit(&handle).await.unwrap();
@@ -41,28 +37,18 @@ async fn type_and_metadata_are_kept() {
         sha256: file.sha256,
         content_type: "x/y".to_owned(),
     };
-    let url = desk
-        .destinations
-        .presign(&to, &output, Duration::from_mins(1))
-        .await
-        .unwrap();
+    let url = desk.destinations.presign(&to, &output, Duration::from_mins(1)).await.unwrap();
     let answer = client().get(url.clone()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["content-type"], "video/mp4");
     assert_eq!(answer.headers()["x-amz-meta-project"], "a b/c;d");
-    assert_eq!(
-        answer.headers()["x-amz-meta-flux-publication"],
-        publication(1).to_string()
-    );
+    assert_eq!(answer.headers()["x-amz-meta-flux-publication"], publication(1).to_string());
     assert_eq!(answer.text().await.unwrap(), "1");
     let forged = url.as_str().replace("X-Amz-Expires=60", "X-Amz-Expires=61");
     assert_eq!(client().get(forged).send().await.unwrap().status(), 403);
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "talks to a loopback server made by the test"
-)]
+#[expect(clippy::disallowed_methods, reason = "talks to a loopback server made by the test")]
 fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
@@ -73,11 +59,7 @@ async fn metadata_that_could_break_a_header_is_refused_at_submission() {
     let check = |name: &str, value: &str| {
         let metadata = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let path = ObjectPath::parse("a").unwrap();
-        desk.destinations.check(&Destination::Storage {
-            path,
-            overwrite: Overwrite::Replace,
-            metadata,
-        })
+        desk.destinations.check(&Destination::Storage { path, overwrite: Overwrite::Replace, metadata })
     };
     assert_eq!(check("a-1_b", "text, with = signs"), Ok(()));
     let long = "x".repeat(2_000);
@@ -91,11 +73,7 @@ async fn metadata_that_could_break_a_header_is_refused_at_submission() {
         ("a", ""),
         ("a", &long),
     ] {
-        assert_eq!(
-            check(name, value).unwrap_err().code,
-            Code::DestinationForbidden,
-            "{name:?} {value:?}"
-        );
+        assert_eq!(check(name, value).unwrap_err().code, Code::DestinationForbidden, "{name:?} {value:?}");
     }
 }
 
@@ -106,20 +84,12 @@ async fn a_wrong_secret_is_forbidden() {
     settings.secret_access_key = Some("wrong".to_owned().into());
     let destinations = s3_destinations(settings);
     let to = storage("a", Overwrite::Replace);
-    let staged = destinations
-        .stage(&to, publication(1), &desk.file("x", b"1"), no_journal)
-        .await;
+    let staged = destinations.stage(&to, publication(1), &desk.file("x", b"1"), no_journal).await;
     assert_eq!(staged.unwrap_err().code, Code::DestinationForbidden);
-    assert_eq!(
-        destinations.existing(&to).await.unwrap_err().code,
-        Code::DestinationForbidden
-    );
+    assert_eq!(destinations.existing(&to).await.unwrap_err().code, Code::DestinationForbidden);
     // Not being allowed to abort is not the same as being dead.
     let handle = desk.stage(&to, 2, &desk.file("x", b"1")).await;
-    assert_eq!(
-        destinations.destroy(&handle).await.unwrap_err().code,
-        Code::DestinationForbidden
-    );
+    assert_eq!(destinations.destroy(&handle).await.unwrap_err().code, Code::DestinationForbidden);
     desk.destinations.commit(&handle).await.unwrap();
 }
 
@@ -130,14 +100,7 @@ async fn a_missing_bucket_is_forbidden() {
     settings.bucket = "missing".to_owned();
     let failure = s3_destinations(settings).reachable(publication(1)).await;
     // s3s-fs notices a missing bucket only at Complete, when it is asked for the object.
-    assert!(matches!(
-        failure,
-        Ok(Fencing::Works)
-            | Err(Failure {
-                code: Code::DestinationForbidden,
-                ..
-            })
-    ));
+    assert!(matches!(failure, Ok(Fencing::Works) | Err(Failure { code: Code::DestinationForbidden, .. })));
 }
 
 #[tokio::test]
@@ -148,28 +111,14 @@ async fn an_unreachable_store_is_given_up_after_bounded_retries() {
     let file = desk.file("x", b"1");
     server.be_busy(u32::MAX);
     let before = server.requests();
-    let staged = desk
-        .destinations
-        .stage(&to, publication(1), &file, no_journal)
-        .await;
+    let staged = desk.destinations.stage(&to, publication(1), &file, no_journal).await;
     assert_eq!(staged.unwrap_err().code, Code::DestinationUnreachable);
-    assert_eq!(
-        server.requests() - before,
-        1 + u32::try_from(QUICK.retries).unwrap()
-    );
+    assert_eq!(server.requests() - before, 1 + u32::try_from(QUICK.retries).unwrap());
     // A port that nobody listens on: bound, then closed again.
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let mut settings = server.settings();
     settings.endpoint = Some(Url::parse(&format!("http://127.0.0.1:{port}")).unwrap());
-    let failure = s3_destinations(settings)
-        .stage(&to, publication(1), &file, no_journal)
-        .await
-        .unwrap_err();
+    let failure = s3_destinations(settings).stage(&to, publication(1), &file, no_journal).await.unwrap_err();
     assert_eq!(failure.code, Code::DestinationUnreachable);
     assert!(!failure.message.contains("127.0.0.1"), "{}", failure.message);
 }
@@ -178,9 +127,7 @@ async fn an_unreachable_store_is_given_up_after_bounded_retries() {
 async fn a_busy_store_is_tried_again() {
     let desk = Desk::s3().await;
     desk.server.as_ref().unwrap().be_busy(2);
-    let handle = desk
-        .stage(&storage("a", Overwrite::Replace), 1, &desk.file("x", b"1"))
-        .await;
+    let handle = desk.stage(&storage("a", Overwrite::Replace), 1, &desk.file("x", b"1")).await;
     desk.server.as_ref().unwrap().be_busy(2);
     desk.destinations.commit(&handle).await.unwrap();
 }
@@ -195,10 +142,7 @@ async fn a_lost_answer_to_complete_is_still_a_commit() {
         desk.server.as_ref().unwrap().lose_completes(1);
         desk.destinations.commit(&handle).await.unwrap();
         desk.destinations.commit(&handle).await.unwrap();
-        assert!(matches!(
-            desk.destinations.destroy(&handle).await.unwrap(),
-            HandleFate::Committed(_)
-        ));
+        assert!(matches!(desk.destinations.destroy(&handle).await.unwrap(), HandleFate::Committed(_)));
     }
 }
 
@@ -210,22 +154,10 @@ async fn overwrite_fail_holds_between_the_look_and_the_commit() {
     let first = desk.stage(&to, 1, &desk.file("x", b"1")).await;
     let second = desk.stage(&to, 2, &desk.file("y", b"2")).await;
     desk.destinations.commit(&first).await.unwrap();
-    let Configured::Bucket(bucket) = &desk.destinations.inner.storage else {
-        panic!("a bucket")
-    };
+    let Configured::Bucket(bucket) = &desk.destinations.inner.storage else { panic!("a bucket") };
     let Handle::V1(staged) = &second;
-    let Place::S3 {
-        key, upload, parts, ..
-    } = &staged.place
-    else {
-        panic!("a bucket")
-    };
-    let upload = Upload {
-        key,
-        id: upload,
-        publication: staged.publication,
-        size: staged.size,
-    };
+    let Place::S3 { key, upload, parts, .. } = &staged.place else { panic!("a bucket") };
+    let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
     assert!(bucket.complete_new(upload, parts).await.is_err());
     assert_eq!(desk.visible("a"), Some(b"1".to_vec()));
 }
@@ -236,20 +168,11 @@ async fn the_bytes_that_are_sent_are_the_bytes_that_were_verified() {
     let mut file = desk.file("x", b"1234");
     std::fs::write(&file.path, b"4321").unwrap();
     let to = storage("a", Overwrite::Replace);
-    let failure = desk
-        .destinations
-        .stage(&to, publication(1), &file, no_journal)
-        .await
-        .unwrap_err();
+    let failure = desk.destinations.stage(&to, publication(1), &file, no_journal).await.unwrap_err();
     assert_eq!(failure.code, Code::Internal);
     assert_eq!(desk.leftovers(), Vec::<String>::new());
     file.path = desk.folder.path().join("missing");
-    assert!(
-        desk.destinations
-            .stage(&to, publication(1), &file, no_journal)
-            .await
-            .is_err()
-    );
+    assert!(desk.destinations.stage(&to, publication(1), &file, no_journal).await.is_err());
 }
 
 #[tokio::test]

@@ -13,18 +13,11 @@ async fn outcome(script: &Script, limits: FetchLimits) -> Result<(), Code> {
     assert_eq!(bench.left_behind(), 0, "the spool stays behind");
     match result {
         Ok(bytes) => {
-            assert!(
-                bytes == script.content[..],
-                "the bytes differ under {:?}",
-                script.fault
-            );
+            assert!(bytes == script.content[..], "the bytes differ under {:?}", script.fault);
             Ok(())
         }
         Err(failure) => {
-            assert!(
-                !failure.message.contains("127.0.0.1") && failure.message.ends_with('.'),
-                "{failure}"
-            );
+            assert!(!failure.message.contains("127.0.0.1") && failure.message.ends_with('.'), "{failure}");
             Err(failure.code)
         }
     }
