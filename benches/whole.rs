@@ -3,6 +3,18 @@
 //! Machines differ and drift, so no figure here is compared with a number from another day. Each comparison runs its
 //! two sides alternately and reports the median of the pairs' ratios. Targets are printed beside the figures; nothing
 //! fails when one is missed, people read it.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    unreachable_pub,
+    reason = "a bench is a test: it may stop loudly, prints its figures and starts the programs it compares"
+)]
 
 #[path = "whole/clip.rs"]
 mod clip;

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
     std::fs::create_dir_all(&folder).expect("a folder for clips");
     folder
 }
 
 /// 1280x720 at 30 with sound, so many seconds of moving content with noise, as a camera gives it.
-pub fn hd(seconds: u32) -> PathBuf {
+pub(crate) fn hd(seconds: u32) -> PathBuf {
     let path = folder().join(format!("hd-{seconds}.mp4"));
     if !path.exists() {
         let part = path.with_extension("part.mp4");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::process::{Server, rss, ticks};
 use super::report::{Report, median};
 
-pub async fn run(report: &mut Report) {
+pub(crate) async fn run(report: &mut Report) {
     eprintln!("idle");
     let starts: Vec<f64> = (0..10).map(|_| Server::start(&[]).startup.as_secs_f64() * 1e3).collect();
     report.add("exec to ready, median of 10", format!("{:.1} ms", median(&starts)), "≤ 50 ms");

@@ -8,7 +8,7 @@ use super::clip;
 use super::process::{Server, job};
 use super::report::{Report, median};
 
-pub async fn run(report: &mut Report) {
+pub(crate) async fn run(report: &mut Report) {
     eprintln!("latency");
     let server = Server::start(&[("FLUX__LOG__LEVEL", "info,flux::media=debug")]);
     let clip = clip::hd(1);

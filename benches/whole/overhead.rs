@@ -16,7 +16,7 @@ use super::report::{Report, median};
 const PAIRS: usize = 5;
 const PRESET: &str = "720p_h264";
 
-pub async fn run(report: &mut Report) {
+pub(crate) async fn run(report: &mut Report) {
     eprintln!("overhead");
     let server = Server::start(&[]);
     let clip = clip::hd(30);
@@ -65,7 +65,9 @@ fn bare(arguments: &[String], work: &Path) -> f64 {
 
 /// What the worker would pass to ffmpeg for this clip.
 async fn bare_arguments(clip: &Path) -> Vec<String> {
-    let toolbox = media::Toolbox::for_bench().await.expect("ffmpeg");
+    let spawner = media::process::Spawner::start(media::process::Launcher::Direct).expect("a thread");
+    let tools = media::tools::Tools::locate(Path::new("ffmpeg"), Path::new("ffprobe")).expect("ffmpeg");
+    let toolbox = media::Toolbox { spawner, tools };
     let input = media::Input::File(clip.to_owned());
     let demuxer = flux::domain::Demuxer::Mov;
     let size = std::fs::metadata(clip).expect("the clip").len();
@@ -76,7 +78,9 @@ async fn bare_arguments(clip: &Path) -> Vec<String> {
     let spec = presets.get(PRESET).expect("a built-in preset").clone();
     let plan =
         media::plan::plan(&info, &[(OutputIndex(0), spec)], &media::plan::Policy::default()).expect("a plan");
-    media::argv::encode(&plan, &input, &info, &media::argv::Options::default())
+    let limits = media::argv::Limits::default();
+    let reading = media::argv::Reading { input: &input, demuxer, limits: &limits };
+    media::argv::encode(&plan, &reading, &media::argv::Gains::new())
 }
 
 /// Eight short clips, all at once through flux against one after the other in a loop, as a naive script does it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::Value;
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     pub url: String,
     pub dir: tempfile::TempDir,
@@ -22,7 +22,7 @@ pub struct Server {
 
 impl Server {
     /// Starts `flux serve --role all` with these keys.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_flux"));
         command
@@ -51,12 +51,12 @@ impl Server {
         Self { child, url: format!("http://{listen}"), dir, log, http, startup: at - begun }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Submits a job; its id.
-    pub async fn submit(&self, body: &Value) -> String {
+    pub(crate) async fn submit(&self, body: &Value) -> String {
         let answer =
             self.http.post(format!("{}/api/v1/jobs", self.url)).json(body).send().await.expect("an answer");
         let job: Value = answer.json().await.expect("JSON");
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Waits for the end of a job, which must be good.
-    pub async fn completed(&self, id: &str) -> Value {
+    pub(crate) async fn completed(&self, id: &str) -> Value {
         let stream =
             self.http.get(format!("{}/api/v1/jobs/{id}/stream", self.url)).send().await.expect("a stream");
         let mut bytes = stream.bytes_stream();
@@ -84,14 +84,14 @@ impl Drop for Server {
 }
 
 /// Resident memory, bytes.
-pub fn rss(pid: u32) -> u64 {
+pub(crate) fn rss(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Scheduler ticks (1/100 s) this process used so far.
-pub fn ticks(pid: u32) -> u64 {
+pub(crate) fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = after.split_whitespace().collect();
@@ -99,7 +99,7 @@ pub fn ticks(pid: u32) -> u64 {
 }
 
 /// A job for a clip, one output of this preset.
-pub fn job(clip: &Path, preset: &str, verify: &str) -> Value {
+pub(crate) fn job(clip: &Path, preset: &str, verify: &str) -> Value {
     serde_json::json!({
         "source": {"kind": "file", "path": clip},
         "outputs": [{"preset": preset, "destination": {"kind": "storage", "path": "{job_id}.mp4"}}],

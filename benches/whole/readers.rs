@@ -11,7 +11,7 @@ use super::report::{Report, median};
 
 const READERS: usize = 1000;
 
-pub async fn run(report: &mut Report) {
+pub(crate) async fn run(report: &mut Report) {
     eprintln!("readers");
     let server = Server::start(&[("FLUX__SERVER__MAX_STREAMS", "4000")]);
     let clip = clip::hd(30);

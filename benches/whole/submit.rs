@@ -12,7 +12,7 @@ use super::report::{Report, median, percentile};
 
 const SECONDS: u64 = 5;
 
-pub async fn run(report: &mut Report) {
+pub(crate) async fn run(report: &mut Report) {
     eprintln!("submit");
     let server = Server::start(&[
         ("FLUX__WORKER__SLOTS", "1"),

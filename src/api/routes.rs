@@ -103,7 +103,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Get, "/", Access::Public, Once, system::index),
         Route::new(Get, "/health", Access::Public, Once, system::health),
         Route::new(Get, "/ready", Access::Public, Once, system::ready),
-        Route::new(Get, "/metrics", Access::Public, Once, system::metrics),
+        Route::new(Get, "/metrics", Access::Public, Once, system::scrape),
         Route::new(Get, "/problems/{code}", Access::Public, Once, system::problem),
     ]
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Api;
 use super::problem::{Kind, Problem};
+use crate::telemetry::metrics::{self, SlotState};
 
 /// Longest wait for the store's answer to a readiness probe.
 const PING: Duration = Duration::from_secs(2);
@@ -37,9 +38,27 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<Response, Problem> {
 }
 
 /// `GET /metrics`: figures without ids, names or URLs, so that a scraper needs no key.
-pub(super) async fn metrics(State(api): State<Api>) -> Response {
+pub(super) async fn scrape(State(api): State<Api>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    gauges(&api).await;
     ([(header::CONTENT_TYPE, kind)], (api.metrics)()).into_response()
+}
+
+/// Asks once per scrape, so that a server nobody scrapes asks nothing.
+async fn gauges(api: &Api) {
+    if let Ok(Ok(stats)) = tokio::time::timeout(PING, api.control.stats()).await {
+        metrics::queue(metrics::Queue {
+            ready: stats.ready,
+            delayed: stats.delayed,
+            running: stats.running,
+            oldest_ready: stats.oldest_ready.map_or(Duration::ZERO, |at| api.clock.now().since(at)),
+        });
+    }
+    let workers = api.control.workers().await;
+    let busy: usize = workers.iter().map(|worker| worker.running.len()).sum();
+    let slots: usize = workers.iter().filter_map(|worker| usize::try_from(worker.slots).ok()).sum();
+    metrics::worker_slots(SlotState::Busy, busy);
+    metrics::worker_slots(SlotState::Free, slots.saturating_sub(busy));
 }
 
 /// `GET /`.

@@ -13,14 +13,14 @@ pub(super) async fn run(server: &Server) -> Outcome {
     }
     let workers = answer["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |worker: &serde_json::Value| {
-        let running = worker["running"].as_array().map_or(0, Vec::len);
-        let encoders: Vec<String> = worker["encoders"].as_array().into_iter().flatten().map(field).collect();
+        let capabilities = &worker["capabilities"];
+        let encoders: Vec<String> = capabilities["encoders"].as_array().into_iter().flatten().map(field).collect();
         vec![
             field(&worker["id"]),
             field(&worker["state"]),
-            format!("{running}/{}", field(&worker["slots"])),
+            format!("{}/{}", field(&worker["running"]), field(&worker["slots"])),
             field(&worker["address"]),
-            field(&worker["ffmpeg_version"]),
+            field(&capabilities["ffmpeg"]),
             encoders.join(" "),
         ]
     };

@@ -97,7 +97,7 @@ async fn silent_and_half_open_connections_are_closed() {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
         socket.write_all(opening).await.unwrap();
         let mut rest = Vec::new();
-        let closed = tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut rest)).await;
+        let closed = tokio::time::timeout(Duration::from_mins(1), socket.read_to_end(&mut rest)).await;
         assert!(closed.is_ok(), "still open after {opening:?}");
     }
     assert_eq!(server.get("/health").await.0, StatusCode::OK);

@@ -7,7 +7,7 @@ pub mod server;
 use std::time::Duration;
 
 /// How long a test waits for what must happen; far above what it takes, so that only a defect reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Waits until `check` gives something, looking again each time the system had time to move.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
