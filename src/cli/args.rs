@@ -164,8 +164,13 @@ pub struct SubmitArgs {
     /// Preset; give it again for more outputs
     #[arg(short, long = "preset", required_unless_present = "body")]
     pub presets: Vec<String>,
-    /// Path of the results in the server's storage; {job_id} {index} {preset} {name} {height} {ext} are filled in
-    #[arg(long, value_name = "PATH", default_value = "outputs/{job_id}/{name}_{preset}.{ext}")]
+    /// Path of the results in the server's storage
+    #[arg(
+        long,
+        value_name = "PATH",
+        help = "Path of the results in the server's storage; {job_id} {index} {preset} {name} {height} {ext} are filled in",
+        default_value = "outputs/{job_id}/{name}_{preset}.{ext}"
+    )]
     pub path: String,
     /// Send this JSON file as the whole job ("-" is standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "presets"])]

@@ -23,7 +23,7 @@ use crate::store::{self, DynStore, SqliteStore};
 use crate::worker::{Deps as WorkerDeps, Limits, WorkRoot, Worker, WorkerSettings};
 
 /// How long a run goes on without a control (PROTOCOL §1.6).
-const ORPHAN_GRACE: std::time::Duration = std::time::Duration::from_secs(600);
+const ORPHAN_GRACE: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// Where jobs are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Talking to a server: one place that knows URLs, keys and what an error answer means for the exit code.
 
+use std::fmt::Write as _;
+
 use anyhow::Context;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
@@ -114,7 +116,7 @@ async fn refused(response: Response) -> Failed {
     for fault in problem["errors"].as_array().into_iter().flatten() {
         let (pointer, detail) =
             (fault["pointer"].as_str().unwrap_or(""), fault["detail"].as_str().unwrap_or(""));
-        text.push_str(&format!("\n  {pointer}: {detail}"));
+        let _ = write!(text, "\n  {pointer}: {detail}");
     }
     Failed::msg(exit_for(status), text)
 }

@@ -115,7 +115,7 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
 
 /// What is given to a job on the command line, and no more, is within its reach.
 fn confine(config: &mut Config, scratch: &Path, source: &Source, output: &Path) -> Result<(), Failed> {
-    config.server.data_dir = scratch.to_owned();
+    scratch.clone_into(&mut config.server.data_dir);
     config.worker.work_dir = scratch.join("work");
     config.storage = config::Storage::Local { root: scratch.join("storage") };
     config.queue.max_attempts = std::num::NonZeroU32::MIN;
@@ -161,18 +161,16 @@ async fn encode_one(
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     let mut line = ProgressLine::new();
-    let followed = tokio::select! {
-        followed = follow(machinery, id, &mut line) => Some(followed),
+    let done = tokio::select! {
+        job = follow(machinery, id, &mut line) => Some(job),
         _ = &mut interrupt => None,
     };
     line.finish();
-    match followed {
-        Some(job) => job.map(Some),
-        None => {
-            machinery.control.cancel(None, id).await.context("cannot cancel")?;
-            Ok(None)
-        }
-    }
+    let Some(job) = done else {
+        machinery.control.cancel(None, id).await.context("cannot cancel")?;
+        return Ok(None);
+    };
+    job.map(Some)
 }
 
 async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Result<StoredJob, Failed> {
@@ -189,8 +187,8 @@ async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Re
                 "eta_seconds": report.eta_seconds,
             }));
         }
-        let job = store.get(None, id).await.context("cannot read the job")?;
-        let job = job.ok_or_else(|| Failed::msg(Exit::Failed, "the job vanished"))?;
+        let found = store.get(None, id).await.context("cannot read the job")?;
+        let job = found.ok_or_else(|| Failed::msg(Exit::Failed, "the job vanished"))?;
         if job.aggregate.job.status.is_terminal() {
             return Ok(job);
         }

@@ -1,5 +1,7 @@
 //! `flux key new`.
 
+use std::fmt::Write as _;
+
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -29,5 +31,8 @@ pub(super) fn run(args: &KeyArgs) -> Outcome {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -39,7 +39,7 @@ impl Default for SourceLimits {
     fn default() -> Self {
         Self {
             max_bytes: 64 * 1024 * 1024 * 1024,
-            max_duration: Duration::from_secs(12 * 3600),
+            max_duration: Duration::from_hours(12),
             max_pixels: 67_108_864,
             max_streams: 64,
             max_frame_rate: 1_000,

@@ -10,7 +10,7 @@ use super::Rational;
 pub enum Demuxer {
     /// ISO base media: mp4, mov, 3gp, m4v, fragmented or not.
     Mov,
-    /// Matroska and WebM.
+    /// Matroska and `WebM`.
     Matroska,
     /// RIFF AVI.
     Avi,

@@ -149,7 +149,7 @@ impl PathTemplate {
                 "preset" => out.push_str(&safe_segment(values.preset)),
                 "name" => out.push_str(&safe_segment(values.name)),
                 "height" => {
-                    out.push_str(&values.height.map_or_else(|| "source".to_owned(), |h| h.to_string()))
+                    out.push_str(&values.height.map_or_else(|| "source".to_owned(), |h| h.to_string()));
                 }
                 "ext" => out.push_str(values.ext),
                 other => return Err(InvalidPath::Placeholder(other.to_owned())),
@@ -182,7 +182,7 @@ fn safe_segment(text: &str) -> String {
         .take(100)
         .collect();
     if out.chars().all(|c| c == '.') {
-        out = "_".to_owned();
+        "_".clone_into(&mut out);
     }
     out
 }

@@ -61,10 +61,10 @@ impl RunLog {
     }
 
     /// Replaces the live report; progress never goes back.
-    pub(super) fn report(&self, report: TaskReport) {
+    pub(super) fn report(&self, report: &TaskReport) {
         self.state.send_modify(|state| {
             let progress = report.progress.raise(state.report.progress);
-            state.report = TaskReport { progress, ..report };
+            state.report = TaskReport { progress, ..report.clone() };
         });
     }
 
@@ -150,8 +150,8 @@ mod tests {
         let (early, feed_early) = log.read();
         let early = tokio::join!(
             async {
-                log.report(report(300));
-                log.report(report(200));
+                log.report(&report(300));
+                log.report(&report(200));
                 log.tell(RunEvent::OutputMoved(OutputIndex(0), OutputStatus::Encoding));
                 log.tell(RunEvent::Finished);
                 log.tell(RunEvent::Released("too late".into()));

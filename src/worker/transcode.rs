@@ -92,7 +92,7 @@ async fn encode(
     work: &Transcode,
     wanted: &[(OutputIndex, &OutputSpec)],
 ) -> Result<Encoded, Ended> {
-    context.log.report(Step::Fetching.report(Figures::default()));
+    context.log.report(&Step::Fetching.report(Figures::default()));
     let ids = &*context.worker.deps.ids;
     let opening = context.worker.deps.sources.open(&work.spec.source, &work.secrets, folder.path(), ids);
     let source = stoppable(context, opening).await?;
@@ -117,7 +117,7 @@ async fn encode_from(
     source: &OpenSource,
 ) -> Result<Encoded, Ended> {
     let limits = &context.worker.settings.limits;
-    context.log.report(Step::Probing.report(Figures::default()));
+    context.log.report(&Step::Probing.report(Figures::default()));
     let (media, facts) = stoppable(context, probe(context, source)).await?;
     context.log.tell(RunEvent::Media(Box::new(media.clone())));
 
@@ -148,7 +148,7 @@ async fn encode_from(
             ..EncodeLimits::default()
         },
     };
-    let mut on_tick = |tick: Tick| context.log.report(encoding(&tick, plan.expected_seconds));
+    let mut on_tick = |tick: Tick| context.log.report(&encoding(&tick, plan.expected_seconds));
     let toolbox = &context.worker.deps.toolbox;
     let report = media::encode::encode(toolbox, request, &mut on_tick, context.stop.token()).await;
     let report = report.map_err(|failure| stopped_or(context, failure))?;
@@ -239,7 +239,7 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     let count = encoded.plan.outputs.len();
     let (mut verified, mut failed) = (Vec::new(), Vec::new());
     for (n, output) in encoded.plan.outputs.iter().enumerate() {
-        context.log.report(Step::Verifying(ratio(n, count)).report(Figures::default()));
+        context.log.report(&Step::Verifying(ratio(n, count)).report(Figures::default()));
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
         let check = VerifyRequest {
             plan: &encoded.plan,
@@ -267,7 +267,7 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     let worker = std::sync::Arc::clone(&context.worker);
     let _sending = worker.sends.acquire().await.map_err(|_| Ended::Stopped)?;
     for (n, (output, verified)) in verified.iter().enumerate() {
-        context.log.report(Step::Uploading(ratio(n, count)).report(Figures::default()));
+        context.log.report(&Step::Uploading(ratio(n, count)).report(Figures::default()));
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));
         let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else {
             continue;
@@ -280,7 +280,7 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
             Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
         }
     }
-    context.log.report(Step::Uploading(1.0).report(Figures::default()));
+    context.log.report(&Step::Uploading(1.0).report(Figures::default()));
     match failed.first() {
         None => Ok(()),
         Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),

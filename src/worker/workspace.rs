@@ -42,7 +42,8 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Works
 pub struct WorkRoot {
     root: PathBuf,
     own: PathBuf,
-    _owner: File,
+    /// Locked for as long as this value lives.
+    owner: File,
 }
 
 /// What a dead incarnation left: handles to destroy, then the folder to remove.
@@ -68,7 +69,7 @@ impl WorkRoot {
         // Absolute: ffmpeg runs with another working directory.
         let own = own.canonicalize().map_err(io_error("resolve the work folder", &own))?;
         let owner = lock(&own.join(OWNER), Create::Yes).map_err(io_error("lock the work folder", &own))?;
-        Ok(Self { root: root.to_owned(), own, _owner: owner })
+        Ok(Self { root: root.to_owned(), own, owner })
     }
 
     /// Where this incarnation works.
@@ -113,6 +114,8 @@ impl WorkRoot {
 impl Drop for WorkRoot {
     fn drop(&mut self) {
         remove(&self.own);
+        // After the folder: a sweeper that gets the lock finds nothing.
+        let _ = flock(&self.owner, FlockOperation::Unlock);
     }
 }
 
@@ -214,8 +217,7 @@ mod tests {
         // A killed process drops its lock and removes nothing.
         std::mem::forget(folder);
         let own = dead.own.clone();
-        let WorkRoot { _owner, .. } = &dead;
-        flock(_owner, FlockOperation::Unlock).unwrap();
+        flock(&dead.owner, FlockOperation::Unlock).unwrap();
         std::mem::forget(dead);
 
         let stale = alive.stale().unwrap();

@@ -69,7 +69,7 @@ async fn a_clip_becomes_a_verified_file_with_live_progress() {
     let bytes = body.bytes().await.unwrap();
     assert_eq!(bytes.len() as u64, file["size"].as_u64().unwrap());
     let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-    let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let hex = digest.as_ref().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     assert_eq!(file["sha256"], hex.as_str());
     assert_eq!(result["frames"], 100);
 

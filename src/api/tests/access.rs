@@ -42,7 +42,7 @@ async fn no_route_is_served_without_what_the_table_says() {
                 );
             }
             Access::Signed => {
-                assert_eq!((bare.status, bare.problem().as_str()), (404, "not_found"), "{path}")
+                assert_eq!((bare.status, bare.problem().as_str()), (404, "not_found"), "{path}");
             }
             Access::Public => assert_eq!(bare.status, 200, "{method} {path}"),
         }

@@ -374,7 +374,6 @@ impl World {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm per verb, each a few lines")]
     fn say(&mut self, op: &Op, key: RunKey) {
         let held =
             self.job.tasks[0].hold.as_ref().is_some_and(|h| h.run == key.run && h.session == key.session);

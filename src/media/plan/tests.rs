@@ -71,7 +71,6 @@ fn picture_of(stream: VideoStream, fields: &serde_json::Value) -> (VideoPlan, Ve
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn sizes() {
     let turned = |w, h| VideoStream { rotation: Rotation::Cw90, ..video(w, h) };
     let wide = |w, h, sar: &str| VideoStream { sar: sar.parse().unwrap(), ..video(w, h) };
@@ -229,7 +228,6 @@ fn ticks_hold_the_sources_own() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn colors() {
     let sd = |rate: &str| VideoStream {
         color: ColorSpace::default(),
