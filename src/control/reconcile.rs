@@ -1,5 +1,5 @@
 //! Cleaners: idempotent rounds over the record, on an interval and on a nudge (STYLE: one code path for the happy
-//! case and for recovery). To add one: a type with a `tick`, and its line in [`start`].
+//! case and for recovery). To add one: a type with a `tick`, and its line in `Control::start`.
 
 use std::sync::Arc;
 use std::time::Duration;
