@@ -20,7 +20,7 @@ run: ffmpeg ## Serve on http://127.0.0.1:8080, data in ./flux-data
 test: ffmpeg ## Run all tests
 	$(CARGO) test --doc --quiet
 	@# Last, so that its summary is the last thing to read.
-	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --all-targets; fi
+	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
 
 .PHONY: lint
 lint: ## Check formatting, clippy and documentation; any warning fails

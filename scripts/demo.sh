@@ -1,157 +1,142 @@
 #!/usr/bin/env bash
-# One clip through a whole service: starts a server of its own on a free port, submits a job over REST, shows its
-# event stream, and prints where the verified result is. Fails if anything on the way does.
+# One clip through a whole service: starts a server of its own on a free port, submits a job over its API, follows the
+# job's event stream, and says where the verified result is. Exits 0 only if there is one; leaves nothing else behind.
 #
 #   CLIP=file      the source (default: a ten-second test picture with a tone)
 #   PRESET=name    how to encode it (default: 720p_h264)
-#   DEMO_DIR=dir   where everything goes (default: a new folder below /tmp)
+#   DEMO_DIR=dir   where the result goes (default: a new folder below /tmp)
 #   FLUX=program   the executable (default: built here)
 set -euo pipefail
 
-# Paths are the caller's; the build needs the clone.
-clip=
-if [ -n "${CLIP:-}" ]; then
-    [ -f "$CLIP" ] || { echo "demo failed: there is no file $CLIP" >&2; exit 1; }
-    clip=$(cd "$(dirname "$CLIP")" && pwd)/$(basename "$CLIP")
-fi
-preset=${PRESET:-720p_h264}
-dir=${DEMO_DIR:-$(mktemp -d /tmp/flux-demo.XXXXXX)}
-mkdir -p "$dir"
-dir=$(cd "$dir" && pwd)
-log=$dir/server.log
-server=
-cd "$(dirname "$0")/.."
-
 say() { printf '%s\n' "$*" >&2; }
+
+scratch=
+made=
+server=
+client=
+
+# Nothing outlives the demo, however it ends: no server, no client, no scratch folder, no empty result folder.
+cleanup() {
+    local pid
+    for pid in $client $server; do
+        kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    [ -z "$scratch" ] || rm -rf -- "$scratch"
+    [ -z "$made" ] || rmdir -- "$made" 2>/dev/null || true
+}
+trap cleanup EXIT
+trap 'say ""; say "interrupted"; exit 130' INT
+trap 'exit 143' TERM HUP
 
 fail() {
     say "demo failed: $*"
-    if [ -s "$log" ]; then
-        say "last lines of $log:"
-        tail -n 15 "$log" >&2
+    if [ -n "$scratch" ] && [ -s "$scratch/server.log" ]; then
+        say "the server's last words:"
+        tail -n 15 "$scratch/server.log" >&2
     fi
     exit 1
 }
 
-stop_server() {
-    if [ -n "$server" ]; then
-        kill -TERM "$server" 2>/dev/null || true
-        wait "$server" 2>/dev/null || true
-        server=
-    fi
-}
-trap stop_server EXIT
-trap 'exit 130' INT TERM
-
-# The value of a field of the outermost object, without its quotes; nothing if there is none.
-field() {
-    awk -v want="$1" '
-        { text = text $0 "\n" }
-        END {
-            for (i = 1; i <= length(text); i++) {
-                c = substr(text, i, 1)
-                if (c == "\"") {
-                    word = ""
-                    while (++i <= length(text) && (c = substr(text, i, 1)) != "\"") {
-                        if (c == "\\") c = c substr(text, ++i, 1)
-                        word = word c
-                    }
-                    rest = substr(text, i + 1)
-                    if (depth == 1 && word == want && rest ~ /^[ \t\n]*:/) {
-                        sub(/^[ \t\n]*:[ \t\n]*/, "", rest)
-                        if (rest ~ /^"/) { sub(/^"/, "", rest); sub(/".*/, "", rest) } else sub(/[,} \t\n].*/, "", rest)
-                        print rest
-                        exit
-                    }
-                }
-                else if (c == "{" || c == "[") depth++
-                else if (c == "}" || c == "]") depth--
-            }
-        }'
+# A text as a string of JSON, which is one of TOML too.
+quote() {
+    local text=$1
+    text=${text//\\/\\\\}
+    text=${text//\"/\\\"}
+    text=${text//$'\t'/\\t}
+    text=${text//$'\n'/\\n}
+    printf '"%s"' "$text"
 }
 
-json_string() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"; }
+# Paths are the caller's, so they are resolved before anything else happens.
+clip=
+if [ -n "${CLIP:-}" ]; then
+    [ -f "$CLIP" ] || fail "there is no file $CLIP"
+    [ -r "$CLIP" ] || fail "$CLIP is not readable"
+    clip=$(cd -- "$(dirname -- "$CLIP")" && pwd -P)/$(basename -- "$CLIP")
+fi
+preset=${PRESET:-720p_h264}
+if [ -n "${DEMO_DIR:-}" ]; then
+    mkdir -p -- "$DEMO_DIR"
+    results=$(cd -- "$DEMO_DIR" && pwd -P)
+else
+    results=$(mktemp -d /tmp/flux-demo.XXXXXX)
+    made=$results
+fi
+scratch=$(mktemp -d /tmp/flux-demo-work.XXXXXX)
+log=$scratch/server.log
+cd -- "$(dirname -- "$0")/.."
 
-free_port() {
-    local port
-    for _ in $(seq 50); do
-        port=$((20000 + RANDOM % 40000))
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            echo "$port"
-            return
-        fi
-    done
-    return 1
-}
-
-build() {
-    say "building (the first time takes a few minutes)"
-    cargo build --quiet
-    local target
+if [ -z "${FLUX:-}" ]; then
+    say "building flux (the first time takes a few minutes)"
+    cargo build >&2
     target=$(cargo metadata --format-version 1 --no-deps | sed -nE 's/.*"target_directory":"([^"]*)".*/\1/p')
     FLUX=$target/debug/flux
-}
-
-[ -n "${FLUX:-}" ] || build
+fi
+# No variable of the caller's may send the demo to anybody's bucket, proxy or server.
+flux=(env -i "PATH=$PATH" "TERM=${TERM:-dumb}" "$FLUX")
 
 if [ -z "$clip" ]; then
-    clip=$dir/clip.mp4
-    say "making a test clip"
+    clip=$scratch/clip.mp4
+    say "making a ten-second test clip"
     ffmpeg -nostdin -v error -y -f lavfi -i testsrc2=size=1280x720:rate=30:duration=10 \
         -f lavfi -i sine=frequency=440:duration=10 \
         -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac "$clip"
 fi
 
-port=$(free_port) || fail "no free port"
-url=http://127.0.0.1:$port
-# A file of its own and the variables that would outrank it: the demo must not touch anybody's bucket.
-printf '[sources]\nfile_roots = [%s]\n' "$(json_string "$(dirname "$clip")")" >"$dir/flux.toml"
-env -u API_KEY FLUX__STORAGE__URL="file:$dir/data/storage" \
-    "$FLUX" serve --role all --config "$dir/flux.toml" --listen "127.0.0.1:$port" --data-dir "$dir/data" 2>"$log" &
+cat >"$scratch/flux.toml" <<TOML
+[server]
+listen = "127.0.0.1:0"
+data_dir = $(quote "$scratch/data")
+drain_timeout = "0s"
+[storage]
+url = $(quote "file:$results")
+[sources]
+file_roots = [$(quote "$(dirname -- "$clip")")]
+[log]
+format = "json"
+TOML
+"${flux[@]}" serve --role all --config "$scratch/flux.toml" 2>"$log" &
 server=$!
-for _ in $(seq 150); do
+url=
+for _ in $(seq 300); do
+    url=$(sed -nE 's/.*"ready: (http:[^"]*)".*/\1/p' "$log")
+    [ -z "$url" ] || break
     kill -0 "$server" 2>/dev/null || fail "the server ended"
-    curl -fsS -o /dev/null "$url/ready" 2>/dev/null && ready=yes && break
-    sleep 0.2
+    sleep 0.1
 done
-[ -n "${ready:-}" ] || fail "the server was not ready after 30 s"
-say "server: $url (log: $log)"
+[ -n "$url" ] || fail "the server was not ready after 30 s"
+say "server   $url (role all: API, queue and workers in one process)"
 
-body='{"source":{"kind":"file","path":'$(json_string "$clip")'},
-       "outputs":[{"preset":'$(json_string "$preset")',
-                   "destination":{"kind":"storage","path":"demo/{job_id}/{name}_{preset}.{ext}"}}]}'
-answer=$(curl -sS -H 'Content-Type: application/json' -d "$body" "$url/api/v1/jobs") || fail "the job was not taken"
-job=$(printf '%s' "$answer" | field job_id)
-[ -n "$job" ] || fail "the job was refused: $answer"
-say "job: $job ($(basename "$clip") to $preset)"
+# What `curl -d @job.json $url/api/v1/jobs` would send.
+cat >"$scratch/job.json" <<JSON
+{"source": {"kind": "file", "path": $(quote "$clip")},
+ "outputs": [{"preset": $(quote "$preset"), "destination": {"kind": "storage", "path": "{name}_{preset}.{ext}"}}]}
+JSON
+say "source   $clip"
+say "preset   $preset"
+# In the background, so that a signal is obeyed at once and not after the job.
+"${flux[@]}" submit --url "$url" --body "$scratch/job.json" --wait >"$scratch/job.txt" &
+client=$!
+ended=0
+wait "$client" || ended=$?
+client=
+if [ "$ended" -ne 0 ]; then
+    cat "$scratch/job.txt" >&2
+    # 1: the job failed, 5: it was refused. Both were explained; anything else is the server's to explain.
+    case $ended in 1 | 5) say "demo failed: no result"; exit 1 ;; esac
+    fail "flux submit ended with exit code $ended"
+fi
 
-# One line that is rewritten on a terminal, one line per change of phase elsewhere.
-shown=
-while IFS= read -r line; do
-    case $line in data:*) data=${line#data:} ;; *) continue ;; esac
-    phase=$(printf '%s' "$data" | field phase)
-    [ -n "$phase" ] && [ "$phase" != null ] || phase=$(printf '%s' "$data" | field status)
-    percent=$(printf '%s' "$data" | field progress)
-    if [ -t 2 ]; then
-        printf '\r  %-10s %5.1f %%  ' "$phase" "${percent/null/0}" >&2
-    elif [ "$phase" != "$shown" ]; then
-        say "  $phase"
-    fi
-    shown=$phase
-done < <(curl -sSN --max-time 3600 "$url/api/v1/jobs/$job/stream")
-[ ! -t 2 ] || say ""
-
-answer=$(curl -fsS "$url/api/v1/jobs/$job") || fail "the job cannot be read"
-status=$(printf '%s' "$answer" | field status)
-[ "$status" = completed ] || fail "the job ended as ${status:-nothing}: $answer"
-
-stop_server
-result=$(find "$dir/data/storage/demo/$job" -type f | sort)
-[ -n "$result" ] || fail "the job is completed and there is no result below $dir/data/storage"
-say "verified and published:"
-while IFS= read -r file; do
-    printf '%s\n' "$file"
-done <<<"$result"
-first=${result%%$'\n'*}
-ffprobe -v error -show_entries format=duration,size:stream=codec_name,width,height -of compact "$first" |
-    sed 's/^/  /' >&2
+kill -TERM "$server"
+wait "$server" || fail "the server did not end well"
+server=
+result=$(find "$results" -type f -newer "$scratch/job.json" | head -n 1)
+[ -n "$result" ] || fail "the job is completed and there is no result in $results"
+sed -nE 's/^ *(warning: .*)/\1/p' "$scratch/job.txt" >&2
+about=$(ffprobe -v error -show_entries format=duration,size:stream=codec_name,width,height -of csv=p=0 "$result" |
+    awk -F, 'NF == 3 { printf "%s %sx%s, ", $1, $2, $3 } NF == 1 { printf "%s, ", $1 }
+             NF == 2 { printf "%.1f s, %.2f MB", $1, $2 / 1000000 }')
+say "verified and published ($about):"
+printf '%s\n' "$result"
+printf 'play it with:  ffplay -autoexit %q\n' "$result" >&2

@@ -3,6 +3,7 @@
 mod access;
 mod files;
 mod jobs;
+mod reference;
 mod streams;
 
 use std::time::Duration;

@@ -30,11 +30,11 @@ impl ProgressLine {
         let Some(percent) = job["progress"].as_f64() else {
             return;
         };
-        let phase = if job["phase"].is_string() { field(&job["phase"]) } else { field(&job["status"]) };
+        let phase = self.phase(job);
         let figures = figures(job);
         match &self.bar {
             Some(bar) => {
-                bar.set_prefix(phase);
+                bar.set_prefix(phase.clone());
                 bar.set_message(figures);
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -44,11 +44,22 @@ impl ProgressLine {
                 bar.set_position((percent.clamp(0.0, 100.0) * 10.0) as u64);
             }
             None if phase != self.last_phase || percent >= self.last_percent + PLAIN_STEP => {
-                note(format_args!("{phase:10} {percent:5.1} %  {figures}"));
-                self.last_phase = phase;
+                note(format!("{phase:10} {percent:5.1} %  {figures}").trim_end());
                 self.last_percent = percent;
             }
             None => {}
+        }
+        self.last_phase = phase;
+    }
+
+    /// What to call the job's state. Events of the record know no phase: between two reports the last one still holds.
+    fn phase(&self, job: &Value) -> String {
+        if job["phase"].is_string() {
+            field(&job["phase"])
+        } else if job["status"] == "running" && !matches!(self.last_phase.as_str(), "" | "queued") {
+            self.last_phase.clone()
+        } else {
+            field(&job["status"])
         }
     }
 
@@ -61,7 +72,40 @@ impl ProgressLine {
 }
 
 fn figures(job: &Value) -> String {
-    let part = |key: &str, unit: &str| job[key].as_f64().map(|value| format!("{value:.1}{unit}"));
+    // An encoder that has just begun reports rates of zero, which say nothing.
+    let rate = |key: &str| job[key].as_f64().filter(|value| *value >= 0.05);
+    let part = |key: &str, unit: &str| rate(key).map(|value| format!("{value:.1}{unit}"));
     let eta = job["eta_seconds"].as_f64().map(|seconds| format!("{seconds:.0} s left"));
     [part("fps", " fps"), part("speed", "x"), eta].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_without_a_phase_keep_the_last_one() {
+        let mut line = ProgressLine { bar: None, last_phase: String::new(), last_percent: 0.0 };
+        let mut shown = Vec::new();
+        for job in [
+            json!({"status": "queued", "phase": null, "progress": 0.0}),
+            json!({"status": "running", "phase": null, "progress": 0.0}),
+            json!({"status": "running", "phase": "encoding", "progress": 40.0}),
+            json!({"status": "running", "phase": null, "progress": 40.0}),
+            json!({"status": "queued", "phase": null, "progress": 40.0}),
+            json!({"status": "completed", "phase": null, "progress": 100.0}),
+        ] {
+            line.show(&job);
+            shown.push(line.last_phase.clone());
+        }
+        assert_eq!(shown, ["queued", "running", "encoding", "encoding", "queued", "completed"]);
+    }
+
+    #[test]
+    fn rates_of_zero_are_not_shown() {
+        let job = json!({"fps": 0.0, "speed": 1.26, "eta_seconds": 7.4});
+        assert_eq!(figures(&job), "1.3x, 7 s left");
+    }
 }

@@ -92,13 +92,19 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failed> {
-        let response = request.send().await.map_err(|error| {
-            let hint = if error.is_connect() { "; is `flux serve` running there?" } else { "" };
-            let error = anyhow::Error::new(error.without_url());
-            Failed::new(Exit::Unavailable, error.context(format!("cannot reach {}{hint}", self.base)))
-        })?;
+        let response = request.send().await.map_err(|error| unreachable(&self.base, &error))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
+}
+
+/// What a person can act on: the innermost cause, and what it most likely means.
+fn unreachable(base: &str, error: &reqwest::Error) -> Failed {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let hint = if error.is_connect() { "; is `flux serve` running there?" } else { "" };
+    Failed::msg(Exit::Unavailable, format_args!("cannot reach {base}: {cause}{hint}"))
 }
 
 async fn json(response: Response) -> Result<Value, Failed> {
@@ -113,7 +119,8 @@ async fn refused(response: Response) -> Failed {
     let problem: Value = response.json().await.unwrap_or_default();
     let mut text =
         problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or(status.as_str()).to_owned();
-    for fault in problem["errors"].as_array().into_iter().flatten() {
+    // The detail names a single fault itself.
+    for fault in problem["errors"].as_array().filter(|faults| faults.len() > 1).into_iter().flatten() {
         let (pointer, detail) =
             (fault["pointer"].as_str().unwrap_or(""), fault["detail"].as_str().unwrap_or(""));
         let _ = write!(text, "\n  {pointer}: {detail}");

@@ -44,8 +44,11 @@ fn row(job: &Value) -> Vec<String> {
 }
 
 fn source(source: &Value) -> String {
-    let place = ["url", "path", "id"].iter().find_map(|key| source[*key].as_str()).map(|s| field(&s.into()));
-    let place = place.unwrap_or_else(|| field(&source["kind"]));
+    let place = ["url", "path"].iter().find_map(|key| source[*key].as_str()).map(|s| field(&s.into()));
+    let place = place.unwrap_or_else(|| match &source["id"] {
+        Value::String(_) => format!("{} {}", field(&source["kind"]), field(&source["id"])),
+        _ => field(&source["kind"]),
+    });
     let length = place.chars().count();
     // The end of a path says more than its beginning.
     if length > 48 { format!("…{}", place.chars().skip(length - 47).collect::<String>()) } else { place }
@@ -73,11 +76,14 @@ pub(super) fn print_job(job: &Value, format: Format) {
         let (index, preset, status) =
             (field(&output["index"]), field(&output["preset"]), field(&output["status"]));
         let place = output["result"]["url"].as_str().map_or_else(String::new, |url| field(&url.into()));
-        data(&format!("output {index} {preset}  {status}  {place}"));
+        data(format!("output {index} {preset}  {status}  {place}").trim_end());
         for warning in output["result"]["warnings"].as_array().into_iter().flatten() {
             data(&format!("         warning: {}", field(warning)));
         }
-        print_error(&output["error"]);
+        // What made the whole job fail is said once, at the end.
+        if output["error"] != job["error"] {
+            print_error(&output["error"]);
+        }
     }
     print_error(&job["error"]);
 }
@@ -116,7 +122,7 @@ pub(super) async fn logs(args: &IdArgs) -> Outcome {
     for attempt in log["attempts"].as_array().into_iter().flatten() {
         let (number, worker) = (field(&attempt["number"]), field(&attempt["worker_id"]));
         data(&format!("attempt {number} on {worker}: {}", field(&attempt["outcome"])));
-        for line in attempt["log"].as_array().into_iter().flatten() {
+        for line in attempt["lines"].as_array().into_iter().flatten() {
             data(&format!("  {}", field(line)));
         }
     }
@@ -146,6 +152,7 @@ mod tests {
         assert_eq!(shown.chars().count(), 48);
         assert!(shown.ends_with("/film.mp4"));
         assert_eq!(source(&serde_json::json!({"kind": "inline"})), "inline");
+        assert_eq!(source(&serde_json::json!({"kind": "upload", "id": "1b29"})), "upload 1b29");
     }
 
     #[test]

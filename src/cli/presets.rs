@@ -6,7 +6,7 @@ use super::args::{Format, PresetsArgs};
 use super::output::{data, table};
 use super::{Exit, Failed, Outcome, assemble, output};
 use crate::config::Overrides;
-use crate::domain::preset::{EncodeSpec, PresetName};
+use crate::domain::preset::EncodeSpec;
 
 pub(super) fn run(args: &PresetsArgs) -> Outcome {
     let overrides = Overrides {
@@ -18,8 +18,11 @@ pub(super) fn run(args: &PresetsArgs) -> Outcome {
     if let Some(name) = &args.name {
         let Some(spec) = presets.get(name) else {
             let near: Vec<&str> = presets.near(name).into_iter().map(PresetName::as_str).collect();
-            let hint =
-                if near.is_empty() { String::new() } else { format!("; near names: {}", near.join(", ")) };
+            let hint = if near.is_empty() {
+                "; `flux presets` lists them".to_owned()
+            } else {
+                format!("; near names: {}", near.join(", "))
+            };
             return Err(Failed::msg(Exit::NotFound, format_args!("there is no preset {name:?}{hint}")));
         };
         match args.format {

@@ -9,6 +9,7 @@ use super::args::{Format, IdArgs};
 use super::bar::ProgressLine;
 use super::client::Client;
 use super::jobs::{print_job, segment};
+use super::output::note;
 use super::sse::{SseEvent, SseParser};
 use super::{Exit, Failed, Outcome};
 
@@ -38,18 +39,21 @@ pub(super) async fn follow(client: &Client, id: &str, format: Format) -> Outcome
 
 async fn stream(client: &Client, id: &str, line: &mut ProgressLine) -> Result<(), Failed> {
     let path = format!("/jobs/{}/stream", segment(id));
-    let (mut last, mut broken) = (None::<String>, 0);
+    let (mut last, mut broken, mut seen) = (None::<String>, 0, false);
     loop {
         let opened = client.stream(&path, last.as_deref()).await;
         let mut bytes = match opened {
             Ok(response) => response.bytes_stream(),
-            Err(failed) if failed.exit == Exit::Unavailable && broken < RETRIES => {
+            // A stream that was there once is worth waiting for; a server that never answered is a mistake to tell.
+            Err(failed) if failed.exit == Exit::Unavailable && seen && broken < RETRIES => {
                 broken += 1;
+                note(format_args!("{:#}; trying again", failed.error));
                 tokio::time::sleep(Duration::from_secs(1 << broken.min(4))).await;
                 continue;
             }
             Err(failed) => return Err(failed),
         };
+        seen = true;
         let mut parser = SseParser::default();
         while let Some(Ok(chunk)) = bytes.next().await {
             broken = 0;

@@ -10,6 +10,8 @@ mod cli;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod support;
