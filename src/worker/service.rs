@@ -76,7 +76,7 @@ pub struct Deps {
 
 /// A worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Worker(Arc<Inner>);
+pub struct Worker(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) settings: WorkerSettings,
@@ -165,6 +165,12 @@ impl Inner {
     /// Runs that use a CPU slot now.
     pub(super) fn busy(&self) -> usize {
         self.slots().busy()
+    }
+
+    /// Runs that are kept, ended or not.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        self.slots().iter().map(|(run, _)| run).collect()
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<RunHandle>> {
@@ -295,7 +301,7 @@ impl Inner {
     }
 
     /// Gives up runs that no control asked for in `orphan_grace`.
-    fn end_orphans(&self) {
+    pub(super) fn end_orphans(&self) {
         let grace = self.settings.orphan_grace;
         let orphans: Vec<_> = {
             let slots = self.slots();
@@ -309,7 +315,7 @@ impl Inner {
     }
 
     /// Destroys handles that ended runs could not.
-    async fn sweep_own(self: &Arc<Self>) {
+    pub(super) async fn sweep_own(self: &Arc<Self>) {
         let worker = Arc::clone(self);
         let lives = move |run| worker.slots().get(run).is_some_and(|held| !held.handle.log.over());
         let worker = Arc::clone(self);
