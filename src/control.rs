@@ -172,12 +172,8 @@ impl Control {
         shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
         let secrets = reconcile::Secrets(Arc::clone(&store));
         shared.spawn("secrets", reconcile::clean(Arc::clone(&shared), secrets));
-        let garbage = reconcile::Garbage { store: Arc::clone(&store), sweeper };
-        shared.spawn("garbage", reconcile::clean(Arc::clone(&shared), garbage));
-        if let Some(keep) = retention {
-            let retention = reconcile::Retention { store, keep };
-            shared.spawn("retention", reconcile::clean(Arc::clone(&shared), retention));
-        }
+        let leavings = reconcile::Leavings { store, keep: retention, sweeper };
+        shared.spawn("leavings", reconcile::clean(Arc::clone(&shared), leavings));
         let finish = Arc::clone(&shared);
         shared.spawn("drain", async move {
             finish.runs.drained().await;

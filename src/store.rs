@@ -19,8 +19,8 @@ use async_trait::async_trait;
 
 use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo,
-    OutputIndex, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, TaskId, TaskKind,
-    Tenant, Timestamp, UploadId, WorkerId,
+    OutputIndex, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, Source, TaskId,
+    TaskKind, Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
@@ -239,8 +239,8 @@ pub struct UploadRecord {
 pub struct Garbage {
     /// Row id.
     pub id: uuid::Uuid,
-    /// What to remove, as JSON of the storage room.
-    pub what: String,
+    /// The source whose bytes this server keeps and no job needs any more.
+    pub what: Source,
 }
 
 /// Figures for metrics and back-pressure, refreshed at most once a second.
@@ -263,11 +263,14 @@ pub trait JobStore: Send + Sync + 'static {
     async fn submit(&self, job: NewJob) -> Result<Submitted>;
 
     /// Opens a session for this control. With `SQLite` the data-folder lock is the session: everything held by
-    /// predecessors is requeued at once (uncharged), and `None` of it survives.
+    /// predecessors is requeued at once, and none of it survives. It costs no attempt; runs that had begun count as
+    /// losses, which are bounded.
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId>;
     /// Extends the session; `Lost` means it is over: drop all dispatch state and open a new one.
     async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>>;
 
+    /// How many tasks the workers can run at once. Only a store without a queue (`queue.max_pending = 0`) asks.
+    fn offer(&self, slots: u64);
     /// Claims ready tasks for granted slots, by rank within a tenant and round robin over tenants.
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>>;
     /// Moves delayed tasks whose time has come to ready; returns how many, and when the next one is due.

@@ -13,6 +13,8 @@ mod publish;
 mod run;
 mod service;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod transcode;
 mod workspace;
 

@@ -203,7 +203,7 @@ struct NoGarbage;
 
 #[async_trait]
 impl Sweeper for NoGarbage {
-    async fn sweep(&self, _: &str) -> bool {
+    async fn sweep(&self, _: &Source) -> bool {
         true
     }
 }

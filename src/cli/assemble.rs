@@ -12,14 +12,14 @@ use super::{Exit, Failed};
 use crate::config::{self, Config};
 use crate::control::{Control, ControlSettings, Deps as ControlDeps, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
-use crate::domain::{BootId, Clock, IdSource, SystemClock, SystemIds};
+use crate::domain::{BootId, Clock, IdSource, Source, SystemClock, SystemIds};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::media::Toolbox;
 use crate::media::process::{Launcher, Spawner};
 use crate::media::tools::{Capabilities, Tools};
 use crate::rpc::WorkerClient;
-use crate::storage::{self, Destinations, Handle, S3Settings, Storage, StorageSettings};
-use crate::store::{self, DynStore, SqliteStore};
+use crate::storage::{self, S3Settings, Storage, StorageSettings};
+use crate::store::{self, DynStore, JobStore as _, SqliteStore};
 use crate::worker::{Deps as WorkerDeps, Limits, WorkRoot, Worker, WorkerSettings};
 
 /// How long a run goes on without a control (PROTOCOL §1.6).
@@ -78,6 +78,9 @@ pub(super) async fn start(
     // The store first: its lock decides whether anything else here may be touched.
     let store = Arc::new(open_store(config, record, &ids).await?);
     let storage = open_storage(config)?;
+    let kept = storage.uploads().kept().context("cannot list the stored sources")?;
+    let orphans = sweep_orphans(Arc::clone(&store), storage.clone(), kept);
+    lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
     let worker = start_worker(config, &storage, &ids, lifecycle)?;
     let settings = ControlSettings {
         name: format!("{}-{}", config.worker.id, std::process::id()),
@@ -92,7 +95,7 @@ pub(super) async fn start(
             client: WorkerClient::in_process(Arc::new(worker.clone())),
             address: "in-process".to_owned(),
         }],
-        sweeper: Arc::new(StorageSweeper { destinations: storage.destinations().clone() }),
+        sweeper: Arc::new(StorageSweeper(storage.clone())),
         lifecycle: lifecycle.clone(),
     };
     let control = Control::start(settings, deps).await.context("cannot start the control")?;
@@ -222,23 +225,49 @@ async fn prove(toolbox: Toolbox, known: watch::Sender<Option<Capabilities>>) {
     }
 }
 
-/// Destroys publishing handles that the record gave up.
-struct StorageSweeper {
-    destinations: Destinations,
-}
+/// Removes sources that were given to this server. Results are nobody's to sweep.
+struct StorageSweeper(Storage);
 
 #[async_trait]
 impl Sweeper for StorageSweeper {
-    async fn sweep(&self, what: &str) -> bool {
-        let destroyed = match Handle::from_json(what) {
-            Ok(handle) => self.destinations.destroy(&handle).await.map(drop),
-            Err(failure) => Err(failure),
+    async fn sweep(&self, what: &Source) -> bool {
+        let removed = self.0.uploads().remove_source(what).await;
+        if let Err(error) = &removed {
+            tracing::warn!(error = error as &dyn std::error::Error, "could not remove a job's source");
+        }
+        removed.is_ok()
+    }
+}
+
+/// Removes what a crash left between storing a client's bytes and recording them. `kept` was listed before the first
+/// request came in, so nothing of it is on its way to the record.
+async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Source>) {
+    match storage.uploads().sweep().await {
+        Ok(0) => {}
+        Ok(parts) => tracing::info!(parts, "removed broken uploads"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not remove broken uploads")
+        }
+    }
+    for source in kept {
+        let known = match &source {
+            Source::Inline { key, .. } => match key.as_str().parse() {
+                Ok(job) => store.get(None, job).await.map(|job| job.is_some()),
+                // Not named by this server.
+                Err(_) => continue,
+            },
+            Source::Upload { id } => store.upload(None, *id).await.map(|upload| upload.is_some()),
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => continue,
         };
-        match destroyed {
-            Ok(()) => true,
-            Err(failure) => {
-                tracing::warn!(%failure, detail = failure.detail, "could not remove what a job left");
-                false
+        let removed = match known {
+            Ok(true) => continue,
+            Ok(false) => storage.uploads().remove_source(&source).await.map_err(anyhow::Error::new),
+            Err(error) => Err(anyhow::Error::new(error)),
+        };
+        match removed {
+            Ok(()) => tracing::info!(kind = source.kind(), "removed a source that no job knows"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "could not look after a stored source")
             }
         }
     }

@@ -58,8 +58,16 @@ impl Files for StorageFiles {
     }
 
     async fn receive_upload(&self, upload: &UploadRecord, body: ByteStream) -> Result<Received, Failure> {
-        let received = self.0.uploads().receive(upload.id, upload.size, body.boxed()).await?;
-        Ok(Received { sha256: received.sha256 })
+        let uploads = self.0.uploads();
+        match uploads.receive(upload.id, upload.size, body.boxed()).await {
+            Ok(received) => Ok(Received { sha256: received.sha256 }),
+            // The server died after the last byte and before the record: what is there is the upload.
+            Err(there @ storage::UploadError::AlreadyThere) => match uploads.inspect(upload.id).await? {
+                Some(found) if found.size == upload.size => Ok(Received { sha256: found.sha256 }),
+                Some(_) | None => Err(there.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure> {

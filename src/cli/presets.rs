@@ -6,7 +6,7 @@ use super::args::{Format, PresetsArgs};
 use super::output::{data, table};
 use super::{Exit, Failed, Outcome, assemble, output};
 use crate::config::Overrides;
-use crate::domain::preset::EncodeSpec;
+use crate::domain::preset::{EncodeSpec, PresetName};
 
 pub(super) fn run(args: &PresetsArgs) -> Outcome {
     let overrides = Overrides {

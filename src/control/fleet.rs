@@ -188,6 +188,16 @@ impl Fleet {
         Arc::clone(&self.0.borrow())
     }
 
+    /// Slots of all workers that take work, free or not.
+    pub(super) fn slots(&self) -> u64 {
+        let slots = |member: &Arc<Member>| {
+            let seen = member.seen();
+            let taking = seen.report.filter(|report| !report.draining && seen.contact == Contact::Answers);
+            taking.map_or(0, |report| u64::from(report.slots))
+        };
+        self.members().iter().map(slots).sum()
+    }
+
     /// Everyone, as shown to people.
     pub(super) fn views(&self, runs: &Runs) -> Vec<WorkerView> {
         self.members().iter().filter_map(|member| member.view(runs)).collect()

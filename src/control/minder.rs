@@ -21,6 +21,7 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
             () = member.poke.notified() => {}
         }
         look(&shared, &member).await;
+        shared.store.offer(shared.fleet.slots());
         if Instant::now() >= renewal_at {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::Timestamp;
+use crate::domain::{Source, Timestamp};
 use crate::store::{DynStore, Result};
 
-/// Removes what the record no longer needs (files, staged handles); given by the room that knows storage.
+/// Removes the bytes that the record no longer needs; given by the room that knows storage.
 #[async_trait]
 pub trait Sweeper: Send + Sync + 'static {
-    /// Removes what `what` names (JSON of the storage room); whether it is gone. It is asked again until it is.
-    async fn sweep(&self, what: &str) -> bool;
+    /// Removes what this server keeps of a source; whether it is gone. It is asked again until it is.
+    async fn sweep(&self, what: &Source) -> bool;
 }
 
 /// One kind of upkeep.
@@ -42,16 +42,29 @@ impl Round {
     }
 }
 
-/// Removes finished jobs after their retention.
-pub(super) struct Retention {
+/// Removes deleted jobs, finished ones after their retention, and then what they leave behind.
+pub(super) struct Leavings {
     pub(super) store: DynStore,
-    pub(super) keep: Duration,
+    /// How long finished jobs stay; `None` = for ever.
+    pub(super) keep: Option<Duration>,
+    pub(super) sweeper: Arc<dyn Sweeper>,
 }
 
-impl Reconciler for Retention {
-    const NAME: &'static str = "retention";
+impl Reconciler for Leavings {
+    const NAME: &'static str = "leavings";
     async fn tick(&self, now: Timestamp) -> Result<Round> {
-        Ok(Round::of(self.store.expire(now.minus(self.keep), now).await?))
+        let before = self.keep.map_or(Timestamp::from_micros(i64::MIN), |keep| now.minus(keep));
+        let removed = self.store.expire(before, now).await?;
+        let mut gone = Vec::new();
+        for garbage in self.store.garbage(now).await? {
+            if self.sweeper.sweep(&garbage.what).await {
+                gone.push(garbage.id);
+            }
+        }
+        if !gone.is_empty() {
+            self.store.swept(&gone).await?;
+        }
+        Ok(Round::of(removed + u64::try_from(gone.len()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -62,28 +75,6 @@ impl Reconciler for Secrets {
     const NAME: &'static str = "secrets";
     async fn tick(&self, now: Timestamp) -> Result<Round> {
         Ok(Round::of(self.0.wipe_secrets(now).await?))
-    }
-}
-
-/// Hands garbage to the sweeper and forgets what is gone.
-pub(super) struct Garbage {
-    pub(super) store: DynStore,
-    pub(super) sweeper: Arc<dyn Sweeper>,
-}
-
-impl Reconciler for Garbage {
-    const NAME: &'static str = "garbage";
-    async fn tick(&self, now: Timestamp) -> Result<Round> {
-        let mut gone = Vec::new();
-        for garbage in self.store.garbage(now).await? {
-            if self.sweeper.sweep(&garbage.what).await {
-                gone.push(garbage.id);
-            }
-        }
-        if !gone.is_empty() {
-            self.store.swept(&gone).await?;
-        }
-        Ok(Round::of(u64::try_from(gone.len()).unwrap_or(u64::MAX)))
     }
 }
 

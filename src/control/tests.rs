@@ -45,7 +45,7 @@ struct Broom(AtomicBool);
 
 #[async_trait]
 impl Sweeper for Broom {
-    async fn sweep(&self, _: &str) -> bool {
+    async fn sweep(&self, _: &Source) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

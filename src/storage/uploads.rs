@@ -236,6 +236,28 @@ impl Uploads {
         }
     }
 
+    /// Everything that is kept whole: the uploads, and the inline sources that lie directly below their folder, as those
+    /// do whose key is a job's id. Blocks for a listing of two folders.
+    pub fn kept(&self) -> Result<Vec<Source>, UploadError> {
+        let listing = disk("list stored sources");
+        let mut kept = Vec::new();
+        for entry in std::fs::read_dir(&self.uploads).map_err(&listing)? {
+            let name = entry.map_err(&listing)?.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
+                kept.push(Source::Upload { id });
+            }
+        }
+        for entry in std::fs::read_dir(&self.inline).map_err(&listing)? {
+            let entry = entry.map_err(&listing)?;
+            let size = entry.metadata().map_err(&listing)?;
+            let name = entry.file_name().into_string().ok().filter(|name| !name.ends_with(PART));
+            if let (Some(Ok(key)), true) = (name.map(ObjectPath::parse), size.is_file()) {
+                kept.push(Source::Inline { key, size: size.len() });
+            }
+        }
+        Ok(kept)
+    }
+
     /// Removes parts that a crash left behind, below both folders; returns how many. Parts that are being written are
     /// locked and stay.
     pub async fn sweep(&self) -> Result<u64, UploadError> {

@@ -51,12 +51,13 @@ behaviours! {
     runs: the_whole_way_to_completed only_the_holder_writes a_stale_session_writes_nothing
         a_permit_before_the_cancel_wins a_cancel_before_the_permit_wins the_next_epoch_learns_of_open_publications
         failures_wait_and_then_end_the_job outputs_are_completed_one_by_one_and_survive_a_retry
-        progress_only_rises a_new_session_requeues_what_was_held media_is_kept;
+        progress_only_rises a_new_session_requeues_what_was_held a_job_that_kills_its_process_ends media_is_kept;
     people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
         pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
         changes_are_hinted;
     queue: priority_orders_within_a_tenant tenants_take_turns positions_are_counted stats_count_by_state
-        an_old_session_claims_nothing;
+        an_old_session_claims_nothing a_claim_said_again_answers_the_same
+        without_a_queue_only_free_slots_are_filled;
 }
 
 /// Most jobs that may wait at a desk.

@@ -20,7 +20,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,7 +67,8 @@ pub enum Keys {
 pub struct Options {
     /// The sealing keys.
     pub keys: Keys,
-    /// Jobs that may wait; past it submissions are refused (`queue.max_pending`). `None` = no bound.
+    /// Jobs that may wait; past it submissions are refused (`queue.max_pending`). `None` = no bound, 0 = a job is
+    /// taken only while one of the offered slots is free.
     pub max_pending: Option<u64>,
     /// Failed runs after which a job fails (`queue.max_attempts`).
     pub max_attempts: u32,
@@ -150,8 +151,9 @@ impl SqliteStore {
         let policy = Policy { max_attempts: max_attempts.max(1), ..Policy::default() };
         let (changes, _) = tokio::sync::broadcast::channel(CHANGES);
         let last_tenant = std::sync::Mutex::default();
-        let waiting = AtomicI64::new(waiting);
-        let shared = Arc::new(Shared { policy, max_pending, keys, ids, changes, waiting, last_tenant });
+        let (waiting, slots) = (AtomicI64::new(waiting), AtomicU64::new(0));
+        let shared =
+            Arc::new(Shared { policy, max_pending, slots, keys, ids, changes, waiting, last_tenant });
         let (lanes, inbox) = writer::lanes();
         let writer = TaskTracker::new();
         let (served, pool) = (Arc::clone(&shared), readers.clone());
@@ -210,6 +212,10 @@ impl JobStore for SqliteStore {
 
     async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>> {
         self.lanes.say(Lane::Running, verbs::RenewSession { session, now }).await
+    }
+
+    fn offer(&self, slots: u64) {
+        self.shared.slots.store(slots, Ordering::Relaxed);
     }
 
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>> {

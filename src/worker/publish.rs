@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::run::Ended;
+use super::run::{Ended, StopReason};
 use super::service::RunContext;
 use super::workspace::RunFolder;
 use crate::domain::{
     Code, Destination, Epoch, Failure, OutputIndex, OutputResult, Publication, PublicationId,
     PublicationState,
 };
-use crate::rpc::wire::{Permitted, RunEvent};
+use crate::rpc::wire::{PermitGrant, Permitted, RunEvent};
 use crate::storage::{Committed, Handle, HandleFate, StagedFile};
 
 /// Time kept back from a permit for the commit itself (PROTOCOL §2, step 6).
@@ -40,7 +40,7 @@ pub(super) async fn publish(
     let id = PublicationId::from_uuid(context.worker.deps.ids.random());
     let begun = OnceLock::new();
     let journal = |handle: Handle| {
-        let written = folder.journal(&handle.to_json()).map_err(|error| disk_failure(&error));
+        let written = folder.journal(id, &handle.to_json()).map_err(|error| disk_failure(&error));
         let _ = begun.set(handle);
         async move { written }
     };
@@ -53,7 +53,7 @@ pub(super) async fn publish(
         Ok(handle) => handle,
         Err(ended) => {
             if let Some(handle) = begun.get() {
-                discard(context, handle).await;
+                discard(context, folder, handle).await;
             }
             return Err(ended);
         }
@@ -70,56 +70,71 @@ pub(super) async fn publish(
     let permitted = match permit(context, &publication).await {
         Ok(permitted) => permitted,
         Err(ended) => {
-            discard(context, &handle).await;
+            discard(context, folder, &handle).await;
             return Err(ended);
         }
     };
-    if let Some(adopted) = settle(context, &permitted.lower).await? {
-        discard(context, &handle).await;
-        context.log.tell(RunEvent::Resolved(vec![id]));
-        context.log.tell(adopted);
+    if !settle(context, &permitted.lower).await?.is_empty() {
+        // The record already counts this one as dead: another publication of its output is the visible one.
+        discard(context, folder, &handle).await;
         return Ok(());
     }
-    commit(context, publication, handle, publishing.result).await
+    commit(context, folder, publication, handle, publishing.result).await
 }
 
-/// Makes every one of these dead, or finds the one that is visible: that is the result (PROTOCOL F3).
-pub(super) async fn settle(context: &RunContext, open: &[Publication]) -> Result<Option<RunEvent>, Failure> {
+/// Makes every one of these dead, or finds it visible: then it is its output's result (PROTOCOL F3). Tells both, and
+/// returns the outputs that need nothing more.
+pub(super) async fn settle(context: &RunContext, open: &[Publication]) -> Result<Vec<OutputIndex>, Failure> {
     let destinations = &context.worker.deps.destinations;
-    let (mut dead, mut visible) = (Vec::new(), None);
+    let (mut dead, mut visible) = (Vec::new(), Vec::new());
     for publication in open {
         let handle = Handle::from_json(&publication.handle)?;
         match destinations.destroy(&handle).await? {
             HandleFate::Dead => dead.push(publication.id),
             HandleFate::Committed(Committed { url }) => {
                 let result: OutputResult = decode(&publication.manifest)?;
-                visible = Some(RunEvent::OutputDone {
-                    output: publication.output,
-                    publication: publication.id,
-                    result: Box::new(OutputResult { url, ..result }),
-                });
+                visible.push((publication, OutputResult { url, ..result }));
             }
         }
     }
     if !dead.is_empty() {
         context.log.tell(RunEvent::Resolved(dead));
     }
-    Ok(visible)
+    for (publication, result) in &visible {
+        tracing::info!(output = %publication.output, publication = %publication.id, "adopted what an earlier run published");
+        context.log.tell(RunEvent::OutputDone {
+            output: publication.output,
+            publication: publication.id,
+            result: Box::new(result.clone()),
+        });
+    }
+    Ok(visible.into_iter().map(|(publication, _)| publication.output).collect())
 }
 
 async fn permit(context: &mut RunContext, publication: &Publication) -> Result<Permitted, Ended> {
     loop {
+        // An answer to an earlier question is none to this one.
+        context.permits.mark_unchanged();
         context.log.tell(RunEvent::Ready(publication.clone()));
+        let mine = |grant: &Option<PermitGrant>| {
+            grant.as_ref().is_some_and(|grant| grant.publication == publication.id)
+        };
         let grant = loop {
-            let grant = tokio::select! {
-                grant = context.permits.recv() => grant.ok_or(Ended::Stopped)?,
+            tokio::select! {
+                changed = context.permits.changed() => changed.map_err(|_| Ended::Stopped)?,
                 () = context.stop.token().cancelled() => return Err(Ended::Stopped),
-            };
-            if grant.publication == publication.id {
-                break grant;
+            }
+            // Somebody who attached is answered about every fact again; only the last one is open.
+            let latest = context.permits.borrow_and_update();
+            if mine(&latest) {
+                break latest.clone();
             }
         };
-        let permitted = grant.granted.ok_or(Ended::Stopped)?;
+        let Some(permitted) = grant.and_then(|grant| grant.granted) else {
+            // On the record this run is over.
+            context.stop.request(StopReason::Cancelled);
+            return Err(Ended::Stopped);
+        };
         // Counted from what the control last heard of us, never from receipt: a permit that was long on its way is
         // asked for again (the record gives the same answer).
         if context.worker.monotonic() + PERMIT_MARGIN < permitted.echo + permitted.ttl {
@@ -130,6 +145,7 @@ async fn permit(context: &mut RunContext, publication: &Publication) -> Result<P
 
 async fn commit(
     context: &RunContext,
+    folder: &RunFolder,
     publication: Publication,
     handle: Handle,
     result: OutputResult,
@@ -142,6 +158,7 @@ async fn commit(
     };
     let failure = match destinations.commit(&handle).await {
         Ok(committed) => {
+            folder.settled(publication.id);
             context.log.tell(done(committed.url));
             return Ok(());
         }
@@ -150,10 +167,12 @@ async fn commit(
     // The answer may have been lost on its way: only destroying tells what became of it.
     match destinations.destroy(&handle).await {
         Ok(HandleFate::Committed(Committed { url })) => {
+            folder.settled(publication.id);
             context.log.tell(done(url));
             Ok(())
         }
         Ok(HandleFate::Dead) => {
+            folder.settled(publication.id);
             context.log.tell(RunEvent::Resolved(vec![publication.id]));
             Err(failure.into())
         }
@@ -162,10 +181,13 @@ async fn commit(
     }
 }
 
-/// Destroys a handle nobody was permitted to commit; what fails here is in the journal and swept later.
-async fn discard(context: &RunContext, handle: &Handle) {
-    if let Err(failure) = context.worker.deps.destinations.destroy(handle).await {
-        tracing::warn!(%failure, detail = failure.detail, "could not destroy an unused publishing handle");
+/// Destroys a handle that nobody will commit; what fails here stays in the journal and is swept later.
+async fn discard(context: &RunContext, folder: &RunFolder, handle: &Handle) {
+    match context.worker.deps.destinations.destroy(handle).await {
+        Ok(_) => folder.settled(handle.publication()),
+        Err(failure) => {
+            tracing::warn!(%failure, detail = failure.detail, "could not destroy an unused publishing handle");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::service::RunContext;
 use super::transcode;
 use crate::domain::{Code, Failure, OutputIndex};
 use crate::rpc::wire::{Action, RunEvent, RunFailure, RunRequest};
+use crate::telemetry::task_span;
 
 /// Longest log tail that travels with a failure, bytes (PROTOCOL §1.35).
 const LOG_TAIL: usize = 16 * 1024;
@@ -53,6 +54,11 @@ impl Stop {
     fn reason(&self) -> StopReason {
         self.reason.get().copied().unwrap_or(StopReason::Drain)
     }
+
+    /// Whether the run is over on the record: nobody will acknowledge its end.
+    pub(super) fn unwanted(&self) -> bool {
+        matches!(self.reason.get(), Some(StopReason::Cancelled | StopReason::Superseded))
+    }
 }
 
 /// Why a run did not finish.
@@ -70,17 +76,21 @@ impl From<Failure> for Ended {
     }
 }
 
-/// Runs to the end and tells the last fact. Returns whether nobody will acknowledge it.
-pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
+/// Runs to the end and tells the last fact.
+pub(super) async fn run(context: RunContext, request: RunRequest) {
     let RunRequest { job, task, run, epoch, action, .. } = request;
-    let Action::Start(start) = action else { return true };
-    let span = tracing::info_span!("task", job.id = %job, task.id = %task, run.id = %run, epoch = epoch.0, tenant = %start.tenant);
+    let Action::Start(start) = action else { return };
+    let span = task_span(job, epoch, &context.worker.settings.id);
+    span.in_scope(|| tracing::info!(task.id = %task, run.id = %run, tenant = %start.tenant, "run begins"));
     let (log, stop) = (context.log.clone(), context.stop.clone());
     let body = transcode::transcode(context, job, epoch, start.work).instrument(span.clone());
     let ending = AssertUnwindSafe(Box::pin(body)).catch_unwind().await;
     let _entered = span.enter();
     match ending {
-        Ok(Ok(())) => log.tell(RunEvent::Finished),
+        Ok(Ok(())) => {
+            tracing::info!("run finished");
+            log.tell(RunEvent::Finished);
+        }
         Ok(Err(Ended::Failed { failure, outputs })) => {
             tracing::warn!(code = %failure.code, detail = failure.detail, "run failed: {}", failure.message);
             let log_tail = tail(&failure.log);
@@ -95,8 +105,6 @@ pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
                 StopReason::Cancelled | StopReason::Superseded => "stopped",
             };
             log.tell(RunEvent::Released(said.to_owned()));
-            // On the record this run is over already; nobody will acknowledge what it says.
-            return matches!(reason, StopReason::Cancelled | StopReason::Superseded);
         }
         Err(panic) => {
             let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -111,7 +119,6 @@ pub(super) async fn run(context: RunContext, request: RunRequest) -> bool {
             })));
         }
     }
-    false
 }
 
 /// The last lines that fit [`LOG_TAIL`].

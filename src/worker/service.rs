@@ -12,8 +12,8 @@ use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
 use super::slots::{Admission, Slots, Wanted};
 use super::transcode::Limits;
-use super::workspace::WorkRoot;
-use crate::domain::{BootId, Failure, IdSource, RunId, SessionId, WorkerId};
+use super::workspace::{Stale, WorkRoot};
+use crate::domain::{BootId, IdSource, RunId, SessionId, WorkerId};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::media::Toolbox;
 use crate::media::tools::Capabilities;
@@ -30,8 +30,14 @@ const SENDS_PER_SLOT: usize = 2;
 const PROTECTIONS: &[&str] =
     &["no environment", "process group", "parent-death signal", "demuxer allow-list"];
 
-/// How often runs without a control are looked for.
-const ORPHAN_TICK: Duration = Duration::from_secs(30);
+/// How often runs without a control and handles that were left are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// A session that was silent for so long is over (PROTOCOL §1.6).
+const SESSION_LIFE: Duration = Duration::from_secs(30);
+
+/// Renewals without a run after which it is stopped (PROTOCOL §1.7).
+const MOST_MISSED: u32 = 2;
 
 /// What a worker is told about itself.
 #[derive(Debug, Clone)]
@@ -70,7 +76,7 @@ pub struct Deps {
 
 /// A worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Worker(Arc<Inner>);
+pub struct Worker(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) settings: WorkerSettings,
@@ -85,10 +91,21 @@ pub(super) struct Inner {
 struct RunHandle {
     log: RunLog,
     stop: Stop,
-    permits: mpsc::Sender<PermitGrant>,
+    /// The latest answer; the run asks one question at a time.
+    permits: watch::Sender<Option<PermitGrant>>,
     /// Fires when the run's body has ended and its processes are gone.
     ended: CancellationToken,
-    last_heard: Mutex<Instant>,
+    contact: Mutex<Contact>,
+}
+
+/// When a control last spoke of a run.
+#[derive(Debug)]
+struct Contact {
+    /// The session that holds it.
+    session: SessionId,
+    heard: Instant,
+    /// Renewals in a row that did not list it.
+    missed: u32,
 }
 
 /// What a run's body is given.
@@ -97,7 +114,7 @@ pub(super) struct RunContext {
     pub(super) run: RunId,
     pub(super) log: RunLog,
     pub(super) stop: Stop,
-    pub(super) permits: mpsc::Receiver<PermitGrant>,
+    pub(super) permits: watch::Receiver<Option<PermitGrant>>,
 }
 
 impl Worker {
@@ -109,7 +126,7 @@ impl Worker {
         let inner = Arc::new(Inner { settings, deps, sends, started: Instant::now(), slots });
         let lifecycle = inner.deps.lifecycle.clone();
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
-        lifecycle.spawn(TaskKind::Background, "orphans", Arc::clone(&inner).end_orphans());
+        lifecycle.spawn(TaskKind::Background, "housekeeping", Arc::clone(&inner).housekeeping());
         Self(inner)
     }
 
@@ -150,25 +167,45 @@ impl Inner {
         self.slots().busy()
     }
 
+    /// Runs that are kept, ended or not.
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        self.slots().iter().map(|(run, _)| run).collect()
+    }
+
     fn slots(&self) -> MutexGuard<'_, Slots<RunHandle>> {
         // The table is consistent between statements; a panicking holder leaves it usable.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(self: &Arc<Self>, wanted: Wanted, older: Vec<CancellationToken>, request: RunRequest) -> RunLog {
+    /// Begins what was admitted, under the same lock, so that the slot is never free in between.
+    fn begin(
+        self: &Arc<Self>,
+        slots: &mut Slots<RunHandle>,
+        wanted: Wanted,
+        older: &[RunId],
+        request: RunRequest,
+    ) -> RunLog {
+        let stopped = |run: &RunId| {
+            let handle = &slots.get(*run)?.handle;
+            handle.stop.request(StopReason::Superseded);
+            Some(handle.ended.clone())
+        };
+        let older: Vec<_> = older.iter().filter_map(stopped).collect();
         let log = RunLog::new(self.started);
         let stop = Stop::new(self.deps.lifecycle.hard());
-        // One waits for its permit at a time; a second answer to the same question is dropped.
-        let (permits, receiver) = mpsc::channel(4);
+        let (permits, receiver) = watch::channel(None);
         let ended = CancellationToken::new();
+        let contact = Contact { session: request.session, heard: Instant::now(), missed: 0 };
         let handle = RunHandle {
             log: log.clone(),
             stop: stop.clone(),
             permits,
             ended: ended.clone(),
-            last_heard: Mutex::new(Instant::now()),
+            contact: Mutex::new(contact),
         };
-        self.slots().occupy(wanted, handle);
+        slots.occupy(wanted, handle);
+        let over = stop.clone();
         let context = RunContext {
             worker: Arc::clone(self),
             run: wanted.run,
@@ -182,28 +219,39 @@ impl Inner {
             for token in older {
                 token.cancelled().await;
             }
-            let forgotten = run::run(context, request).await;
+            run::run(context, request).await;
             ended.cancel();
             worker.vacate(wanted.run);
-            if forgotten {
+            if over.unwanted() {
                 worker.slots().remove(wanted.run);
             }
         });
         log
     }
 
-    fn attach(&self, run: RunId) -> Option<RunLog> {
+    fn attach(&self, run: RunId, session: SessionId) -> Option<RunLog> {
         let slots = self.slots();
         let handle = &slots.get(run)?.handle;
-        handle.heard();
+        handle.heard(Some(session));
         Some(handle.log.clone())
     }
 
-    fn stop(&self, run: RunId, reason: StopReason) -> Option<CancellationToken> {
+    /// Forgets a run that has told its end.
+    fn put_away(&self, run: RunId) {
+        let mut slots = self.slots();
+        if slots.get(run).is_some_and(|held| held.handle.log.over()) {
+            slots.remove(run);
+        }
+    }
+
+    /// Whether there is such a run to stop.
+    fn stop(&self, run: RunId, reason: StopReason) -> bool {
         let slots = self.slots();
-        let handle = &slots.get(run)?.handle;
-        handle.stop.request(reason);
-        Some(handle.ended.clone())
+        let held = slots.get(run);
+        if let Some(held) = held {
+            held.handle.stop.request(reason);
+        }
+        held.is_some()
     }
 
     async fn sweep(self: Arc<Self>) {
@@ -214,40 +262,71 @@ impl Inner {
             Err(_) => return,
         };
         for folder in stale {
-            for handle in &folder.handles {
-                if let Err(failure) = self.destroy(handle).await {
-                    tracing::warn!(%failure, detail = failure.detail, "could not destroy a stale publishing handle");
-                }
-            }
-            tracing::info!(handles = folder.handles.len(), "swept a stale work folder");
-            let _ = tokio::task::spawn_blocking(move || folder.remove()).await;
+            tracing::info!(handles = folder.handles.len(), "sweeping a stale work folder");
+            self.clear(folder).await;
         }
     }
 
-    async fn destroy(&self, handle: &str) -> Result<(), Failure> {
-        self.deps.destinations.destroy(&Handle::from_json(handle)?).await.map(drop)
+    /// Destroys what a folder's journals name; what cannot be destroyed now stays journaled.
+    async fn clear(&self, stale: Stale) {
+        let mut open = 0;
+        for handle in &stale.handles {
+            let destroyed = match Handle::from_json(handle) {
+                Ok(handle) => self.deps.destinations.destroy(&handle).await.map(drop),
+                // The last line of a torn journal was never sent anywhere.
+                Err(failure) => {
+                    tracing::warn!(%failure, detail = failure.detail, "a journal has a line that is no handle");
+                    Ok(())
+                }
+            };
+            if let Err(failure) = destroyed {
+                open += 1;
+                tracing::warn!(%failure, detail = failure.detail, "could not destroy a stale publishing handle");
+            }
+        }
+        let clear = move || if open == 0 { stale.remove() } else { stale.shrink() };
+        let _ = tokio::task::spawn_blocking(clear).await;
     }
 
-    async fn end_orphans(self: Arc<Self>) {
+    async fn housekeeping(self: Arc<Self>) {
         let soft = self.deps.lifecycle.soft();
         loop {
             tokio::select! {
                 () = soft.cancelled() => return,
-                () = tokio::time::sleep(ORPHAN_TICK) => {}
+                () = tokio::time::sleep(HOUSEKEEPING) => {}
             }
-            let grace = self.settings.orphan_grace;
-            let orphans: Vec<_> = {
-                let slots = self.slots();
-                slots.iter().filter(|(_, held)| held.handle.silence() > grace).map(|(run, _)| run).collect()
-            };
-            for run in orphans {
-                tracing::warn!(run.id = %run, "no control asked for this run; giving it up");
-                self.stop(run, StopReason::Orphan);
-                let over = self.slots().get(run).is_some_and(|held| held.handle.log.over());
-                if over {
-                    self.slots().remove(run);
+            self.end_orphans();
+            self.sweep_own().await;
+        }
+    }
+
+    /// Gives up runs that no control asked for in `orphan_grace`.
+    pub(super) fn end_orphans(&self) {
+        let grace = self.settings.orphan_grace;
+        let orphans: Vec<_> = {
+            let slots = self.slots();
+            slots.iter().filter(|(_, held)| held.handle.silence() > grace).map(|(run, _)| run).collect()
+        };
+        for run in orphans {
+            tracing::warn!(run.id = %run, "no control asked for this run; giving it up");
+            self.stop(run, StopReason::Orphan);
+            self.put_away(run);
+        }
+    }
+
+    /// Destroys handles that ended runs could not.
+    pub(super) async fn sweep_own(self: &Arc<Self>) {
+        let worker = Arc::clone(self);
+        let lives = move |run| worker.slots().get(run).is_some_and(|held| !held.handle.log.over());
+        let worker = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || worker.deps.root.left(lives)).await {
+            Ok(Ok(left)) => {
+                for stale in left {
+                    self.clear(stale).await;
                 }
             }
+            Ok(Err(error)) => tracing::warn!(error = ?error, "could not look for journals"),
+            Err(_) => {}
         }
     }
 
@@ -259,12 +338,29 @@ impl Inner {
 }
 
 impl RunHandle {
-    fn heard(&self) {
-        *self.last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A control spoke of the run; a session that does holds it from now on.
+    fn heard(&self, session: Option<SessionId>) {
+        let mut contact = self.contact();
+        let session = session.unwrap_or(contact.session);
+        *contact = Contact { session, heard: Instant::now(), missed: 0 };
     }
 
     fn silence(&self) -> Duration {
-        self.last_heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        self.contact().heard.elapsed()
+    }
+
+    /// A session renewed without listing the run; whether that was once too often. Another session's list says nothing
+    /// about it, unless its own is over.
+    fn missed(&self, session: SessionId) -> bool {
+        let mut contact = self.contact();
+        if contact.session == session || contact.heard.elapsed() > SESSION_LIFE {
+            contact.missed += 1;
+        }
+        contact.missed >= MOST_MISSED
     }
 }
 
@@ -274,19 +370,22 @@ impl WorkerApi for Worker {
         if request.boot != self.0.settings.boot {
             return Err(Refusal::NotFound);
         }
-        let run = request.run;
+        let (run, session) = (request.run, request.session);
         let Action::Start(start) = &request.action else {
-            return self.0.attach(run).map(|log| self.0.feed(&log)).ok_or(Refusal::NotFound);
+            let log = self.0.attach(run, request.session);
+            return log.map(|log| self.0.feed(&log)).ok_or(Refusal::NotFound);
         };
         let wanted = Wanted { job: request.job, task: request.task, run, epoch: request.epoch };
-        let admission = self.0.slots().admit(wanted, start.reservation, Instant::now())?;
-        let log = match admission {
-            Admission::Known => self.0.attach(run).ok_or(Refusal::NotFound)?,
-            Admission::Begin { older } => {
-                let older =
-                    older.into_iter().filter_map(|run| self.0.stop(run, StopReason::Superseded)).collect();
-                self.0.begin(wanted, older, request)
+        let begun = {
+            let mut slots = self.0.slots();
+            match slots.admit(wanted, start.reservation, Instant::now())? {
+                Admission::Known => None,
+                Admission::Begin { older } => Some(self.0.begin(&mut slots, wanted, &older, request)),
             }
+        };
+        let log = match begun {
+            Some(log) => log,
+            None => self.0.attach(run, session).ok_or(Refusal::NotFound)?,
         };
         Ok(self.0.feed(&log))
     }
@@ -294,7 +393,8 @@ impl WorkerApi for Worker {
     async fn status(&self) -> WorkerReport {
         let (busy, jobs, draining, total) = {
             let slots = self.0.slots();
-            let jobs = slots.iter().filter(|(_, held)| held.occupies).map(|(_, held)| held.job).collect();
+            let runs = slots.iter().filter(|(_, held)| !held.handle.log.over());
+            let jobs = runs.map(|(_, held)| held.job).collect();
             (slots.busy(), jobs, slots.draining(), slots.total())
         };
         let known = self.0.deps.capabilities.borrow().clone();
@@ -317,7 +417,10 @@ impl WorkerApi for Worker {
     }
 
     async fn cancel(&self, run: RunId) -> bool {
-        self.0.stop(run, StopReason::Cancelled).is_some()
+        let known = self.0.stop(run, StopReason::Cancelled);
+        // Whoever cancels a run that has ended will not acknowledge it.
+        self.0.put_away(run);
+        known
     }
 
     async fn reserve(&self, slots: u32, _: SessionId) -> Reserved {
@@ -328,29 +431,35 @@ impl WorkerApi for Worker {
     }
 
     async fn renew(&self, renewal: Renewal) -> Renewed {
-        let slots = self.0.slots();
-        for run in &renewal.runs {
-            if let Some(held) = slots.get(*run) {
-                held.handle.heard();
-            }
+        let (runs, unlisted): (Vec<_>, Vec<_>) = {
+            let slots = self.0.slots();
+            let listed = |run: RunId, handle: &RunHandle| {
+                if renewal.runs.contains(&run) {
+                    handle.heard(Some(renewal.session));
+                    return true;
+                }
+                !handle.missed(renewal.session)
+            };
+            slots.iter().map(|(run, held)| (run, listed(run, &held.handle))).partition(|(_, listed)| *listed)
+        };
+        for (run, _) in unlisted {
+            tracing::warn!(run.id = %run, "no control holds this run any more; stopping it");
+            self.0.stop(run, StopReason::Cancelled);
+            self.0.put_away(run);
         }
-        Renewed { boot: self.0.settings.boot, runs: slots.iter().map(|(run, _)| run).collect() }
+        Renewed { boot: self.0.settings.boot, runs: runs.into_iter().map(|(run, _)| run).collect() }
     }
 
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {
         let slots = self.0.slots();
         let handle = &slots.get(grant.run).ok_or(Refusal::NotFound)?.handle;
-        handle.heard();
-        // Full means that answers to the same question wait already.
-        let _ = handle.permits.try_send(grant);
+        handle.heard(None);
+        handle.permits.send_replace(Some(grant));
         Ok(())
     }
 
     async fn ack(&self, run: RunId) {
-        let mut slots = self.0.slots();
-        if slots.get(run).is_some_and(|held| held.handle.log.over()) {
-            slots.remove(run);
-        }
+        self.0.put_away(run);
     }
 }
 

@@ -48,12 +48,7 @@ pub(super) async fn transcode(
     work: Transcode,
 ) -> Result<(), Ended> {
     let mut done = work.completed.clone();
-    if let Some(adopted) = publish::settle(&context, &work.open).await? {
-        if let RunEvent::OutputDone { output, .. } = &adopted {
-            done.push(*output);
-        }
-        context.log.tell(adopted);
-    }
+    done.extend(publish::settle(&context, &work.open).await?);
     let wanted: Vec<(OutputIndex, &OutputSpec)> = (0..).map(OutputIndex).zip(&work.spec.outputs).collect();
     let wanted: Vec<_> = wanted.into_iter().filter(|(index, _)| !done.contains(index)).collect();
     if work.resolve_only || wanted.is_empty() {
@@ -104,9 +99,12 @@ async fn encode(
     };
     // Read or not, the bytes were moved: the operator pays for them.
     metrics::source_read(source_kind(&work.spec.source), source.traffic().fetched);
-    let encoded = encoded?;
-    source.verdict().await?;
-    Ok(encoded)
+    // What became of the source explains what became of the encode, and not the other way round.
+    match (encoded, source.verdict().await) {
+        (Err(Ended::Stopped), _) => Err(Ended::Stopped),
+        (_, Err(failure)) => Err(failure.into()),
+        (encoded, Ok(())) => encoded,
+    }
 }
 
 async fn encode_from(
@@ -265,7 +263,8 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     // From here on bytes are sent, not computed: the next task may have the CPU.
     context.worker.vacate(context.run);
     let worker = std::sync::Arc::clone(&context.worker);
-    let _sending = worker.sends.acquire().await.map_err(|_| Ended::Stopped)?;
+    let sending = context.stop.token().run_until_cancelled(worker.sends.acquire()).await;
+    let _sending = sending.and_then(Result::ok).ok_or(Ended::Stopped)?;
     for (n, (output, verified)) in verified.iter().enumerate() {
         context.log.report(&Step::Uploading(ratio(n, count)).report(Figures::default()));
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));

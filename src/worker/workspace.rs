@@ -8,10 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::domain::{BootId, RunId};
+use crate::domain::{BootId, PublicationId, RunId};
 
 const OWNER: &str = ".owner";
 const JOURNAL: &str = "handles.jsonl";
@@ -37,7 +38,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Works
     move |source| WorkspaceError::Io { doing, path, source }
 }
 
-/// This incarnation's folder. Removed when dropped.
+/// This incarnation's folder. Removed when dropped, but for journals that the next incarnation has to see to.
 #[derive(Debug)]
 pub struct WorkRoot {
     root: PathBuf,
@@ -46,19 +47,20 @@ pub struct WorkRoot {
     owner: File,
 }
 
-/// What a dead incarnation left: handles to destroy, then the folder to remove.
+/// What a dead incarnation or an ended run left: handles to destroy, then the folder to remove.
 #[derive(Debug)]
 pub struct Stale {
     folder: PathBuf,
     /// Journaled handles, as the storage room wrote them.
     pub handles: Vec<String>,
-    _owner: File,
+    _owner: Option<File>,
 }
 
-/// A run's folder. Removed when dropped.
+/// A run's folder. Removed when dropped, but for the journal as long as it names a handle whose fate is not known.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    pending: Mutex<Vec<PublicationId>>,
 }
 
 impl WorkRoot {
@@ -82,7 +84,20 @@ impl WorkRoot {
     pub fn run(&self, run: RunId) -> Result<RunFolder, WorkspaceError> {
         let path = self.own.join(run.to_string());
         make_dir(&path).map_err(io_error("create the run's folder", &path))?;
-        Ok(RunFolder { path })
+        Ok(RunFolder { path, pending: Mutex::default() })
+    }
+
+    /// Journals of runs of this incarnation that have ended. `lives` says which have not.
+    pub fn left(&self, lives: impl Fn(RunId) -> bool) -> Result<Vec<Stale>, WorkspaceError> {
+        let mut left = Vec::new();
+        for entry in fs::read_dir(&self.own).map_err(io_error("list", &self.own))? {
+            let folder = entry.map_err(io_error("list", &self.own))?.path();
+            let run = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            if run.is_some_and(|run| !lives(run)) {
+                left.push(Stale { handles: read_journal(&folder), folder, _owner: None });
+            }
+        }
+        Ok(left)
     }
 
     /// Folders whose owner is gone.
@@ -98,7 +113,7 @@ impl WorkRoot {
                 continue;
             }
             match lock(&folder.join(OWNER), Create::No) {
-                Ok(owner) => stale.push(Stale { handles: journaled(&folder), folder, _owner: owner }),
+                Ok(owner) => stale.push(Stale { handles: journaled(&folder), folder, _owner: Some(owner) }),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // Died between creating the folder and its lock: nothing was ever in it.
@@ -113,8 +128,10 @@ impl WorkRoot {
 
 impl Drop for WorkRoot {
     fn drop(&mut self) {
-        remove(&self.own);
-        // After the folder: a sweeper that gets the lock finds nothing.
+        if journaled(&self.own).is_empty() {
+            remove(&self.own);
+        }
+        // After the folder: a sweeper that gets the lock finds what is left, or nothing.
         let _ = flock(&self.owner, FlockOperation::Unlock);
     }
 }
@@ -123,6 +140,14 @@ impl Stale {
     /// Removes it, once its handles are destroyed.
     pub fn remove(self) {
         remove(&self.folder);
+    }
+
+    /// Removes all but the journals: some destination could not be reached, it is tried again later.
+    pub fn shrink(self) {
+        shrink(&self.folder);
+        for run in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            shrink(&run.path());
+        }
     }
 }
 
@@ -134,7 +159,8 @@ impl RunFolder {
     }
 
     /// Writes a handle down, on disk before this returns.
-    pub fn journal(&self, handle: &str) -> Result<(), WorkspaceError> {
+    pub fn journal(&self, publication: PublicationId, handle: &str) -> Result<(), WorkspaceError> {
+        self.pending().push(publication);
         let path = self.path.join(JOURNAL);
         let write = || {
             let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
@@ -143,11 +169,20 @@ impl RunFolder {
         };
         write().map_err(io_error("write down a publishing handle in", &path))
     }
+
+    /// The handle of this publication was committed or destroyed: nobody has to see to it any more.
+    pub fn settled(&self, publication: PublicationId) {
+        self.pending().retain(|pending| *pending != publication);
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<PublicationId>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        remove(&self.path);
+        if self.pending().is_empty() { remove(&self.path) } else { shrink(&self.path) }
     }
 }
 
@@ -176,10 +211,22 @@ fn make_dir(path: &Path) -> io::Result<()> {
 /// Every journaled handle below an incarnation's folder; an unreadable journal has none.
 fn journaled(folder: &Path) -> Vec<String> {
     let runs = fs::read_dir(folder).into_iter().flatten().flatten();
-    runs.filter_map(|run| File::open(run.path().join(JOURNAL)).ok())
-        .flat_map(|journal| BufReader::new(journal).lines().map_while(Result::ok))
-        .filter(|line| !line.is_empty())
-        .collect()
+    runs.flat_map(|run| read_journal(&run.path())).collect()
+}
+
+fn read_journal(run: &Path) -> Vec<String> {
+    let lines = File::open(run.join(JOURNAL)).into_iter().flat_map(|journal| BufReader::new(journal).lines());
+    lines.map_while(Result::ok).filter(|line| !line.is_empty()).collect()
+}
+
+/// Removes the files of a folder but for its journal and its lock.
+fn shrink(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let kept = [JOURNAL, OWNER].iter().any(|kept| entry.file_name() == *kept);
+        if !kept && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn remove(path: &Path) {
@@ -209,8 +256,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dead = WorkRoot::open(root.path(), boot(1)).unwrap();
         let folder = dead.run(run(1)).unwrap();
-        folder.journal("{\"a\":1}").unwrap();
-        folder.journal("{\"b\":2}").unwrap();
+        folder.journal(publication(1), "{\"a\":1}").unwrap();
+        folder.journal(publication(2), "{\"b\":2}").unwrap();
         let alive = WorkRoot::open(root.path(), boot(2)).unwrap();
         assert!(alive.stale().unwrap().is_empty());
 
@@ -226,6 +273,38 @@ mod tests {
         stale.into_iter().for_each(Stale::remove);
         assert!(!own.exists());
         assert!(alive.path().exists());
+    }
+
+    fn publication(n: u128) -> PublicationId {
+        PublicationId::from_uuid(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn a_journal_outlives_its_run_until_every_handle_is_settled() {
+        let root = tempfile::tempdir().unwrap();
+        let work = WorkRoot::open(root.path(), boot(1)).unwrap();
+        for (n, settled) in [(1, true), (2, false)] {
+            let folder = work.run(run(n)).unwrap();
+            fs::write(folder.path().join("out.mp4"), b"x").unwrap();
+            folder.journal(publication(n), "{}").unwrap();
+            if settled {
+                folder.settled(publication(n));
+            }
+        }
+        assert!(!work.path().join(run(1).to_string()).exists());
+        assert!(!work.path().join(run(2).to_string()).join("out.mp4").exists());
+        assert!(work.left(|_| true).unwrap().is_empty());
+        let left = work.left(|_| false).unwrap();
+        assert_eq!(left.iter().map(|stale| &stale.handles[..]).collect::<Vec<_>>(), [["{}"]]);
+        left.into_iter().for_each(Stale::shrink);
+
+        // Not even a clean exit forgets it.
+        drop(work);
+        let next = WorkRoot::open(root.path(), boot(2)).unwrap();
+        let stale = next.stale().unwrap();
+        assert_eq!(stale[0].handles, ["{}"]);
+        stale.into_iter().for_each(Stale::remove);
+        assert!(next.stale().unwrap().is_empty());
     }
 
     #[test]

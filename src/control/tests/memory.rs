@@ -11,7 +11,7 @@ use crate::domain::testing::SeededIds;
 use crate::domain::{
     Aggregate, Attempt, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus, MediaInfo,
     OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId, PublicationState,
-    RunNumber, SessionId, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp, UploadId,
+    RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp, UploadId,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
@@ -84,9 +84,9 @@ impl Memory {
         self.inner().progress.clone()
     }
 
-    pub(super) fn litter(&self, what: &str) {
+    pub(super) fn litter(&self, what: Source) {
         let id = self.ids.random();
-        self.inner().garbage.push(Garbage { id, what: what.to_owned() });
+        self.inner().garbage.push(Garbage { id, what });
     }
 
     pub(super) fn job(&self, job: JobId) -> StoredJob {
@@ -276,6 +276,8 @@ impl JobStore for Memory {
     async fn renew_session(&self, session: SessionId, _: Timestamp) -> Result<Fenced<()>> {
         Ok(if self.inner().session == Some(session) { Fenced::Done(()) } else { Fenced::Lost })
     }
+
+    fn offer(&self, _: u64) {}
 
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>> {
         let fault = self.say("claim")?;

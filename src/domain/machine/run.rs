@@ -249,11 +249,14 @@ impl Machine {
         Done(())
     }
 
-    /// Requeues whatever is held: the process that held it is gone (PROTOCOL §1.25). Nothing is charged, because a
-    /// restart of the service says nothing about the job.
+    /// Requeues whatever is held: the process that held it is gone (PROTOCOL §1.25). No attempt is charged. A run that
+    /// had begun counts as a loss, like one whose remote worker died: a drain leaves nothing held, so the process was
+    /// killed, and a job that kills it at every start must end.
     pub fn recover(&mut self) {
+        let begun = self.job.job.status == JobStatus::Running;
         for task in 0..self.job.tasks.len() {
             if self.job.tasks[task].state.is_held() {
+                self.job.tasks[task].losses += u32::from(begun);
                 self.release(task, RunOutcome::Lost, None);
                 self.give_back(task, "the service restarted; the job waits for a worker");
             }

@@ -145,3 +145,15 @@ async fn the_sweeper_removes_uploads_and_nothing_of_other_people() {
     uploads.remove_source(&Source::Upload { id: ID }).await.unwrap();
     assert_eq!(names(&folder), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_is_kept_is_listed_without_parts() {
+    let (folder, uploads) = uploads();
+    uploads.receive(ID, 3, chunks(&["abc"])).await.unwrap();
+    let key = ObjectPath::parse("one").unwrap();
+    uploads.store_inline(&key, Bytes::from_static(b"12345")).await.unwrap();
+    for part in [upload_folder(folder.path()), inline_folder(folder.path())] {
+        std::fs::write(part.join("two.part"), b"x").unwrap();
+    }
+    assert_eq!(uploads.kept().unwrap(), [Source::Upload { id: ID }, Source::Inline { key, size: 5 }]);
+}

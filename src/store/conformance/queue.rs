@@ -1,6 +1,7 @@
 //! Who is next.
 
 use super::*;
+use crate::domain::Epoch;
 
 pub(super) async fn priority_orders_within_a_tenant(desk: Desk) {
     let mut ids = Vec::new();
@@ -56,4 +57,43 @@ pub(super) async fn an_old_session_claims_nothing(desk: Desk) {
     desk.submit_outputs(1).await;
     desk.store.open_session("next", desk.now()).await.unwrap();
     assert!(desk.claim(1).await.is_empty());
+}
+
+pub(super) async fn a_claim_said_again_answers_the_same(desk: Desk) {
+    for _ in 0..3 {
+        desk.submit_outputs(1).await;
+    }
+    let grant = desk.grant(2);
+    let claim =
+        || async { desk.store.claim(desk.session, std::slice::from_ref(&grant), desk.now()).await.unwrap() };
+    let names = |claimed: &[Claimed]| -> Vec<_> { claimed.iter().map(|c| (c.key, c.epoch)).collect() };
+    let first = claim().await;
+    let again = claim().await;
+    assert_eq!(names(&first), names(&again));
+    assert_eq!(first.len(), 2);
+    assert_eq!(desk.store.stats().await.unwrap().ready, 1, "the third job is still there");
+
+    // A run that is over is no answer, and its name is never used for another task.
+    desk.store.requeue(first[0].key, RequeueReason::Released, desk.now()).await.unwrap();
+    assert_eq!(names(&claim().await), names(&first[1..]));
+    let rest = desk.claim(5).await;
+    assert_eq!(rest.iter().map(|c| c.epoch).collect::<Vec<_>>(), [Epoch(2), Epoch(1)]);
+}
+
+pub(super) async fn without_a_queue_only_free_slots_are_filled(desk: Desk) {
+    desk.store.offer(MAX_PENDING);
+    desk.submit_outputs(1).await;
+    let bare = SqliteStore::ephemeral(Options { max_pending: Some(0), ..Options::default() }).await.unwrap();
+    let desk =
+        Desk { session: bare.open_session("bare", desk.now()).await.unwrap(), store: Arc::new(bare), ..desk };
+    assert_eq!(desk.store.submit(desk.job()).await.unwrap(), Submitted::QueueFull, "nobody works yet");
+    desk.store.offer(2);
+    let jobs: Vec<_> = (0..5).map(|_| desk.job()).collect();
+    let answers = futures_util::future::join_all(jobs.into_iter().map(|job| desk.store.submit(job))).await;
+    assert_eq!(answers.iter().filter(|a| matches!(a, Ok(Submitted::Created))).count(), 2);
+    let running = desk.start().await;
+    assert_eq!(desk.store.submit(desk.job()).await.unwrap(), Submitted::QueueFull, "running is busy too");
+    desk.publish(&running, 0).await;
+    desk.store.complete(running.key, desk.now()).await.unwrap();
+    desk.submit_outputs(1).await;
 }

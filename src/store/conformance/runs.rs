@@ -204,8 +204,8 @@ pub(super) async fn a_new_session_requeues_what_was_held(desk: Desk) {
         assert_eq!(job.aggregate.job.status, JobStatus::Queued);
         assert_eq!(
             (job.aggregate.tasks[0].charged, job.aggregate.tasks[0].losses),
-            (0, 0),
-            "nothing is charged"
+            (0, 1),
+            "a loss, because it ran; no attempt is charged"
         );
         assert_eq!(job.attempts[0].outcome, Some(RunOutcome::Lost));
         assert_eq!(desk.store.complete(key, desk.now()).await.unwrap(), Fenced::Lost);
@@ -213,6 +213,27 @@ pub(super) async fn a_new_session_requeues_what_was_held(desk: Desk) {
     let claimed = desk.store.claim(session, &[desk.grant(5)], desk.now()).await.unwrap();
     let open: Vec<_> = claimed.iter().map(|c| (c.key.job, c.epoch, c.open.clone())).collect();
     assert_eq!(open, [(running, Epoch(2), vec![]), (publishing, Epoch(2), vec![left])]);
+}
+
+pub(super) async fn a_job_that_kills_its_process_ends(desk: Desk) {
+    let bystander = desk.submit_outputs(1).await;
+    let poison = desk.submit_outputs(1).await;
+    let mut session = desk.session;
+    for start in 0..6 {
+        let claimed = desk.store.claim(session, &[desk.grant(2)], desk.now()).await.unwrap();
+        assert_eq!(claimed.len(), 2, "start {start}");
+        // The bystander is claimed each time and never begins: that says nothing about it.
+        let held = claimed.iter().find(|c| c.key.job == poison).unwrap();
+        assert_eq!(held.earlier_failures, start, "verification is full after the first");
+        desk.store.started(held.key, desk.now()).await.unwrap();
+        session = desk.store.open_session("next", desk.now()).await.unwrap();
+    }
+    let ended = desk.get(poison).await.aggregate;
+    assert_eq!(ended.job.status, JobStatus::Failed);
+    assert_eq!(ended.job.failure.map(|f| f.code), Some(Code::WorkerLost));
+    assert_eq!(desk.status(bystander).await, JobStatus::Queued);
+    assert_eq!(desk.get(bystander).await.aggregate.tasks[0].losses, 0);
+    desk.check_history(poison).await;
 }
 
 pub(super) async fn media_is_kept(desk: Desk) {

@@ -1,10 +1,11 @@
 //! Claims: which ready tasks the granted slots get.
 //!
 //! Round robin over tenants, starting after the one that was served last; within a tenant by rank (PROTOCOL §1.16).
+//! A claim says its run ids, so that it can be said again: runs that exist are answered as they are, never begun twice.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::super::row::to_json;
 use super::super::seal::Sealed;
@@ -17,7 +18,8 @@ use super::verbs::{is_current, transition};
 use super::writer::{Txn, Verb};
 use crate::domain::machine::is_ending;
 use crate::domain::{
-    Code, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState, SessionId, TaskId, Timestamp,
+    Aggregate, Code, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState, RunId,
+    SessionId, TaskId, Timestamp,
 };
 
 /// Fills granted slots with ready tasks. A session that is over claims nothing; its renewal says so.
@@ -46,8 +48,16 @@ impl Verb for Claim {
         if slots.is_empty() || !is_current(txn, self.session).await? {
             return Ok(Vec::new());
         }
+        let known = known_runs(txn, &slots).await?;
         let mut claimed = Vec::new();
-        for (hold, (task, job)) in slots.into_iter().zip(pick(txn, self.slots()).await?) {
+        for hold in &slots {
+            if let Some((task, job)) = known.get(&hold.run) {
+                claimed.extend(again(txn, *job, *task, hold).await?);
+            }
+        }
+        let fresh: Vec<_> = slots.into_iter().filter(|hold| !known.contains_key(&hold.run)).collect();
+        let picked = pick(txn, fresh.len()).await?;
+        for (hold, (task, job)) in fresh.into_iter().zip(picked) {
             let loaded = match load_one(txn.conn, job).await {
                 Ok(Some(loaded)) => loaded,
                 Ok(None) => continue,
@@ -64,10 +74,30 @@ impl Verb for Claim {
     }
 }
 
-impl Claim {
-    fn slots(&self) -> usize {
-        self.grants.iter().map(|grant| grant.runs.len()).sum()
-    }
+/// The runs among these that exist already: this claim was said before.
+async fn known_runs(txn: &mut Txn<'_>, slots: &[Hold]) -> Result<HashMap<RunId, (TaskId, JobId)>> {
+    let marks = vec!["?"; slots.len()].join(",");
+    let sql = format!("select id, task_id, job_id from runs where id in ({marks})");
+    let query =
+        slots.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, hold| query.bind(blob(hold.run.uuid())));
+    let rows = query.fetch_all(&mut *txn.conn).await.map_err(explain("looking runs up"))?;
+    let known = |row| {
+        let columns = Columns { table: "runs", row };
+        let of = (TaskId::from_uuid(columns.id("task_id")?), JobId::from_uuid(columns.id("job_id")?));
+        Ok((RunId::from_uuid(columns.id("id")?), of))
+    };
+    rows.iter().map(known).collect()
+}
+
+/// The answer to a claim that was said before; `None` when its run is over or another session's.
+async fn again(txn: &mut Txn<'_>, job: JobId, task: TaskId, hold: &Hold) -> Result<Option<Claimed>> {
+    let Some(loaded) = load_one(txn.conn, job).await? else { return Ok(None) };
+    let record = loaded.aggregate.tasks.iter().find(|t| t.id == task);
+    let held =
+        record.filter(|t| t.hold.as_ref().is_some_and(|h| (h.run, h.session) == (hold.run, hold.session)));
+    let Some(epoch) = held.map(|t| t.epoch) else { return Ok(None) };
+    let secrets = open_secrets(txn, job).await?.unwrap_or_default();
+    Ok(claimed(&loaded.aggregate, task, hold, epoch, secrets))
 }
 
 /// Claims one task. `None` when its secrets cannot be opened: that run fails at once.
@@ -78,19 +108,10 @@ async fn take(
     hold: Hold,
     now: Timestamp,
 ) -> Result<Option<Claimed>> {
-    let job = &loaded.aggregate;
+    let job = loaded.aggregate.clone();
     let key = RunKey { job: job.job.id, task, run: hold.run, session: hold.session };
     let opened = open_secrets(txn, job.job.id).await?;
-    let record = job.tasks.iter().find(|t| t.id == task);
-    let (kind, earlier_failures) =
-        record.map_or_else(Default::default, |t| (Some(t.kind), t.charged + t.losses));
-    let open = job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
-    let completed =
-        job.outputs.iter().filter(|o| o.status == OutputStatus::Completed).map(|o| o.index).collect();
-    let resolve_only = is_ending(job);
-    let (tenant, spec) = (job.job.tenant.clone(), job.job.spec.clone());
-    let (worker, boot) = (hold.worker.clone(), hold.boot);
-    let usable = opened.is_some() || resolve_only;
+    let usable = opened.is_some() || is_ending(&job);
     let epoch = transition(txn, loaded, None, now, |machine| {
         let epoch = machine.claim(task, hold.clone())?;
         if !usable {
@@ -100,24 +121,28 @@ async fn take(
         Ok(epoch)
     })
     .await?;
-    let (Some(kind), true) = (kind, usable) else {
-        return Ok(None);
-    };
-    let secrets = opened.unwrap_or_default();
-    Ok(Some(Claimed {
-        key,
-        worker,
-        boot,
+    Ok(if usable { claimed(&job, task, &hold, epoch, opened.unwrap_or_default()) } else { None })
+}
+
+/// What the holder of a claimed task is told. A claim changes nothing of this but the epoch.
+fn claimed(job: &Aggregate, task: TaskId, hold: &Hold, epoch: Epoch, secrets: JobSecrets) -> Option<Claimed> {
+    let record = job.tasks.iter().find(|t| t.id == task)?;
+    let open = job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
+    let completed = job.outputs.iter().filter(|o| o.status == OutputStatus::Completed);
+    Some(Claimed {
+        key: RunKey { job: job.job.id, task, run: hold.run, session: hold.session },
+        worker: hold.worker.clone(),
+        boot: hold.boot,
         epoch,
-        kind,
-        tenant,
-        spec,
+        kind: record.kind,
+        tenant: job.job.tenant.clone(),
+        spec: job.job.spec.clone(),
         secrets,
-        completed,
+        completed: completed.map(|o| o.index).collect(),
         open,
-        resolve_only,
-        earlier_failures,
-    }))
+        resolve_only: is_ending(job),
+        earlier_failures: record.charged + record.losses,
+    })
 }
 
 /// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its

@@ -3,7 +3,7 @@
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::super::row::event;
-use super::super::{Garbage, JobFilter, JobPage, QueueStats, Result, StoredJob, UploadRecord};
+use super::super::{Error, Garbage, JobFilter, JobPage, QueueStats, Result, StoredJob, UploadRecord};
 use super::columns::Columns;
 use super::error::explain;
 use super::load::{Loaded, attempts, load, load_one};
@@ -182,7 +182,10 @@ pub(super) async fn garbage(pool: &SqlitePool, now: Timestamp) -> Result<Vec<Gar
         .map_err(explain("reading garbage"))?;
     let read = |row| {
         let columns = Columns { table: "garbage", row };
-        Ok(Garbage { id: columns.id("id")?, what: columns.text("what")? })
+        Ok(Garbage { id: columns.id("id")?, what: columns.json("what")? })
     };
-    rows.iter().map(read).collect()
+    // One that cannot be read must not keep the others.
+    let tell =
+        |error: &Error| tracing::error!(error = error as &dyn std::error::Error, "garbage is set aside");
+    Ok(rows.iter().filter_map(|row| read(row).inspect_err(tell).ok()).collect())
 }

@@ -300,7 +300,7 @@ pub(super) async fn write_garbage(
 ) -> Result<()> {
     sqlx::query("insert into garbage(id, what, not_before) values (?, ?, ?)")
         .bind(blob(garbage.id))
-        .bind(garbage.what.clone())
+        .bind(to_json("garbage", &garbage.what)?)
         .bind(due.micros())
         .execute(conn)
         .await

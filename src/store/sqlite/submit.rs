@@ -91,7 +91,7 @@ pub(super) async fn accept(
         return Ok(vec![Submitted::Created]);
     }
     let mut known = known_keys(txn.conn, jobs).await?;
-    let mut room = room(txn);
+    let mut room = room(txn).await?;
     let mut answers = Vec::with_capacity(jobs.len());
     let mut fresh = Vec::with_capacity(jobs.len());
     for job in jobs {
@@ -117,10 +117,18 @@ pub(super) async fn accept(
 }
 
 /// How many more jobs may wait; `None` = no bound.
-fn room(txn: &Txn<'_>) -> Option<u64> {
+async fn room(txn: &mut Txn<'_>) -> Result<Option<u64>> {
+    if txn.shared.max_pending == Some(0) {
+        let taken: i64 = sqlx::query_scalar("select count(*) from tasks where state in (2, 3, 4)")
+            .fetch_one(&mut *txn.conn)
+            .await
+            .map_err(explain("counting free slots"))?;
+        let slots = txn.shared.slots.load(std::sync::atomic::Ordering::Relaxed);
+        return Ok(Some(slots.saturating_sub(u64::try_from(taken).unwrap_or(0))));
+    }
     let committed = txn.shared.waiting.load(std::sync::atomic::Ordering::Relaxed);
     let waiting = u64::try_from(committed.saturating_add(txn.waiting)).unwrap_or(0);
-    txn.shared.max_pending.map(|most| most.saturating_sub(waiting))
+    Ok(txn.shared.max_pending.map(|most| most.saturating_sub(waiting)))
 }
 
 struct KnownKey {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::super::row::to_json;
 use super::super::{Garbage, Result};
 use super::columns::Columns;
 use super::error::explain;
@@ -121,7 +120,7 @@ impl Expire {
     }
 
     async fn leave(&self, txn: &mut Txn<'_>, source: &Source) -> Result<()> {
-        let garbage = Garbage { id: txn.shared.ids.sortable(self.now), what: to_json("garbage", source)? };
+        let garbage = Garbage { id: txn.shared.ids.sortable(self.now), what: source.clone() };
         write_garbage(txn.conn, &garbage, self.now).await
     }
 }

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
@@ -30,6 +30,8 @@ const LANE: usize = 1024;
 pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) max_pending: Option<u64>,
+    /// What the workers can run at once, as last offered.
+    pub(super) slots: AtomicU64,
     pub(super) keys: SealKeys,
     pub(super) ids: Arc<dyn IdSource>,
     pub(super) changes: broadcast::Sender<JobId>,
