@@ -17,10 +17,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::domain::machine::rank;
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobSecrets, JobSpec, JobStatus, MediaInfo,
-    OutputIndex, OutputStatus, Progress, Publication, PublicationId, RunId, SessionId, Source, TaskId,
-    TaskKind, Tenant, Timestamp, UploadId, WorkerId,
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobRecord, JobSecrets, JobSpec, JobStatus,
+    MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress, Publication, PublicationId,
+    RunId, RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp,
+    UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
@@ -114,6 +116,50 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// When it was accepted.
     pub now: Timestamp,
+}
+
+impl NewJob {
+    /// The record as it is once the job is accepted, so that the answer to its client needs no reading back.
+    #[must_use]
+    pub fn accepted(&self) -> Aggregate {
+        let output = |(index, spec): (OutputIndex, &OutputSpec)| OutputRecord {
+            index,
+            status: OutputStatus::Pending,
+            spec: spec.clone(),
+            result: None,
+            failure: None,
+            publication: None,
+        };
+        let job = JobRecord {
+            id: self.id,
+            tenant: self.tenant.clone(),
+            status: JobStatus::Queued,
+            run: RunNumber(1),
+            seq: 1,
+            cancel_at: None,
+            spec: self.spec.clone(),
+            media: None,
+            progress: Progress::ZERO,
+            failure: None,
+            created_at: self.now,
+            started_at: None,
+            finished_at: None,
+        };
+        let task = TaskRecord {
+            id: self.task,
+            job_run: job.run,
+            kind: TaskKind::Transcode,
+            state: TaskState::Ready,
+            rank: rank(self.now, self.spec.priority),
+            not_before: None,
+            epoch: Epoch(0),
+            hold: None,
+            charged: 0,
+            losses: 0,
+        };
+        let outputs = (0..).map(OutputIndex).zip(&self.spec.outputs).map(output).collect();
+        Aggregate { job, outputs, tasks: vec![task], publications: Vec::new() }
+    }
 }
 
 /// An `Idempotency-Key` with the fingerprint of the body (HMAC: bodies hold passwords).

@@ -1,6 +1,4 @@
-//! How long a job waits for nothing: from the answer's request to the first media process, and between the two.
-
-use std::time::Duration;
+//! How long a job waits for nothing: from the request to the first media process, and from the probe to the encoder.
 
 use serde_json::Value;
 
@@ -8,21 +6,21 @@ use super::clip;
 use super::process::{Server, job};
 use super::report::{Report, median};
 
+const JOBS: usize = 15;
+
 pub(crate) async fn run(report: &mut Report) {
     eprintln!("latency");
     let server = Server::start(&[("FLUX__LOG__LEVEL", "info,flux::media=debug")]);
     let clip = clip::hd(1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.settled().await;
     let (mut first, mut between) = (Vec::new(), Vec::new());
-    for _ in 0..15 {
+    for _ in 0..JOBS {
         server.log.lock().expect("unpoisoned").clear();
         let submitted = jiff::Timestamp::now();
-        let id = server.submit(&job(&clip, "proxy_360p", "sampled")).await;
+        let id = server.submit(&job(&clip, "proxy_360p", None)).await;
         server.completed(&id).await;
         let log = server.log.lock().expect("unpoisoned").clone();
-        let at = |what: &str| {
-            log.iter().find(|r| r["fields"]["message"] == what || r["message"] == what).map(time)
-        };
+        let at = |what: &str| log.iter().find(|record| record["message"] == what).map(time);
         let (Some(probe), Some(probed), Some(encoder)) =
             (at("probe started"), at("probe ended"), at("encoder started"))
         else {

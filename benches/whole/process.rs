@@ -1,6 +1,7 @@
 //! The server under measurement, and what the kernel says about it.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -13,7 +14,9 @@ use serde_json::Value;
 pub(crate) struct Server {
     child: Child,
     pub url: String,
-    pub dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
+    settings: Vec<(String, String)>,
+    /// Log records so far.
     pub log: Arc<Mutex<Vec<Value>>>,
     pub http: reqwest::Client,
     /// From exec to the ready line.
@@ -21,16 +24,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `flux serve --role all` with these keys.
+    /// Starts `flux serve --role all` with these keys and data of its own.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self::start_in(Arc::new(dir), settings)
+    }
+
+    fn start_in(dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flux"));
         command
             .args(["serve", "--role", "all", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path().join("data"));
         command.env("FLUX__SOURCES__ALLOW", "127.0.0.0/8").env("FLUX__LOG__FORMAT", "json");
         command.env("FLUX__SOURCES__FILE_ROOTS", super::clip::folder());
-        command.envs(settings.iter().copied()).current_dir(dir.path());
+        command.envs(settings.iter().map(|(key, value)| (key, value))).current_dir(dir.path());
         let begun = Instant::now();
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("flux starts");
         let stderr = child.stderr.take().expect("piped");
@@ -39,20 +47,53 @@ impl Server {
         let sink = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let record: Value = serde_json::from_str(&line).unwrap_or_default();
-                if let Some(listen) = record["fields"]["listen"].as_str().or(record["listen"].as_str()) {
-                    let _ = ready.send((listen.to_owned(), Instant::now()));
+                let at = Instant::now();
+                let record: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if let Some(listen) = record["listen"].as_str() {
+                    let _ = ready.send((listen.to_owned(), at));
                 }
                 sink.lock().expect("unpoisoned").push(record);
             }
         });
-        let (listen, at) = listening.recv_timeout(Duration::from_secs(30)).expect("a ready line");
+        let Ok((listen, at)) = listening.recv_timeout(Duration::from_secs(30)) else {
+            panic!("no ready line: {:#?}", log.lock().expect("unpoisoned"));
+        };
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { child, url: format!("http://{listen}"), dir, log, http, startup: at - begun }
+        Self { child, url: format!("http://{listen}"), dir, settings, log, http, startup: at - begun }
+    }
+
+    /// Kills it as a crash would and starts another on the same data.
+    pub(crate) fn killed_and_started(self) -> Self {
+        let (dir, settings) = (Arc::clone(&self.dir), self.settings.clone());
+        drop(self);
+        Self::start_in(dir, settings)
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// Waits until the encoders are proved: about 1 s of CPU that belongs to the start and not to what comes after.
+    pub(crate) async fn settled(&self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            if self
+                .log
+                .lock()
+                .expect("unpoisoned")
+                .iter()
+                .any(|record| record["message"] == "ffmpeg is ready")
+            {
+                // The last of the proofs' processes are being put away.
+                return tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the encoders were not proved: {:#?}", self.log.lock().expect("unpoisoned"));
     }
 
     /// Submits a job; its id.
@@ -98,8 +139,18 @@ pub(crate) fn ticks(pid: u32) -> u64 {
     [11, 12].iter().filter_map(|n| fields.get(*n)?.parse::<u64>().ok()).sum()
 }
 
-/// A job for a clip, one output of this preset.
-pub(crate) fn job(clip: &Path, preset: &str, verify: &str) -> Value {
+/// Time its living threads ran on a processor so far, as the scheduler counts it.
+pub(crate) fn ran(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let ran = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    });
+    Duration::from_nanos(ran.sum())
+}
+
+/// A job for a clip, one output of this preset. `None` leaves the checking to the server's default.
+pub(crate) fn job(clip: &Path, preset: &str, verify: Option<&str>) -> Value {
     serde_json::json!({
         "source": {"kind": "file", "path": clip},
         "outputs": [{"preset": preset, "destination": {"kind": "storage", "path": "{job_id}.mp4"}}],

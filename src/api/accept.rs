@@ -9,14 +9,15 @@ use super::json;
 use super::problem::{Kind, Problem};
 use super::submission::{self, Submission};
 use crate::domain::{Fault, JobId, Source, TaskId, Tenant, UploadId};
-use crate::store::{Idempotency, NewJob, Submitted};
+use crate::store::{Idempotency, NewJob, StoredJob, Submitted};
 
 /// How long an idempotency key is remembered.
 const KEY_MEMORY: Duration = Duration::from_hours(24);
 
 /// A job that is on disk.
 pub(super) enum Accepted {
-    New(JobId),
+    /// As it is on record; it was not read back.
+    New(Box<StoredJob>),
     /// The same request came before.
     Replayed(JobId),
 }
@@ -71,6 +72,7 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
     let now = api.clock.now();
     let task = TaskId::from_uuid(api.ids.sortable(now));
     let job = NewJob { id, task, tenant: who.tenant.clone(), spec, secrets, idempotency, now };
+    let accepted = StoredJob { aggregate: job.accepted(), attempts: Vec::new(), queue_position: None };
     let submitted = api.control.submit(job).await;
     if let (
         Some(key),
@@ -81,7 +83,7 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
         api.files.discard_inline(key).await;
     }
     match submitted? {
-        Submitted::Created => Ok(Accepted::New(id)),
+        Submitted::Created => Ok(Accepted::New(Box::new(accepted))),
         Submitted::Replayed(id) => Ok(Accepted::Replayed(id)),
         Submitted::KeyReused => Err(Problem::new(
             Kind::IdempotencyKeyReused,

@@ -32,6 +32,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Dialect {
 }
 
 /// `POST /jobs`: 202 once the job is on disk. `?dry_run=true` checks and shows what would be stored.
+///
+/// The answer is made from what was stored, so it has no place in the queue: to read that back would cost more than
+/// storing the job did.
 pub(super) async fn create(
     State(api): State<Api>,
     who: Principal,
@@ -47,15 +50,18 @@ pub(super) async fn create(
     if dry {
         return Ok(axum::Json(resolved(&checked.submission)).into_response());
     }
-    let accepted = accept::submit(&api, &who, checked).await?;
-    let (Accepted::New(id) | Accepted::Replayed(id)) = accepted;
-    let gone = || Problem::new(Kind::Gone, "the job of this idempotency key was deleted");
-    let stored = api.control.store().get(Some(&who.tenant), id).await?.ok_or_else(gone)?;
-    let mut response = show(&api, &stored, dialect, StatusCode::ACCEPTED, Showing::Accepted).await;
-    if matches!(accepted, Accepted::Replayed(_)) {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    match accept::submit(&api, &who, checked).await? {
+        Accepted::New(stored) => {
+            Ok(show(&api, &stored, dialect, StatusCode::ACCEPTED, Showing::Accepted).await)
+        }
+        Accepted::Replayed(id) => {
+            let gone = || Problem::new(Kind::Gone, "the job of this idempotency key was deleted");
+            let stored = api.control.store().get(Some(&who.tenant), id).await?.ok_or_else(gone)?;
+            let mut response = show(&api, &stored, dialect, StatusCode::ACCEPTED, Showing::Accepted).await;
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
     }
-    Ok(response)
 }
 
 /// `GET /jobs`: newest first, a page at a time.

@@ -125,6 +125,7 @@ pub async fn encode(
     let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, work);
     spec.limits = limits.kernel;
     let mut child = toolbox.spawner.spawn(spec).await?;
+    tracing::debug!(target: "flux::media", "encoder started");
     let (state, ticks, mut readers) = listen(&mut child);
 
     let watchdog = Watchdog { ticks, limits, started, max_seconds: plan.max_seconds };

@@ -40,9 +40,10 @@ impl Step {
         TaskReport {
             phase,
             progress: Progress::from_fraction(fraction),
-            fps: figures.fps,
-            speed: figures.speed,
-            eta_seconds: figures.eta_seconds,
+            // ffmpeg says 0 until it knows better.
+            fps: figures.fps.filter(|fps| *fps > 0.0),
+            speed: figures.speed.filter(|speed| *speed > 0.0),
+            eta_seconds: figures.eta_seconds.map(|seconds| (seconds * 10.0).round() / 10.0),
         }
     }
 }

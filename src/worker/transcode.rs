@@ -317,7 +317,8 @@ fn publishing<'a>(
                 sha256: verified.sha256.clone(),
                 content_type: content_type.to_owned(),
             }],
-            duration_seconds: verified.duration_seconds,
+            // Sums of float timestamps carry noise below a microsecond.
+            duration_seconds: (verified.duration_seconds * 1e6).round() / 1e6,
             frames: output.video.as_ref().map(|_| verified.frames),
             width: verified.width,
             height: verified.height,

@@ -10,10 +10,7 @@ pub(super) async fn a_submitted_job_is_read_back_whole(desk: Desk) {
     job.spec.priority = 7;
     let id = desk.submit(job.clone()).await;
     let StoredJob { aggregate, attempts, queue_position } = desk.get(id).await;
-    assert_eq!((aggregate.job.spec.clone(), aggregate.job.created_at), (job.spec.clone(), job.now));
-    assert_eq!(aggregate.job.status, JobStatus::Queued);
-    assert_eq!(aggregate.outputs.iter().map(|o| o.spec.clone()).collect::<Vec<_>>(), job.spec.outputs);
-    assert_eq!((aggregate.tasks.len(), aggregate.tasks[0].id), (1, job.task));
+    assert_eq!(aggregate, job.accepted());
     assert_eq!((attempts, queue_position), (vec![], Some(0)));
     desk.check_history(id).await;
 }
