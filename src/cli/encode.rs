@@ -174,10 +174,10 @@ async fn encode_one(
 }
 
 async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Result<StoredJob, Failed> {
-    let mut live = machinery.control.watch(id).await;
+    let mut changes = machinery.control.watch(id).await;
     let store: &dyn JobStore = &*machinery.store;
     loop {
-        let report = live.borrow_and_update().report.clone();
+        let report = changes.borrow_and_update().report.clone();
         if let Some(report) = report {
             line.show(&json!({
                 "phase": report.phase,
@@ -192,7 +192,7 @@ async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Re
         if job.aggregate.job.status.is_terminal() {
             return Ok(job);
         }
-        if live.changed().await.is_err() {
+        if changes.changed().await.is_err() {
             return Err(Failed::msg(Exit::Failed, "the job is not followed any more"));
         }
     }
