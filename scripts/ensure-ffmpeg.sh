@@ -23,6 +23,5 @@ ffmpeg and ffprobe are needed and not in PATH. Install them and try again:
   Fedora           sudo dnf install ffmpeg-free
   Arch             sudo pacman -S ffmpeg
   Alpine           apk add ffmpeg
-  macOS            brew install ffmpeg
 TEXT
 exit 1

@@ -50,7 +50,7 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Show one job
     Job(IdArgs),
-    /// Follow a job until it ends; exit code 1 if it fails
+    /// Follow a job until it ends; exit code 1 unless it is completed
     Watch(IdArgs),
     /// Cancel a job
     Cancel(IdArgs),
@@ -85,6 +85,14 @@ pub struct ConfigFile {
     pub data_dir: Option<PathBuf>,
 }
 
+/// Where the configuration is of a command that keeps no data.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigOnly {
+    /// Configuration file [default: ./flux.toml where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// Arguments of `serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -113,7 +121,7 @@ pub struct EncodeArgs {
     /// File or http(s) URL to encode
     pub input: String,
     /// Preset; see `flux presets`
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME")]
     pub preset: String,
     /// File to write [default: INPUT's name, the preset's name and its extension, in this folder]
     #[arg(short, long, value_name = "FILE")]
@@ -121,15 +129,15 @@ pub struct EncodeArgs {
     /// Fail when the output exists
     #[arg(long)]
     pub no_clobber: bool,
-    /// How closely the output is checked
+    /// How closely the output is checked [default: verify.level of the configuration, "sampled" without]
     #[arg(long, value_enum)]
     pub verify: Option<Verify>,
-    /// What damage in the source means
+    /// What damage in the source means [default: fail]
     #[arg(long, value_enum)]
     pub on_damage: Option<Damage>,
     /// Where it is configured.
     #[command(flatten)]
-    pub file: ConfigFile,
+    pub file: ConfigOnly,
 }
 
 /// How closely an output is checked.
@@ -162,7 +170,7 @@ pub struct SubmitArgs {
     #[arg(required_unless_present = "body")]
     pub source: Option<String>,
     /// Preset; give it again for more outputs
-    #[arg(short, long = "preset", required_unless_present = "body")]
+    #[arg(short, long = "preset", value_name = "NAME", required_unless_present = "body")]
     pub presets: Vec<String>,
     /// Path of the results in the server's storage
     #[arg(
@@ -175,10 +183,10 @@ pub struct SubmitArgs {
     /// Send this JSON file as the whole job ("-" is standard input)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "presets"])]
     pub body: Option<PathBuf>,
-    /// Makes sending it twice the same as once
+    /// Submits the job once, however often it is sent with this key within 24 hours
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Mark, as NAME=VALUE; may be repeated
+    /// Label to find the job by, as NAME=VALUE; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
     /// Follow the job until it ends

@@ -22,11 +22,15 @@ pub(super) async fn run(file: &ConfigFile) -> Outcome {
     let overrides =
         Overrides { file: file.config.clone(), data_dir: file.data_dir.clone(), ..Overrides::default() };
     let config = assemble::load(&overrides)?;
+    let fresh = !config.server.data_dir.exists();
     let mut findings = vec![Finding::Good(format!("flux {}", env!("CARGO_PKG_VERSION")))];
     findings.extend(config.warnings.iter().cloned().map(Finding::Note));
     findings.extend(tools(&config).await?);
     findings.push(disk(&config));
     findings.push(storage(&config).await);
+    if fresh {
+        remove_empty_folders(&config.server.data_dir);
+    }
     findings.push(api(&config));
     let mut ill = false;
     for finding in findings {
@@ -103,6 +107,13 @@ async fn storage(config: &Config) -> Finding {
             "storage {place}: commits what was destroyed, so a worker that lost its task could still publish there"
         )),
         Err(failure) => Finding::Bad(format!("storage {place}: {} ({})", failure.message, failure.detail)),
+    }
+}
+
+/// Trying the storage makes the data folder, which nobody asked for here. Folders with anything in them stay.
+fn remove_empty_folders(data_dir: &std::path::Path) {
+    for folder in ["storage", "uploads", "inline", ""] {
+        let _ = std::fs::remove_dir(data_dir.join(folder));
     }
 }
 
