@@ -125,7 +125,7 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
         if let Some(audio) = &output.audio {
             sound(&mut argv, audio, gains.get(&output.index).copied());
         }
-        file(&mut argv, output, plan.max_seconds);
+        file(&mut argv, output, plan.brake_seconds());
     }
     argv.0
 }
@@ -180,13 +180,16 @@ fn sound(argv: &mut Argv, audio: &AudioPlan, gain: Option<f64>) {
     argv.pair("-b:a", audio.bitrate);
 }
 
-fn file(argv: &mut Argv, output: &OutputPlan, max_seconds: f64) {
+fn file(argv: &mut Argv, output: &OutputPlan, brake_seconds: f64) {
     // Source metadata may hold places and names; chapters and other tracks are not planned.
     argv.pair("-map_metadata", "-1");
+    if let Some(language) = output.audio.as_ref().and_then(|audio| audio.language) {
+        argv.pair("-metadata:s:a:0", format!("language={language}"));
+    }
     argv.pair("-map_chapters", "-1");
     argv.flag("-sn");
     argv.flag("-dn");
-    argv.pair("-t", format!("{max_seconds:.3}"));
+    argv.pair("-t", format!("{brake_seconds:.3}"));
     match output.container {
         Container::Mp4 | Container::Mov => argv.pair("-movflags", "+faststart"),
         Container::Mkv | Container::Webm => {}

@@ -30,6 +30,8 @@ pub use progress::Tick;
 
 /// How long the pipes may stay open after ffmpeg has ended and its group was killed.
 const DRAIN: Duration = Duration::from_secs(5);
+/// By how much codecs' padding and the last frame may pass the longest time without being a runaway, seconds.
+const PADDING: f64 = 0.5;
 /// A watchdog's precision; progress comes every half second.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -77,6 +79,8 @@ pub struct EncodeReport {
     pub grids: Vec<GridStatistics>,
     /// ffmpeg noticed that the source ended early.
     pub ended_early: bool,
+    /// Complaints of the demuxer: places where the container's own structure or checksums do not hold.
+    pub broken_places: u64,
     /// The latest end of a packet over all outputs, seconds.
     pub last_out_seconds: Option<f64>,
     /// Wall time.
@@ -146,7 +150,14 @@ pub async fn encode(
     let log = std::mem::take(&mut *state.lock().unwrap_or_else(PoisonError::into_inner));
     let tidy = Tidy::new(input, work);
     match status {
-        Ok(Ok(status)) if status.success() => Ok(log.into_report(started.elapsed(), &tidy)),
+        Ok(Ok(status)) if status.success() => {
+            let report = log.into_report(started.elapsed(), &tidy);
+            if report.last_out_seconds.is_some_and(|seconds| seconds > plan.max_seconds + PADDING) {
+                let failure = Stopped::Runaway.into_failure(limits, plan.max_seconds);
+                return Err(failure.with_log(report.log_tail));
+            }
+            Ok(report)
+        }
         Ok(Ok(status)) => Err(log.into_failure(status, &tidy)),
         Ok(Err(error)) => Err(Failure::new(Code::Internal, "The encoder's end could not be seen.")
             .with_detail(error.to_string())),
@@ -223,7 +234,7 @@ impl Watchdog {
                     if now.0 > best.0 || now.1 > best.1 {
                         (best, moved_at) = ((best.0.max(now.0), best.1.max(now.1)), Instant::now());
                     }
-                    if tick.out_seconds.is_some_and(|seconds| seconds > self.max_seconds) {
+                    if tick.out_seconds.is_some_and(|seconds| seconds > self.max_seconds + PADDING) {
                         return Stopped::Runaway;
                     }
                     on_tick(tick);

@@ -19,7 +19,7 @@ use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational,
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
 pub use filter::{Filter, Layout};
-pub use sound::{MeasuredLoudness, gain};
+pub use sound::{Language, MeasuredLoudness, gain};
 
 /// What the operator allows, as far as planning needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,12 +44,18 @@ pub struct EncodePlan {
     pub outputs: Vec<OutputPlan>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
-    /// Longest output that is written before the encode counts as runaway, seconds. An output that reaches it was
-    /// cut by ffmpeg, which still exits with 0.
+    /// Longest output that is accepted, seconds; a longer one is a runaway and fails the encode.
     pub max_seconds: f64,
 }
 
 impl EncodePlan {
+    /// Where ffmpeg itself stops writing, seconds: only a brake for what progress reports miss. It lies behind
+    /// `max_seconds`, because ffmpeg exits with 0 when it cuts, and only the length then tells.
+    #[must_use]
+    pub fn brake_seconds(&self) -> f64 {
+        self.max_seconds + 1.0
+    }
+
     /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the
     /// outputs that use its result (MEDIA-RULES §1.14).
     #[must_use]
@@ -173,6 +179,8 @@ pub struct AudioPlan {
     /// The filter chain, in order, without the measured gain. It starts the sound at the timeline's zero (the
     /// earliest stream's start): a late track is led in by silence, holes are filled with silence.
     pub filters: Vec<Filter>,
+    /// The source's language: the one tag that is kept.
+    pub language: Option<Language>,
 }
 
 impl AudioPlan {

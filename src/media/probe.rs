@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::argv::{self, LookAhead, Reading};
 use super::process::{Spec, Tidy, run};
 use super::{Input, Toolbox};
 use crate::domain::limits::SourceLimits;
@@ -49,7 +50,10 @@ pub async fn probe(
         ["-show_streams", "-show_format", "-show_entries", SHOWN, "-read_intervals"].map(String::from),
     );
     args.push(interval);
-    args.extend(input_options(input, demuxer, limits));
+    // One more than allowed, so that too many can be told from just enough.
+    let bounds = argv::Limits { max_streams: limits.max_streams + 1, ..argv::Limits::new(limits, None) };
+    let reading = Reading { input, demuxer, limits: &bounds };
+    args.extend(argv::input_options(&reading, LookAhead::Far));
     let spec = Spec::new(&toolbox.tools.ffprobe, args, "/");
     let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await?;
 
@@ -71,34 +75,6 @@ pub async fn probe(
 
 /// Fields of packets that the frame rate needs; streams and the format are shown whole.
 const SHOWN: &str = "packet=stream_index,pts,dts,duration";
-
-/// The hardened input of every ffmpeg and ffprobe that reads a source (GATEWAY §5, RELIABILITY §4.1): our own demuxer,
-/// no other, no protocol but the one in use, bounded streams, pixels and probing. Ends with `-i INPUT`.
-pub(super) fn input_options(input: &Input, demuxer: Demuxer, limits: &SourceLimits) -> Vec<String> {
-    let formats: Vec<&str> = Demuxer::ALL.iter().map(|d| d.ffmpeg_name()).collect();
-    let (protocols, name) = match input {
-        Input::File(path) => ("file", format!("file:{}", path.display())),
-        Input::Loopback { url } => ("http,tcp", url.clone()),
-    };
-    // One more than allowed, so that too many can be told from just enough.
-    let (streams, pixels) = ((limits.max_streams + 1).to_string(), limits.max_pixels.to_string());
-    let options = [
-        ["-protocol_whitelist", protocols],
-        ["-format_whitelist", &formats.join(",")],
-        ["-f", demuxer.ffmpeg_name()],
-        ["-max_streams", &streams],
-        ["-max_pixels", &pixels],
-        ["-probesize", "10M"],
-        ["-analyzeduration", "10M"],
-    ];
-    let mut args: Vec<String> = options.into_iter().flatten().map(str::to_owned).collect();
-    if matches!(input, Input::Loopback { .. }) {
-        // A short seek reads on instead of asking again (GATEWAY §1): a quarter fewer requests.
-        args.extend(["-short_seek_size".to_owned(), "262144".to_owned()]);
-    }
-    args.extend(["-i".to_owned(), name]);
-    args
-}
 
 #[cfg(test)]
 mod tests;

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::argv::{self, LookAhead, Reading};
 use super::encode::EncodeReport;
 use super::plan::{EncodePlan, OutputPlan};
-use super::probe::{Document, input_options};
+use super::probe::Document;
 use super::process::{RunError, Spec, Tidy, run, run_lines};
 use super::structure::Facts;
 use super::{Input, Toolbox};
-use crate::domain::limits::SourceLimits;
 use crate::domain::preset::Container;
 use crate::domain::{Code, Demuxer, Failure, MediaInfo, OnDamage, VerifyLevel};
 
@@ -201,7 +201,8 @@ impl Checker<'_> {
             Container::Mp4 | Container::Mov => Demuxer::Mov,
             Container::Webm | Container::Mkv => Demuxer::Matroska,
         };
-        input_options(self.input, demuxer, &SourceLimits::default())
+        let reading = Reading { input: self.input, demuxer, limits: &argv::Limits::default() };
+        argv::input_options(&reading, LookAhead::Far)
     }
 
     fn tidy(&self, lines: Vec<String>) -> Vec<String> {

@@ -8,6 +8,8 @@ mod bad_input;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod clips;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod docs;

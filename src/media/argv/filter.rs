@@ -107,6 +107,7 @@ fn spell(filter: Filter) -> String {
             "aresample={rate}:async=1:first_pts=0:center_mix_level=0.707107:surround_mix_level=0.707107:rematrix_maxval=1,aformat=channel_layouts={}",
             layout(channels),
         ),
+        Filter::BothSides => "pan=stereo|c0=c0|c1=c0".to_owned(),
         Filter::Gain(db) => format!("volume={db:.3}dB"),
         Filter::Measure => "ebur128=peak=true:framelog=verbose".to_owned(),
     }

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::preset::{EncodeSpec, Presets};
-use crate::domain::{ColorRange, ColorSpace, FieldOrder, MediaInfo, Rational, Rotation, VideoStream};
+use crate::domain::{
+    AudioStream, ColorRange, ColorSpace, FieldOrder, MediaInfo, Rational, Rotation, VideoStream,
+};
 use crate::media::plan::tests::{audio, media, spec, tags, video};
 use crate::media::plan::{Policy, plan};
 
@@ -95,6 +97,20 @@ fn every_preset_over_typical_sources() {
             .collect();
         insta::assert_snapshot!(name.as_str(), text.join("\n"));
     }
+}
+
+#[test]
+fn of_all_tags_only_the_sounds_language_is_kept() {
+    let tagged = AudioStream { language: Some("fra".into()), ..audio(2) };
+    let argv = encoded(
+        &media(vec![video(640, 360)], vec![tagged]),
+        &[spec(Some("720p_h264"), json!({})), spec(Some("1080p_vp9"), json!({}))],
+        &Limits::default(),
+    );
+    let tags: Vec<_> =
+        argv.windows(2).filter(|w| w[0].starts_with("-m") && w[0].contains("metadata")).collect();
+    let each = [["-map_metadata", "-1"], ["-metadata:s:a:0", "language=fra"]];
+    assert_eq!(tags, [each, each].concat());
 }
 
 #[test]

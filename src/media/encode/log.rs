@@ -76,6 +76,7 @@ pub(super) struct LogState {
     /// Streams whose first frame has reached its filters.
     begun: Vec<u32>,
     signs: BTreeSet<Sign>,
+    broken_places: u64,
     last_out_seconds: Option<f64>,
 }
 
@@ -89,10 +90,16 @@ impl Default for LogState {
             grids: Vec::new(),
             begun: Vec::new(),
             signs: BTreeSet::new(),
+            broken_places: 0,
             last_out_seconds: None,
         }
     }
 }
+
+/// Contexts of demuxers that find their way again after damage, so that the decoder never hears of it: what was lost
+/// shows in their complaints only (measured: noise over a tenth of a WebM, FLV or Ogg file, 11 to 49 of 100 frames
+/// gone, status 0, not one decoding error). None of the sample clips makes them complain.
+const RESYNCING: [&str; 5] = ["[matroska,webm", "[flv", "[ogg", "[avi", "[asf"];
 
 /// More streams than any probe lets through; a log that names more is not ffmpeg's.
 const STREAMS: usize = 256;
@@ -133,6 +140,8 @@ impl LogState {
             (names_input, Sign::InputRefused),
         ];
         self.signs.extend(signs.into_iter().filter_map(|(seen, sign)| seen.then_some(sign)));
+        let demuxer = |name: &&str| line.split_once(name).is_some_and(|(_, rest)| rest.starts_with(" @ "));
+        self.broken_places += u64::from(RESYNCING.iter().any(demuxer));
         // 5.1: "Error while decoding stream #0:0: …"; 6 and 7: "[vist#0:0/h264 @ …] [error] Error submitting packet to decoder".
         let refused = line.contains("Error while decoding stream")
             || line.contains("Error submitting packet to decoder")
@@ -213,6 +222,7 @@ impl LogState {
             encoded: self.encoded,
             grids: self.grids,
             ended_early: self.signs.contains(&Sign::EndedEarly),
+            broken_places: self.broken_places,
             last_out_seconds: self.last_out_seconds,
             took,
             log_tail: tidy.lines(self.tail.into_lines()),
@@ -337,6 +347,20 @@ mod tests {
         let stream = report.decoded_stream(0).unwrap();
         assert_eq!((stream.early_errors, stream.errors, stream.concealed), (1, 2, 1));
         assert!(report.ended_early);
+    }
+
+    #[test]
+    fn demuxers_that_find_their_way_again_are_heard() {
+        let report = log(
+            "[matroska,webm @ 0x5] [error] Element at 0x13711 ending at 0xaed0f70 exceeds containing master\n\
+            [flv @ 0x5] [error] Packet mismatch 1515867803 5313 96680\n\
+            [ogg @ 0x5] [error] CRC mismatch!\n\
+            [flv @ 0x5] [warning] Invalid timestamps stream=1, pts=2023, dts=2438, size=178\n\
+            [matroska @ 0x5] [error] a muxer's complaint\n\
+            [h264 @ 0x5] [error] Invalid NAL unit size (-1 > 551).",
+        )
+        .into_report(Duration::ZERO, &tidy());
+        assert_eq!(report.broken_places, 3);
     }
 
     #[test]

@@ -81,6 +81,12 @@ async fn time_growth_and_cancel_end_it_at_once() {
     let runaway = Fake::new(&format!("echo out_time_us=101000000; echo progress=continue; {LOOP}"));
     assert_eq!(runaway.fails().await.code, Code::MediaLimit);
 
+    // The same when ffmpeg has cut it and ended well before anybody looked.
+    let cut = Fake::new("echo out_time_us=101000000; echo progress=end");
+    assert_eq!(cut.fails().await.code, Code::MediaLimit);
+    let padded = Fake::new("echo out_time_us=100020000; echo progress=end");
+    assert!(padded.encode(EncodeLimits::default(), &CancellationToken::new()).await.0.is_ok());
+
     let cancel = CancellationToken::new();
     cancel.cancel();
     let (result, _) = Fake::new(LOOP).encode(EncodeLimits::default(), &cancel).await;

@@ -90,6 +90,9 @@ pub enum Filter {
     Tag(Signal),
     /// Square samples.
     SquareSamples,
+    /// Mono to both sides at its own level: resampling alone would take it for a centre and lower it by 3 dB
+    /// (measured with 5.1.9).
+    BothSides,
     /// Rate, channels and timeline of a sound: silence leads a late start in and fills holes; downmixing keeps
     /// the centre and surrounds at -3 dB and scales down so that it cannot clip.
     Resample {

@@ -7,6 +7,11 @@ use crate::domain::preset::{AudioCodec, AudioSpec, Channels, Loudness};
 /// Plans a sound over a source stream.
 pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
     let channels = channels(stream.channels, spec);
+    let mut filters = Vec::new();
+    if (stream.channels, channels) == (1, 2) {
+        filters.push(Filter::BothSides);
+    }
+    filters.push(Filter::Resample { rate: spec.sample_rate, channels });
     AudioPlan {
         stream: stream.index,
         codec: spec.codec,
@@ -16,7 +21,26 @@ pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
         channels,
         sample_rate: spec.sample_rate,
         loudness: spec.loudness,
-        filters: vec![Filter::Resample { rate: spec.sample_rate, channels }],
+        filters,
+        language: stream.language.as_deref().and_then(Language::parse),
+    }
+}
+
+/// An ISO 639-2 code, the only kind that every container takes: three lower-case letters, so that no other text of a
+/// file gets onto a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Language([u8; 3]);
+
+impl Language {
+    fn parse(tag: &str) -> Option<Self> {
+        let letters: [u8; 3] = tag.as_bytes().try_into().ok()?;
+        letters.iter().all(u8::is_ascii_lowercase).then_some(Self(letters))
+    }
+}
+
+impl std::fmt::Display for Language {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|letter| write!(f, "{}", char::from(*letter)))
     }
 }
 
@@ -82,6 +106,16 @@ pub fn gain(target: Loudness, measured: MeasuredLoudness) -> Option<(f64, bool)>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_codes_are_languages() {
+        for tag in ["eng", "und", "fra"] {
+            assert_eq!(Language::parse(tag).unwrap().to_string(), tag);
+        }
+        for tag in ["", "en", "en-US", "ENG", "e=g", "a:b", "é1", "engl"] {
+            assert_eq!(Language::parse(tag), None, "{tag}");
+        }
+    }
 
     #[test]
     fn the_gain_stops_at_the_peak_and_never_raises_silence() {

@@ -343,6 +343,20 @@ fn channels_and_bit_rates() {
     ] {
         let plan = sound_of(source, &fields);
         assert_eq!((plan.channels, plan.bitrate), (channels, bitrate), "{source} channels");
+        assert!(!plan.filters.contains(&Filter::BothSides), "{source} channels");
+    }
+    let doubled = sound_of(1, &json!({"codec": "aac", "channels": 2}));
+    assert_eq!(doubled.filters[0], Filter::BothSides);
+}
+
+#[test]
+fn no_built_in_preset_is_short_of_bits_for_its_channels() {
+    for (name, _, spec) in Presets::builtin().iter() {
+        let outputs = [(OutputIndex(0), spec.clone())];
+        let plan =
+            plan(&media(vec![video(1920, 1080)], vec![audio(6)]), &outputs, &Policy::default()).unwrap();
+        let sound = plan.outputs[0].audio.as_ref().unwrap();
+        assert!(sound.bitrate / u32::from(sound.channels) >= 32_000, "{name}: {sound:?}");
     }
 }
 

@@ -61,15 +61,3 @@ fn an_impossible_duration_is_no_claim() {
     assert_eq!(read(&liar).duration(), None);
     read(&liar).refuse_limits(&SourceLimits::default()).unwrap();
 }
-
-#[test]
-fn the_input_is_hardened() {
-    let options = |input: Input| input_options(&input, Demuxer::Mpegts, &SourceLimits::default()).join(" ");
-    let file = options(Input::File("/w/in".into()));
-    assert!(file.starts_with("-protocol_whitelist file -format_whitelist mov,matroska,avi,"), "{file}");
-    assert!(file.ends_with("-probesize 10M -analyzeduration 10M -i file:/w/in"), "{file}");
-    assert!(file.contains(" -f mpegts -max_streams 65 -max_pixels 67108864 "), "{file}");
-    let url = options(Input::Loopback { url: "http://127.0.0.1:9/t/in".into() });
-    assert!(url.starts_with("-protocol_whitelist http,tcp "), "{url}");
-    assert!(url.ends_with("-short_seek_size 262144 -i http://127.0.0.1:9/t/in"), "{url}");
-}

@@ -267,7 +267,7 @@ fn check_samples(
     Ok(Some(found - given).filter(|gap| *gap > edges))
 }
 
-/// V5: sound begins as long before or after the picture as in the source.
+/// V5: the picture begins as long after the sound as it does after the earliest stream of the source.
 fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
     let (Some(video), Some(audio)) = (spans.video, spans.audio) else {
         return Ok(());
@@ -275,14 +275,13 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
     let (Some(video_plan), Some(audio_plan)) = (&plan.video, &plan.audio) else {
         return Ok(());
     };
-    let starts = (
-        request.source.video.iter().find(|v| v.index == video_plan.stream),
-        request.source.audio.iter().find(|a| a.index == audio_plan.stream).and_then(|a| a.start_seconds),
-    );
-    let (Some(source), Some(audio_start)) = starts else {
+    let Some(source) = request.source.video.iter().find(|v| v.index == video_plan.stream) else {
         return Ok(());
     };
-    let Some(video_start) = source.start_seconds else {
+    // The plan leads late sound in by silence, so it begins where the earliest stream does.
+    let starts = request.source.video.iter().map(|v| v.start_seconds);
+    let starts = starts.chain(request.source.audio.iter().map(|a| a.start_seconds)).flatten();
+    let (Some(video_start), Some(zero)) = (source.start_seconds, starts.reduce(f64::min)) else {
         return Ok(());
     };
     // A recording that begins between key frames shows its first frame later than its header says.
@@ -294,7 +293,7 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
         return Ok(());
     }
     let found = video.start - audio.start;
-    let wanted = video_start - audio_start;
+    let wanted = video_start - zero;
     let rate = match video_plan.timing {
         Timing::Cfr(rate) => Some(rate),
         Timing::Passthrough => source.frame_rate,

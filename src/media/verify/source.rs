@@ -2,13 +2,14 @@
 
 use super::VerifyRequest;
 use super::output::Spans;
-use crate::domain::{Code, Demuxer, Failure, OnDamage};
+use crate::domain::{Code, Demuxer, Failure, OnDamage, Rational};
 use crate::media::encode::DecodedStream;
 use crate::media::plan::OutputPlan;
 use crate::media::structure::Completeness;
 
-/// Most frames that may be lost under `warn`, as a part of all.
-const LOST_PART: f64 = 0.01;
+/// Under `warn` one frame in so many may be lost (MEDIA-RULES §1.11: 1 %), and one in any case: a part of a short clip
+/// is less than a frame, and its verdict on a clip with one bad packet of 50 is a warning.
+const ONE_IN: u64 = 100;
 /// Longest hole under `warn`, seconds.
 const HOLE: f64 = 2.0;
 
@@ -111,8 +112,6 @@ pub(super) fn judge_damage(
             .cloned();
         let total = stream.packets.max(1);
         let said = format!("{damage} of {total} frames of the source's {what} are damaged");
-        #[expect(clippy::cast_precision_loss, reason = "a part of a count")]
-        let part = damage as f64 / total as f64;
         // A hole is only one where the source is known to have lost something.
         let hole = spans.longest_gap.filter(|(gap, _)| what == "picture" && *gap > HOLE);
         match request.on_damage {
@@ -120,7 +119,7 @@ pub(super) fn judge_damage(
                 return Err(Failure::new(Code::MediaCorrupt, format!("{said} (on_damage is \"fail\")."))
                     .with_log(log));
             }
-            OnDamage::Warn if part > LOST_PART || hole.is_some() => {
+            OnDamage::Warn if !is_small(damage, total) || hole.is_some() => {
                 return Err(Failure::new(Code::MediaCorrupt, format!("{said}, more than a warning allows."))
                     .with_log(log));
             }
@@ -132,7 +131,42 @@ pub(super) fn judge_damage(
             }
         }
     }
+    warnings.extend(judge_container(request, plan, spans)?);
     Ok(warnings)
+}
+
+/// Damage that the demuxer skipped: what it skipped is gone without a trace but the hole it leaves.
+fn judge_container(
+    request: &VerifyRequest<'_>,
+    plan: &OutputPlan,
+    spans: &Spans,
+) -> Result<Option<String>, Failure> {
+    let places = request.report.broken_places;
+    if places == 0 {
+        return Ok(None);
+    }
+    let refused = |said: String| {
+        let log = request.report.log_tail.iter().filter(|line| line.contains("[error]")).cloned();
+        Err(Failure::new(Code::MediaCorrupt, said).with_log(log))
+    };
+    let said = format!("the source's container is broken in {places} places");
+    let rate = plan.video.as_ref().and_then(|video| video.frame_rate).map_or(0.0, Rational::as_f64);
+    let (gap, at) = spans.longest_gap.unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "frames of a short hole")]
+    let missing = (gap * rate).round() as u64;
+    let frames = spans.video.map_or(0, |video| video.packets);
+    match request.on_damage {
+        OnDamage::Fail => refused(format!("{said} (on_damage is \"fail\").")),
+        OnDamage::Warn if gap > HOLE || !is_small(missing.saturating_sub(1), frames) => {
+            refused(format!("{said}, more than a warning allows."))
+        }
+        OnDamage::Warn => Ok(Some(format!("source_damaged: {said} (longest gap {gap:.3} s at {at:.3} s)"))),
+    }
+}
+
+/// Whether so many damaged frames are few enough for a warning.
+fn is_small(damaged: u64, total: u64) -> bool {
+    damaged <= (total / ONE_IN).max(1)
 }
 
 /// Damaged frames, if the decoder complained at all. A count of packets alone says nothing: VP8 has packets that show
@@ -146,6 +180,21 @@ fn damage(stream: &DecodedStream) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_frame_in_a_hundred_may_be_lost_and_one_of_a_short_clip() {
+        for (damaged, total, small) in [
+            (1, 2, true),
+            (1, 50, true),
+            (2, 50, false),
+            (2, 199, false),
+            (2, 200, true),
+            (10, 1000, true),
+            (11, 1000, false),
+        ] {
+            assert_eq!(is_small(damaged, total), small, "{damaged} of {total}");
+        }
+    }
 
     #[test]
     fn only_complaints_after_the_first_frame_are_damage() {

@@ -4,11 +4,12 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::preset::{AudioCodec, Rate, Speed, VideoCodec};
+use crate::domain::limits::SourceLimits;
+use crate::domain::preset::{AudioCodec, Presets, Rate, Speed, VideoCodec};
 use crate::domain::{OutputIndex, Rational};
 use crate::media::encode::tests::toolbox;
 use crate::media::encode::{EncodeLimits, EncodeRequest, encode};
-use crate::media::plan::{AudioPlan, PlannedColor, Timing, VideoPlan};
+use crate::media::plan::{AudioPlan, PlannedColor, Policy, Timing, VideoPlan, plan};
 use crate::media::sniff::sniff;
 use crate::media::structure::{self, tests::Bytes};
 
@@ -99,6 +100,7 @@ impl Trip {
             channels: 1,
             sample_rate: 48_000,
             loudness: None,
+            language: None,
             filters: vec![],
         });
         let output = OutputPlan {
@@ -147,16 +149,17 @@ impl Trip {
         demuxer: Demuxer,
     ) -> Result<EncodeReport, Failure> {
         let output = &plan.outputs[0];
-        let mut argv: Vec<String> =
+        let mut words: Vec<String> =
             "-nostdin -hide_banner -loglevel level+verbose -progress pipe:1 -stats_period 0.5 -nostats -y"
                 .split(' ')
                 .map(str::to_owned)
                 .collect();
-        argv.extend(input_options(input, demuxer, &SourceLimits::default()));
+        let reading = Reading { input, demuxer, limits: &argv::Limits::default() };
+        words.extend(argv::input_options(&reading, LookAhead::Near));
         if let Some(video) = &output.video {
             let rate = self.fps.map_or(String::new(), |(rate, _)| format!("fps={rate}:round=near,"));
             let colors = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
-            argv.extend([
+            words.extend([
                 "-map".into(),
                 format!("0:{}", video.stream),
                 "-vf".into(),
@@ -175,13 +178,18 @@ impl Trip {
         }
         if let Some(audio) = &output.audio {
             let map = format!("0:{}", audio.stream);
-            argv.extend(
+            words.extend(
                 ["-map", &map, "-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "48000"].map(str::to_owned),
             );
         }
-        argv.extend(["-map_metadata", "-1", "-f", "mp4", "file:out-0.mp4"].map(str::to_owned));
-        let request =
-            EncodeRequest { plan, argv, input, work: self.folder.path(), limits: EncodeLimits::default() };
+        words.extend(["-map_metadata", "-1", "-f", "mp4", "file:out-0.mp4"].map(str::to_owned));
+        let request = EncodeRequest {
+            plan,
+            argv: words,
+            input,
+            work: self.folder.path(),
+            limits: EncodeLimits::default(),
+        };
         encode(&self.toolbox, request, &mut |_| {}, &CancellationToken::new()).await
     }
 
@@ -252,6 +260,30 @@ async fn a_live_recording_that_is_cut_is_truncated() {
     let trip = Trip::new("in.mkv", &format!("{CLIP} -live 1"));
     trip.cut_source(0.7);
     assert_eq!(trip.code().await, Code::MediaTruncated);
+}
+
+#[tokio::test]
+async fn an_output_that_ffmpeg_cut_is_no_success() {
+    let trip = Trip::new("in.mp4", CLIP);
+    let input = Input::File(trip.source.clone());
+    let bounds = SourceLimits::default();
+    let source = super::super::probe::probe(&trip.toolbox, &input, Demuxer::Mov, 1, &bounds).await.unwrap();
+    let preset = Presets::builtin().get("proxy_360p").unwrap().clone();
+    for (max_seconds, code) in [(1.0, Some(Code::MediaLimit)), (3.0, None)] {
+        let policy = Policy { max_seconds, ..Policy::default() };
+        let plan = plan(&source, &[(OutputIndex(0), preset.clone())], &policy).unwrap();
+        let reading = Reading { input: &input, demuxer: Demuxer::Mov, limits: &argv::Limits::default() };
+        let argv = argv::encode(&plan, &reading, &argv::Gains::new());
+        let request = EncodeRequest {
+            plan: &plan,
+            argv,
+            input: &input,
+            work: trip.folder.path(),
+            limits: EncodeLimits::default(),
+        };
+        let ended = encode(&trip.toolbox, request, &mut |_| {}, &CancellationToken::new()).await;
+        assert_eq!(ended.err().map(|failure| failure.code), code, "{max_seconds} s");
+    }
 }
 
 /// A name, and what is done to the output before it is verified.
