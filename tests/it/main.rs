@@ -2,6 +2,8 @@
 #![expect(unreachable_pub, reason = "nothing outside of a test binary can reach into it")]
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod bad_input;
@@ -15,5 +17,9 @@ mod crash;
 mod docs;
 #[cfg(test)]
 mod jobs;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod storage;
 #[cfg(test)]
 mod support;

@@ -2,6 +2,7 @@
 
 pub mod clips;
 pub mod origin;
+pub mod s3;
 pub mod server;
 
 use std::time::Duration;

@@ -35,6 +35,19 @@ impl Start {
         self
     }
 
+    /// Puts a `flux.toml` where the server looks for it, in its own folder.
+    pub fn file(self, text: &str) -> Self {
+        let dir = self.dir.clone().unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
+        std::fs::write(dir.path().join("flux.toml"), text).unwrap();
+        self.below(dir)
+    }
+
+    /// Uses a folder that was prepared.
+    pub fn below(mut self, dir: Arc<tempfile::TempDir>) -> Self {
+        self.dir = Some(dir);
+        self
+    }
+
     pub async fn server(self) -> Server {
         self.try_server().await.unwrap_or_else(|log| panic!("the server did not start:\n{}", log.join("\n")))
     }
