@@ -53,7 +53,8 @@ pub enum Scope {
     JobsRead,
     /// Submit, cancel, retry and delete jobs; upload.
     JobsWrite,
-    /// Speak for another tenant with `?tenant=NAME`, or for all with `?tenant=*`; see workers' details.
+    /// All of the above; speak for another tenant with `?tenant=NAME`, or for all with `?tenant=*`; see workers'
+    /// details.
     Admin,
 }
 
@@ -146,10 +147,11 @@ impl Gate {
                 let key = bearer(&parts.headers)?;
                 let (key, streams) =
                     find(keys, key).ok_or_else(|| unauthenticated("the API key is not known", true))?;
-                if !key.scopes.contains(&scope) {
+                let admin = key.scopes.contains(&Scope::Admin);
+                if !admin && !key.scopes.contains(&scope) {
                     return Err(insufficient(scope));
                 }
-                principal(&key.tenant, key.scopes.contains(&Scope::Admin), streams, &parts.uri)
+                principal(&key.tenant, admin, streams, &parts.uri)
             }
             Self::Loopback { hosts, streams } => {
                 local_only(&parts.headers, &parts.uri, hosts)?;

@@ -186,21 +186,22 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
     let (mut outputs, mut destinations_at) = (Vec::new(), Vec::new());
     for (index, output) in draft.outputs.into_iter().enumerate() {
         let encode = resolve(&output, presets, faults);
-        let (Some(encode), Some(destination)) = (encode, output.destination) else {
-            continue;
-        };
+        let Some(destination) = output.destination else { continue };
         let preset = output.preset.as_deref().and_then(|name| name.parse::<PresetName>().ok());
         let values = PathValues {
             job_id: &job.to_string(),
             index: u16::try_from(index).unwrap_or(u16::MAX),
             preset: preset.as_ref().map_or("custom", PresetName::as_str),
             name: &stem,
-            height: nominal_height(&encode),
-            ext: encode.container.extension(),
+            height: encode.as_ref().and_then(nominal_height),
+            ext: encode.as_ref().map_or("mp4", |encode| encode.container.extension()),
         };
         let path_at = destination.path.at.clone();
-        destination.agrees_with(encode.container, faults);
-        let Some(destination) = destination.fill(&values, faults) else {
+        if let Some(encode) = &encode {
+            destination.agrees_with(encode.container, faults);
+        }
+        // Filled in even where the setting is wrong: all faults are told at once.
+        let (Some(destination), Some(encode)) = (destination.fill(&values, faults), encode) else {
             continue;
         };
         if let Some(other) = places.insert(place_key(&destination), index) {
@@ -210,7 +211,11 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
             );
         }
         destinations_at.push(path_at);
-        outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
+        let mut warnings = output.warnings;
+        if notification_url.is_some() {
+            warnings.push("notification_url is kept with the job and not called by this build".to_owned());
+        }
+        outputs.push(OutputSpec { preset, encode, destination, warnings });
     }
     let spec = JobSpec {
         source: source?,

@@ -138,7 +138,8 @@ pub(super) fn open_storage(config: &Config) -> Result<Storage, Failed> {
         storage,
         destination_roots: config.destination_roots.clone(),
         data_dir: config.server.data_dir.clone(),
-        file_roots: config.sources.file_roots.clone(),
+        // A root that is missing was warned about; what is below it does not exist.
+        file_roots: config.sources.file_roots.iter().filter(|root| root.is_dir()).cloned().collect(),
         allow: allow.collect::<Result<_, _>>().context("cannot use sources.allow")?,
         limits: config.sources.limits,
         fetch: storage::FetchLimits {

@@ -46,10 +46,21 @@ async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
     } else {
         json!({"kind": "upload", "id": upload(client, Path::new(source)).await?})
     };
+    // The server knows an upload by its id only; the name is here.
+    let path = args.path.replace("{name}", &stem(args.source.as_deref().unwrap_or_default()));
     let output =
-        |preset: &String| json!({"preset": preset, "destination": {"kind": "storage", "path": args.path}});
+        |preset: &String| json!({"preset": preset, "destination": {"kind": "storage", "path": path}});
     let outputs: Vec<Value> = args.presets.iter().map(output).collect();
     Ok(json!({"source": source, "outputs": outputs, "labels": labels(&args.labels)?}))
+}
+
+/// The last segment of a path or URL without its extension, as a safe name.
+fn stem(source: &str) -> String {
+    let path = source.split(['?', '#']).next().unwrap_or(source);
+    let name = path.rsplit('/').find(|segment| !segment.is_empty()).unwrap_or("source");
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    stem.chars().map(safe).take(100).collect()
 }
 
 fn labels(pairs: &[String]) -> Result<Map<String, Value>, Failed> {
@@ -81,6 +92,13 @@ async fn upload(client: &Client, path: &Path) -> Result<String, Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_are_named_after_the_file() {
+        assert_eq!(stem("/x/te[s]t_ video ' _.flv"), "te_s_t__video_____");
+        assert_eq!(stem("https://h/a/film.final.mov?sig=1"), "film.final");
+        assert_eq!(stem(".hidden"), ".hidden");
+    }
 
     #[test]
     fn labels_are_pairs() {
