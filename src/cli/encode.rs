@@ -115,7 +115,7 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
 
 /// What is given to a job on the command line, and no more, is within its reach.
 fn confine(config: &mut Config, scratch: &Path, source: &Source, output: &Path) -> Result<(), Failed> {
-    config.server.data_dir = scratch.to_owned();
+    scratch.clone_into(&mut config.server.data_dir);
     config.worker.work_dir = scratch.join("work");
     config.storage = config::Storage::Local { root: scratch.join("storage") };
     config.queue.max_attempts = std::num::NonZeroU32::MIN;
@@ -166,22 +166,20 @@ async fn encode_one(
         _ = &mut interrupt => None,
     };
     line.finish();
-    match followed {
-        Some(job) => job.map(Some),
-        None => {
-            machinery.control.cancel(None, id).await.context("cannot cancel")?;
-            Ok(None)
-        }
+    if let Some(job) = followed {
+        return job.map(Some);
     }
+    machinery.control.cancel(None, id).await.context("cannot cancel")?;
+    Ok(None)
 }
 
-async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Result<StoredJob, Failed> {
+async fn follow(machinery: &Machinery, id: JobId, bar: &mut ProgressLine) -> Result<StoredJob, Failed> {
     let mut live = machinery.control.watch(id).await;
     let store: &dyn JobStore = &*machinery.store;
     loop {
         let report = live.borrow_and_update().report.clone();
         if let Some(report) = report {
-            line.show(&json!({
+            bar.show(&json!({
                 "phase": report.phase,
                 "progress": report.progress.percent(),
                 "fps": report.fps,

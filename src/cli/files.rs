@@ -12,7 +12,7 @@ use crate::storage::{self, ReadError, Storage};
 use crate::store::UploadRecord;
 
 /// How long a presigned URL is good: long enough to start a download, short enough to be harmless in a log.
-const PRESIGNED: Duration = Duration::from_secs(15 * 60);
+const PRESIGNED: Duration = Duration::from_mins(15);
 
 pub(super) struct StorageFiles(Storage);
 

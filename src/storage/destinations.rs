@@ -232,7 +232,7 @@ impl Destinations {
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
             Resolved::Object { bucket, upload, parts } => {
-                bucket.commit(upload, parts, staged.overwrite).await?
+                bucket.commit(upload, parts, staged.overwrite).await?;
             }
         }
         Ok(committed)

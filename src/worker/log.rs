@@ -61,10 +61,10 @@ impl RunLog {
     }
 
     /// Replaces the live report; progress never goes back.
-    pub(super) fn report(&self, report: TaskReport) {
+    pub(super) fn report(&self, mut report: TaskReport) {
         self.state.send_modify(|state| {
-            let progress = report.progress.raise(state.report.progress);
-            state.report = TaskReport { progress, ..report };
+            report.progress = report.progress.raise(state.report.progress);
+            state.report = report;
         });
     }
 

@@ -249,6 +249,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::used_underscore_binding, reason = "unlocks what the end of a process unlocks")]
     fn the_living_are_left_alone_and_the_dead_are_swept_with_their_handles() {
         let root = tempfile::tempdir().unwrap();
         let dead = WorkRoot::open(root.path(), boot(1)).unwrap();

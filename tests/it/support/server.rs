@@ -58,6 +58,7 @@ impl Start {
         let dir = self.dir.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let mut settings = self.settings;
         let clips = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clips");
+        std::fs::create_dir_all(&clips).unwrap();
         settings.entry("FLUX__SOURCES__ALLOW".into()).or_insert("127.0.0.0/8".into());
         settings.entry("FLUX__SOURCES__FILE_ROOTS".into()).or_insert(clips.display().to_string());
         let mut command = flux(&["serve", "--role", "all", "--listen", "127.0.0.1:0"]);
