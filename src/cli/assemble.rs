@@ -247,7 +247,7 @@ async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Sour
         Ok(0) => {}
         Ok(parts) => tracing::info!(parts, "removed broken uploads"),
         Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not remove broken uploads")
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not remove broken uploads");
         }
     }
     for source in kept {
@@ -268,8 +268,162 @@ async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Sour
         match removed {
             Ok(()) => tracing::info!(kind = source.kind(), "removed a source that no job knows"),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "could not look after a stored source")
+                tracing::warn!(error = format!("{error:#}"), "could not look after a stored source");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::domain::limits::SourceLimits;
+    use crate::domain::{
+        Destination, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath, OutputSpec, Overwrite, TaskId,
+        Tenant, Timestamp, UploadId,
+    };
+    use crate::store::{Deleted, NewJob, Submitted, UploadRecord};
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        result: std::path::PathBuf,
+        store: SqliteStore,
+        storage: Storage,
+        now: Timestamp,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let dir = tempfile::tempdir().unwrap();
+            let settings = storage::Settings {
+                storage: StorageSettings::Local { root: dir.path().join("storage") },
+                destination_roots: Vec::new(),
+                data_dir: dir.path().to_owned(),
+                file_roots: Vec::new(),
+                allow: Vec::new(),
+                limits: SourceLimits::default(),
+                fetch: storage::FetchLimits::default(),
+            };
+            let storage = Storage::open(&settings).unwrap();
+            let result = dir.path().join("storage/out.mp4");
+            std::fs::write(&result, b"a result").unwrap();
+            let store = SqliteStore::ephemeral(store::Options::default()).await.unwrap();
+            Self { _dir: dir, result, store, storage, now: Timestamp::from_micros(1_700_000_000_000_000) }
+        }
+
+        async fn submit(&self, source: Source) -> JobId {
+            let id = JobId::from_uuid(SystemIds.sortable(self.now));
+            let encode = Presets::builtin().resolve(Some("proxy_360p"), serde_json::Map::new()).unwrap();
+            let path = ObjectPath::parse("out.mp4").unwrap();
+            let destination =
+                Destination::Storage { path, overwrite: Overwrite::Fail, metadata: BTreeMap::new() };
+            let spec = JobSpec {
+                source,
+                outputs: vec![OutputSpec { preset: None, encode, destination, warnings: Vec::new() }],
+                priority: 0,
+                labels: BTreeMap::new(),
+                metadata: serde_json::Map::new(),
+                notification_url: None,
+                options: JobOptions::default(),
+            };
+            let task = TaskId::from_uuid(SystemIds.random());
+            let (tenant, secrets, now) = (Tenant::local(), JobSecrets::default(), self.now);
+            let job = NewJob { id, task, tenant, spec, secrets, idempotency: None, now };
+            assert_eq!(self.store.submit(job).await.unwrap(), Submitted::Created);
+            id
+        }
+
+        /// An upload that is whole and expires in an hour.
+        async fn upload(&self, n: u128) -> UploadId {
+            let id = UploadId::from_uuid(uuid::Uuid::from_u128(n));
+            let bytes = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"abc"))]);
+            let received = self.storage.uploads().receive(id, 3, bytes).await.unwrap();
+            let record = UploadRecord {
+                id,
+                tenant: Tenant::local(),
+                name: "a.mp4".into(),
+                size: 3,
+                sha256: Some(received.sha256),
+                expires_at: self.now.plus(Duration::from_hours(1)),
+            };
+            self.store.create_upload(&record).await.unwrap();
+            id
+        }
+
+        /// What the control does each minute.
+        async fn clean(&self) {
+            self.store.expire(self.now.minus(Duration::from_hours(1)), self.now).await.unwrap();
+            let sweeper = StorageSweeper(self.storage.clone());
+            for garbage in self.store.garbage(self.now).await.unwrap() {
+                assert!(sweeper.sweep(&garbage.what).await, "{garbage:?}");
+                self.store.swept(&[garbage.id]).await.unwrap();
+            }
+            assert!(self.result.exists(), "results are nobody's to sweep");
+        }
+
+        fn keeps(&self, source: &Source) -> bool {
+            self.storage.uploads().kept().unwrap().contains(source)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_goes_when_its_last_job_is_gone_and_not_before() {
+        let mut bench = Bench::new().await;
+        let inline = Source::Inline { key: ObjectPath::parse("one").unwrap(), size: 5 };
+        let Source::Inline { key, .. } = &inline else { return };
+        bench.storage.uploads().store_inline(key, Bytes::from_static(b"12345")).await.unwrap();
+        let used = Source::Upload { id: bench.upload(1).await };
+        let unclaimed = Source::Upload { id: bench.upload(2).await };
+        let with_inline = bench.submit(inline.clone()).await;
+        let with_upload = bench.submit(used.clone()).await;
+        bench.clean().await;
+        assert!([&inline, &used, &unclaimed].iter().all(|source| bench.keeps(source)));
+
+        assert!(matches!(bench.store.delete(None, with_inline, bench.now).await.unwrap(), Deleted::Done(_)));
+        bench.clean().await;
+        assert!(!bench.keeps(&inline), "its job was deleted");
+
+        bench.now = bench.now.plus(Duration::from_hours(2));
+        bench.clean().await;
+        assert!(!bench.keeps(&unclaimed), "it expired and no job named it");
+        assert!(bench.keeps(&used), "a waiting job needs it, expired or not");
+
+        bench.store.cancel(None, with_upload, bench.now).await.unwrap();
+        bench.now = bench.now.plus(Duration::from_hours(2));
+        bench.clean().await;
+        bench.clean().await;
+        assert!(!bench.keeps(&used), "its job has expired");
+    }
+
+    #[tokio::test]
+    async fn what_no_record_knows_is_swept_at_the_start() {
+        let bench = Bench::new().await;
+        let job = bench.submit(Source::Upload { id: bench.upload(1).await }).await;
+        let orphan = JobId::from_uuid(SystemIds.random());
+        let inline = |key: String| Source::Inline { key: ObjectPath::parse(key).unwrap(), size: 1 };
+        for name in [job.to_string(), orphan.to_string(), "foreign".to_owned()] {
+            let key = ObjectPath::parse(name).unwrap();
+            bench.storage.uploads().store_inline(&key, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let uploads = bench.storage.uploads();
+        let lost = UploadId::from_uuid(uuid::Uuid::from_u128(9));
+        let bytes = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"abc"))]);
+        uploads.receive(lost, 3, bytes).await.unwrap();
+        let kept = uploads.kept().unwrap();
+        assert_eq!(kept.len(), 5);
+        let Bench { store, storage, _dir: dir, .. } = bench;
+        sweep_orphans(Arc::new(store), storage.clone(), kept).await;
+        let mut left = storage.uploads().kept().unwrap();
+        left.sort_by_key(|source| format!("{source:?}"));
+        let known = UploadId::from_uuid(uuid::Uuid::from_u128(1));
+        assert_eq!(left, [inline(job.to_string()), inline("foreign".into()), Source::Upload { id: known }]);
+        drop(dir);
     }
 }

@@ -175,13 +175,13 @@ async fn encode_one(
     job.map(Some)
 }
 
-async fn follow(machinery: &Machinery, id: JobId, line: &mut ProgressLine) -> Result<StoredJob, Failed> {
+async fn follow(machinery: &Machinery, id: JobId, bar: &mut ProgressLine) -> Result<StoredJob, Failed> {
     let mut changes = machinery.control.watch(id).await;
     let store: &dyn JobStore = &*machinery.store;
     loop {
         let report = changes.borrow_and_update().report.clone();
         if let Some(report) = report {
-            line.show(&json!({
+            bar.show(&json!({
                 "phase": report.phase,
                 "progress": report.progress.percent(),
                 "fps": report.fps,

@@ -234,6 +234,7 @@ impl Driver {
                     failure = failure.with_log(failed.log_tail.lines().map(ToOwned::to_owned));
                 }
                 tracing::info!(code = %failure.code, detail = %failure.detail, "run failed");
+                self.keep_mark().await;
                 self.say(|store| store.fail(key, failure.clone(), failed.outputs.clone(), now())).await?;
                 metrics::task_finished(RunOutcome::Failed);
                 metrics::failure(failure.code);
@@ -246,6 +247,15 @@ impl Driver {
                 metrics::task_finished(RunOutcome::Released);
                 Err(End::Recorded)
             }
+        }
+    }
+
+    /// Writes how far the run came, so that the end a reader hears is not behind what it heard before.
+    async fn keep_mark(&self) {
+        let mark = self.held.live.borrow().report.as_ref().map(|report| report.progress);
+        if let Some(mark) = mark {
+            // A figure for people: a store in trouble says so with the verb that follows.
+            let _ = self.shared.store.progress(&[(self.held.key.job, mark)]).await;
         }
     }
 

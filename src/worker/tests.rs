@@ -1,6 +1,7 @@
 //! The worker with real tools, a real folder and real files, spoken to as its control does.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -178,7 +179,10 @@ impl Bench {
         let path = self.dir.path().join("earlier.mp4");
         std::fs::write(&path, bytes).unwrap();
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let sha256 = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
         let size = bytes.len() as u64;
         let file = StagedFile { path, size, sha256, content_type: "video/mp4".into() };
         let id = PublicationId::from_uuid(Uuid::from_u128(u128::from(900 + output)));
@@ -344,7 +348,7 @@ async fn what_a_killed_run_only_sent_is_destroyed_and_made_again() {
     let bench = Bench::new();
     let mut request = bench.request(1, 1).await;
     let (left, handle) = bench.left_behind(0, b"from before").await;
-    assert!(bench.published()[0].ends_with(".part"));
+    assert!(bench.published()[0].starts_with(".flux-"));
     started(&mut request).open = vec![left.clone()];
     let run = request.run;
     let mut stream = Stream(bench.worker.run(request).await.unwrap());
@@ -397,7 +401,7 @@ async fn a_permit_that_came_too_late_is_asked_for_again() {
     late.granted.as_mut().unwrap().ttl = Duration::from_secs(5);
     bench.worker.permit(late).await.unwrap();
     assert_eq!(stream.ready().await, own, "the same question");
-    assert!(bench.published()[0].ends_with(".part"));
+    assert!(bench.published()[0].starts_with(".flux-"));
     bench.permit(&own, Vec::new()).await;
     assert_eq!(done(&stream.rest().await), [(OutputIndex(0), own.id)]);
     bench.worker.ack(request.run).await;
@@ -531,7 +535,7 @@ async fn a_handle_that_could_not_be_destroyed_is_swept_later() {
         let folder = bench.worker.0.deps.root.run(RunId::from_uuid(Uuid::from_u128(5))).unwrap();
         folder.journal(handle.publication(), &handle.to_json()).unwrap();
     }
-    assert!(bench.published()[0].ends_with(".part"));
+    assert!(bench.published()[0].starts_with(".flux-"));
     bench.worker.0.sweep_own().await;
     assert!(bench.published().is_empty());
     bench.clean().await;

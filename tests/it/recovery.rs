@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::server::{Server, Start, job_for, processes_below};
-use crate::support::{clips, eventually};
+use crate::support::{clips, eventually, sha256};
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
 struct Chance(u64);
@@ -20,11 +20,6 @@ impl Chance {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (z ^ (z >> 31)) % below
     }
-}
-
-fn sha256(path: &Path) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, &std::fs::read(path).unwrap());
-    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// How often the job's whole history says that it ended.
@@ -45,7 +40,9 @@ async fn ends(server: &Server, id: &str) -> usize {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "the seed repeats a run that failed")]
 async fn killed_at_any_moment_every_acknowledged_job_ends_once() {
+    #[expect(clippy::disallowed_methods, reason = "to repeat a run that failed")]
     let seed = match std::env::var("FLUX_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => u64::from(SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()),
@@ -81,7 +78,11 @@ async fn killed_at_any_moment_every_acknowledged_job_ends_once() {
         let job = server.finished(id).await;
         let file = server.data().join(format!("storage/{id}/out.mp4"));
         if job["status"] == "completed" {
-            assert_eq!(job["outputs"][0]["result"]["files"][0]["sha256"], sha256(&file), "{job:#}");
+            assert_eq!(
+                job["outputs"][0]["result"]["files"][0]["sha256"],
+                sha256(&std::fs::read(&file).unwrap()),
+                "{job:#}"
+            );
         } else {
             // Only a job that was running at six kills may be blamed for them.
             assert_eq!(job["error"]["code"], "worker_lost", "{job:#}");
@@ -211,6 +212,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 async fn a_full_disk_fails_jobs_by_name_and_not_the_server() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let Some(disk) = SmallDisk::mount(&dir.path().join("data"), 24) else {

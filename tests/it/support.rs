@@ -10,6 +10,16 @@ use std::time::Duration;
 /// How long a test waits for what must happen; far above what it takes, so that only a defect reaches it.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// SHA-256, lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
 /// Waits until `check` gives something, looking again each time the system had time to move.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;

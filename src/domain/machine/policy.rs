@@ -23,7 +23,7 @@ const BACKOFF_CAP: Duration = Duration::from_mins(5);
 pub struct Policy {
     /// Failed runs after which the job fails, at least 1 (`queue.max_attempts`).
     pub max_attempts: u32,
-    /// Lost workers after which the job fails with `worker_lost`. Losses are mostly somebody else's fault (PROTOCOL
+    /// Lost workers, this process among them, after which the job fails with `worker_lost`. Losses are mostly somebody else's fault (PROTOCOL
     /// §1.21), so the bound is wider than that on failures; it exists so that a job that kills workers ends.
     pub max_losses: u32,
 }

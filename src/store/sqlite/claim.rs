@@ -93,9 +93,9 @@ async fn known_runs(txn: &mut Txn<'_>, slots: &[Hold]) -> Result<HashMap<RunId, 
 async fn again(txn: &mut Txn<'_>, job: JobId, task: TaskId, hold: &Hold) -> Result<Option<Claimed>> {
     let Some(loaded) = load_one(txn.conn, job).await? else { return Ok(None) };
     let record = loaded.aggregate.tasks.iter().find(|t| t.id == task);
-    let held =
+    let own =
         record.filter(|t| t.hold.as_ref().is_some_and(|h| (h.run, h.session) == (hold.run, hold.session)));
-    let Some(epoch) = held.map(|t| t.epoch) else { return Ok(None) };
+    let Some(epoch) = own.map(|t| t.epoch) else { return Ok(None) };
     let secrets = open_secrets(txn, job).await?.unwrap_or_default();
     Ok(claimed(&loaded.aggregate, task, hold, epoch, secrets))
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::server::Start;
 
-pub const BUCKET: &str = "results";
+const BUCKET: &str = "results";
 const KEY_ID: &str = "test-key";
 const SECRET: &str = "test-secret-canary";
 
