@@ -11,6 +11,8 @@ pub(super) async fn count(shared: &Shared, job: JobId) {
     };
     let job = stored.aggregate.job;
     if let Some(finished) = job.finished_at.filter(|_| job.status.is_terminal()) {
-        metrics::job_finished(job.status, finished.since(job.created_at));
+        let took = finished.since(job.created_at);
+        tracing::info!(job.id = %job.id, status = job.status.as_str(), seconds = took.as_secs_f64(), "job ended");
+        metrics::job_finished(job.status, took);
     }
 }

@@ -159,6 +159,8 @@ async fn commit(
     let failure = match destinations.commit(&handle).await {
         Ok(committed) => {
             folder.settled(publication.id);
+            let bytes: u64 = result.files.iter().map(|file| file.size).sum();
+            tracing::info!(output = %publication.output, bytes, "output published");
             context.log.tell(done(committed.url));
             return Ok(());
         }
