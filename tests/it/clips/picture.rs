@@ -55,6 +55,7 @@ const HD: &str = "bt709/bt709/bt709";
 const SD525: &str = "smpte170m/smpte170m/smpte170m";
 const SD625: &str = "bt470bg/smpte170m/bt470bg";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases(bench: &Bench) -> Vec<Case> {
     let turned = corner(bench, "turned.mp4", "");
     turn(&turned);
