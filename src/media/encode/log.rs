@@ -97,7 +97,7 @@ impl Default for LogState {
 }
 
 /// Contexts of demuxers that find their way again after damage, so that the decoder never hears of it: what was lost
-/// shows in their complaints only (measured: noise over a tenth of a WebM, FLV or Ogg file, 11 to 49 of 100 frames
+/// shows in their complaints only (measured: noise over a tenth of a Matroska, FLV or Ogg file, 11 to 49 of 100 frames
 /// gone, status 0, not one decoding error). None of the sample clips makes them complain.
 const RESYNCING: [&str; 5] = ["[matroska,webm", "[flv", "[ogg", "[avi", "[asf"];
 

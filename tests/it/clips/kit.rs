@@ -144,3 +144,12 @@ pub fn first_frame(path: &Path, size: (u64, u64)) -> impl Fn(u64, u64) -> [u8; 3
         bytes[at..at + 3].try_into().unwrap()
     }
 }
+
+/// The silence that a file's sound begins with, seconds, to a tenth.
+pub fn silence(path: &Path) -> Option<f64> {
+    let tail = "-vn -af silencedetect=n=-50dB:d=0.1 -f null -".split(' ').map(Path::new);
+    let paths: Vec<&Path> = [path].into_iter().chain(tail).collect();
+    let log = String::from_utf8(run("ffmpeg", &["-nostdin", "-i"], &paths).stderr).unwrap();
+    let end = log.split_once("silence_end: ")?.1.split_whitespace().next()?;
+    Some((end.parse::<f64>().ok()? * 10.0).round() / 10.0)
+}

@@ -55,6 +55,7 @@ const HD: &str = "bt709/bt709/bt709";
 const SD525: &str = "smpte170m/smpte170m/smpte170m";
 const SD625: &str = "bt470bg/smpte170m/bt470bg";
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases(bench: &Bench) -> Vec<Case> {
     let turned = corner(bench, "turned.mp4", "");
     turn(&turned);
@@ -65,8 +66,8 @@ fn cases(bench: &Bench) -> Vec<Case> {
         // Turned by its track header: the red quarter goes to the upper right, the tag goes away.
         case(turned, (180, 320), SD625, small, (135, 80, RED)),
         case(corner(bench, "upright.mp4", ""), (320, 180), SD625, small, (80, 45, RED)),
-        // Samples of 4:3 stand for a picture of 426.7x180.
-        case(corner(bench, "wide.mp4", "-aspect 64:27"), (426, 180), SD625, small, (106, 45, RED)),
+        // Samples of 4:3 stand for a picture of 426.7x180; 427 is made even.
+        case(corner(bench, "wide.mp4", "-aspect 64:27"), (428, 180), SD625, small, (106, 45, RED)),
         // A portrait picture turns the box: 360x640 holds 540x960.
         case(
             field(
@@ -248,4 +249,17 @@ async fn only_the_language_of_the_source_survives() {
             "{secret} is in the output"
         );
     }
+}
+
+#[tokio::test]
+async fn late_sound_is_led_in_by_silence() {
+    let bench = Bench::start().await;
+    let clip = bench.make(
+        "late.mkv",
+        "-f lavfi -i testsrc2=s=160x90:r=50:d=2 -itsoffset 0.4 -f lavfi -i sine=d=1.6 -pix_fmt yuv420p -preset ultrafast -c:a aac",
+    );
+    let job = bench.server.encode(&clip).await;
+    assert_eq!(job["status"], "completed", "{job:#}");
+    let output = kit::output_of(&bench.server, &job);
+    assert_eq!((kit::look(&output).frames, kit::silence(&output)), (100, Some(0.4)));
 }

@@ -108,6 +108,7 @@ const CLIPS: &[(&str, Verdict)] = &[
 ];
 
 #[tokio::test]
+#[expect(clippy::print_stderr, reason = "says loudly what was not tried, and what was found where")]
 async fn every_shared_clip_gets_its_verdict() {
     let Some(folder) = clips::shared().and_then(|folder| folder.canonicalize().ok()) else {
         eprintln!("SKIPPED: ../shared/media is not here; none of its {} clips was tried", CLIPS.len());
@@ -138,7 +139,7 @@ async fn every_shared_clip_gets_its_verdict() {
             let sound = seen.channels.map_or("silent", |_| "sound");
             format!("{} {:?} {sound} {} {:?}", seen.frames, seen.size, seen.color, kit::warnings(&job))
         } else {
-            format!("{}", job["error"]["code"].as_str().unwrap_or("no code"))
+            job["error"]["code"].as_str().unwrap_or("no code").to_owned()
         };
         let expected = match verdict {
             Verdict::Refused(code) => (*code).to_owned(),
