@@ -152,14 +152,15 @@ impl Fetch {
     async fn with_retries(&mut self) -> Outcome {
         let mut tries = Tries::new(&self.shared.limits);
         loop {
-            let before = self.shared.spool.present_bytes();
+            let before = (self.shared.spool.present_bytes(), self.position());
             let error = match self.once().await {
                 Ok(()) => return Outcome::Done,
                 Err(Stop::Cancelled) => return Outcome::Cancelled,
                 Err(Stop::Error(OriginError::Refused(failure))) => return Outcome::Refused(failure),
                 Err(Stop::Error(error)) => error,
             };
-            if self.shared.spool.present_bytes() > before {
+            // A block may take many connections that each break off: part of one is progress too.
+            if self.shared.spool.present_bytes() > before.0 || self.position() > before.1 {
                 tries.reset();
             }
             let Some(pause) = tries.pause(&error) else {
@@ -260,6 +261,14 @@ impl Fetch {
         }
         self.track.at.store(number + 1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How far this fetch came for good. An origin without ranges begins anew, so that what it sent counts for nothing.
+    fn position(&self) -> u64 {
+        match self.extent {
+            Extent::Whole => 0,
+            Extent::Range(_) => self.next_block() * BLOCK + self.block.len() as u64,
+        }
     }
 
     fn next_block(&self) -> u64 {
