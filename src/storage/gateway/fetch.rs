@@ -125,6 +125,9 @@ pub(super) struct Fetch {
     pub(super) block: Vec<u8>,
 }
 
+/// Bytes of one connection that count as progress although no block is whole yet. Origins that give crumbs are given up.
+const PROGRESS: u64 = 16 * 1024;
+
 enum Stop {
     Error(OriginError),
     Cancelled,
@@ -159,8 +162,8 @@ impl Fetch {
                 Err(Stop::Error(OriginError::Refused(failure))) => return Outcome::Refused(failure),
                 Err(Stop::Error(error)) => error,
             };
-            // A block may take many connections that each break off: part of one is progress too.
-            if self.shared.spool.present_bytes() > before.0 || self.position() > before.1 {
+            // A block may take several connections that each break off: a good part of one is progress too.
+            if self.shared.spool.present_bytes() > before.0 || self.position() >= before.1 + PROGRESS {
                 tries.reset();
             }
             let Some(pause) = tries.pause(&error) else {
