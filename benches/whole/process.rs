@@ -146,7 +146,7 @@ pub(crate) fn ran(pid: u32) -> Duration {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse().ok()
     });
-    Duration::from_nanos(ran.sum())
+    Duration::from_nanos(ran.sum::<u64>())
 }
 
 /// A job for a clip, one output of this preset. `None` leaves the checking to the server's default.

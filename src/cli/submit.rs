@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn results_are_named_after_the_file() {
-        assert_eq!(stem("/x/te[s]t_ video ' _.flv"), "te_s_t__video_____");
+        assert_eq!(stem("/x/te[s]t_ video ' _.flv"), "te_s_t__video____");
         assert_eq!(stem("https://h/a/film.final.mov?sig=1"), "film.final");
         assert_eq!(stem(".hidden"), ".hidden");
     }

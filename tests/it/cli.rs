@@ -5,8 +5,8 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::support::clips;
 use crate::support::server::{Server, flux};
+use crate::support::{clips, eventually};
 
 async fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = flux(arguments);
@@ -80,8 +80,12 @@ async fn the_client_commands_follow_a_job() {
     assert!(text(&jobs.stdout).contains(id));
     let watch = run(folder.path(), &[&["watch", id][..], &url].concat()).await;
     assert!(watch.status.success());
-    let workers = run(folder.path(), &[&["workers"][..], &url].concat()).await;
-    assert!(text(&workers.stdout).contains("libx264"), "{}", text(&workers.stdout));
+    // Encoders are proved in the background of a start, and shown once the control has asked again.
+    eventually("the worker shows its encoders", async || {
+        let workers = run(folder.path(), &[&["workers"][..], &url].concat()).await;
+        text(&workers.stdout).contains("libx264").then_some(())
+    })
+    .await;
     let unknown =
         run(folder.path(), &[&["job", "018f0000-0000-7000-8000-000000000000"][..], &url].concat()).await;
     assert_eq!(unknown.status.code(), Some(3));
