@@ -30,7 +30,11 @@ pub(crate) async fn run(report: &mut Report) {
         between.push(encoder.duration_since(probed).as_secs_f64() * 1e3);
     }
     report.add("submit to first media process, median of 15", format!("{:.1} ms", median(&first)), "≤ 15 ms");
-    report.add("probe's end to encoder's start, median of 15", format!("{:.1} ms", median(&between)), "≤ 10 ms");
+    report.add(
+        "probe's end to encoder's start, median of 15",
+        format!("{:.1} ms", median(&between)),
+        "≤ 10 ms",
+    );
 }
 
 fn time(record: &Value) -> jiff::Timestamp {

@@ -18,8 +18,11 @@ const ROUNDS: usize = 4;
 const PRESET: &str = "720p_h264";
 
 /// One side of the comparison. `None` leaves the checking to the server's default, which is sampled.
-const SIDES: [(&str, Option<&str>, &str); 3] =
-    [("sampled, the default", None, "≤ 1.05"), ("probe", Some("probe"), "≤ 1.02"), ("full", Some("full"), "")];
+const SIDES: [(&str, Option<&str>, &str); 3] = [
+    ("sampled, the default", None, "≤ 1.05"),
+    ("probe", Some("probe"), "≤ 1.02"),
+    ("full", Some("full"), ""),
+];
 
 pub(crate) async fn run(report: &mut Report) {
     eprintln!("overhead");

@@ -46,7 +46,11 @@ pub(crate) async fn run(report: &mut Report) {
     server.submit(&serde_json::from_str(&body(origin, "")).expect("JSON")).await;
 
     let alone = load(&server, 1, body(origin, ""));
-    report.add("durable submit, 1 connection, median", format!("{:.2} ms", median(&alone.latencies) * 1e3), "≤ 3 ms");
+    report.add(
+        "durable submit, 1 connection, median",
+        format!("{:.2} ms", median(&alone.latencies) * 1e3),
+        "≤ 3 ms",
+    );
     report.add("  a second", format!("{:.0}", alone.rate()), "");
     let many = load(&server, 64, body(origin, ""));
     report.add("durable submits a second, 64 connections", format!("{:.0}", many.rate()), "≥ 10000");
@@ -55,7 +59,11 @@ pub(crate) async fn run(report: &mut Report) {
         format!("{:.1} / {:.1} ms", median(&many.latencies) * 1e3, percentile(&many.latencies, 0.99) * 1e3),
         "",
     );
-    report.add("  server's CPU for one", format!("{:.0} µs", many.cpu * 1e3 / many.latencies.len() as f64), "");
+    report.add(
+        "  server's CPU for one",
+        format!("{:.0} µs", many.cpu * 1e3 / many.latencies.len() as f64),
+        "",
+    );
     let rich = load(&server, 64, body(origin, "?token=secret"));
     report.add("  the same with a secret URL to seal", format!("{:.0}", rich.rate()), "");
 
@@ -79,7 +87,7 @@ fn body(origin: SocketAddr, query: &str) -> String {
         }],
         "priority": 5,
         "metadata": {"asset": "a81f6c1e-9b7e-4c4f-8d70-31b8bb1d5b7f", "title": "Interview, camera B", "requested_by": "cms"},
-        "options": {"verify": "sampled", "on_damage": "fail"},
+        "verify": "sampled",
     })
     .to_string()
 }
@@ -143,7 +151,8 @@ async fn read_answer(socket: &mut TcpStream, answer: &mut Vec<u8>) -> usize {
         let read = socket.read_buf(answer).await.expect("an answer");
         assert!(read > 0, "the server hung up: {}", String::from_utf8_lossy(answer));
         if let Some(head) = answer.windows(4).position(|end| end == b"\r\n\r\n") {
-            let body = field(&answer[..head + 2], "content-length: ").and_then(|n| n.parse().ok()).unwrap_or(0);
+            let body =
+                field(&answer[..head + 2], "content-length: ").and_then(|n| n.parse().ok()).unwrap_or(0);
             if answer.len() >= head + 4 + body {
                 return head + 2;
             }
@@ -153,7 +162,8 @@ async fn read_answer(socket: &mut TcpStream, answer: &mut Vec<u8>) -> usize {
 
 /// What stands behind `name` up to the end of its line.
 fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
-    let at = head.windows(name.len()).position(|text| text.eq_ignore_ascii_case(name.as_bytes()))? + name.len();
+    let at =
+        head.windows(name.len()).position(|text| text.eq_ignore_ascii_case(name.as_bytes()))? + name.len();
     let length = head[at..].iter().position(|byte| *byte == b'\r')?;
     std::str::from_utf8(&head[at..at + length]).ok()
 }

@@ -14,7 +14,8 @@ pub(super) async fn run(server: &Server) -> Outcome {
     let workers = answer["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |worker: &serde_json::Value| {
         let capabilities = &worker["capabilities"];
-        let encoders: Vec<String> = capabilities["encoders"].as_array().into_iter().flatten().map(field).collect();
+        let encoders: Vec<String> =
+            capabilities["encoders"].as_array().into_iter().flatten().map(field).collect();
         vec![
             field(&worker["id"]),
             field(&worker["state"]),
