@@ -29,8 +29,8 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: bench
-bench: ffmpeg ## Measure
-	$(CARGO) bench
+bench: ffmpeg ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit latency overhead readers)
+	$(CARGO) bench -- $(ONLY)
 
 .PHONY: ffmpeg
 ffmpeg:

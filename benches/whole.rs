@@ -12,7 +12,6 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    unreachable_pub,
     reason = "a bench is a test: it may stop loudly, prints its figures and starts the programs it compares"
 )]
 

@@ -23,6 +23,7 @@ mod params;
 mod presets;
 mod problem;
 mod range;
+mod readings;
 mod routes;
 mod server;
 mod sse;
@@ -129,6 +130,7 @@ struct Inner {
     gate: auth::Gate,
     streams: Arc<Semaphore>,
     large_bodies: Arc<Semaphore>,
+    readings: readings::Readings,
 }
 
 /// What handlers hold.
@@ -147,5 +149,6 @@ pub fn router(services: Services) -> Router {
     let gate = auth::Gate::new(&services.auth, services.limits.streams_per_key);
     let streams = Arc::new(Semaphore::new(services.limits.streams));
     let large_bodies = Arc::new(Semaphore::new(services.limits.large_bodies));
-    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies })))
+    let readings = readings::Readings::new();
+    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies, readings })))
 }

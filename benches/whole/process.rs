@@ -144,7 +144,7 @@ pub(crate) fn ran(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let ran = threads.filter_map(|thread| {
         let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
+        text.split_whitespace().next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(ran.sum::<u64>())
 }
@@ -154,6 +154,6 @@ pub(crate) fn job(clip: &Path, preset: &str, verify: Option<&str>) -> Value {
     serde_json::json!({
         "source": {"kind": "file", "path": clip},
         "outputs": [{"preset": preset, "destination": {"kind": "storage", "path": "{job_id}.mp4"}}],
-        "options": {"verify": verify},
+        "verify": verify,
     })
 }

@@ -87,7 +87,7 @@ fn body(origin: SocketAddr, query: &str) -> String {
         }],
         "priority": 5,
         "metadata": {"asset": "a81f6c1e-9b7e-4c4f-8d70-31b8bb1d5b7f", "title": "Interview, camera B", "requested_by": "cms"},
-        "options": {"verify": "sampled", "on_damage": "fail"},
+        "verify": "sampled",
     })
     .to_string()
 }

@@ -39,7 +39,28 @@ impl Faults {
 
 /// The pointer of `name` below `at`.
 pub(super) fn child(at: &str, name: &str) -> String {
-    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
+    let mut pointer = String::with_capacity(at.len() + 1 + name.len());
+    pointer.push_str(at);
+    push_child(&mut pointer, name);
+    pointer
+}
+
+/// Makes a pointer one to `name` below it.
+pub(super) fn push_child(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    for part in name.split_inclusive(['~', '/']) {
+        match part.as_bytes() {
+            [plain @ .., b'~'] => {
+                pointer.push_str(&part[..plain.len()]);
+                pointer.push_str("~0");
+            }
+            [plain @ .., b'/'] => {
+                pointer.push_str(&part[..plain.len()]);
+                pointer.push_str("~1");
+            }
+            _ => pointer.push_str(part),
+        }
+    }
 }
 
 /// A value with its place in the body.
@@ -86,10 +107,11 @@ impl<'f> Fields<'f> {
     /// not beside the other.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Place<Value>> {
         self.known.push(name);
-        let camel = camel_case(name);
         let plain = self.map.remove(name).map(|value| Place { at: self.at(name), value });
-        let other = if camel == name { None } else { self.map.remove(&camel) };
-        let other = other.map(|value| Place { at: self.at(&camel), value });
+        let other = name.contains('_').then(|| camel_case(name)).and_then(|camel| {
+            let value = self.map.remove(&camel)?;
+            Some(Place { at: self.at(&camel), value })
+        });
         if let (Some(_), Some(second)) = (&plain, &other) {
             self.faults
                 .add(second.at.clone(), format!("is another spelling of {name:?}, which is given too"));

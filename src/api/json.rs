@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::fields::{Faults, child};
+use super::fields::{Faults, child, push_child};
 use super::problem::{Kind, Problem};
 
 /// Deepest nesting of a body; the job body needs 6, metadata is the client's own.
@@ -23,6 +23,7 @@ pub(super) fn parse(bytes: &[u8], faults: &Faults) -> Result<Value, Problem> {
 
 /// The same bytes for the same content, whatever the order of keys and the white space.
 pub(super) fn canonical(value: &Value) -> Vec<u8> {
+    // Writing such values to memory cannot fail.
     fn write(value: &Value, out: &mut Vec<u8>) {
         match value {
             Value::Object(map) => {
@@ -30,7 +31,7 @@ pub(super) fn canonical(value: &Value) -> Vec<u8> {
                 entries.sort_unstable_by(|a, b| a.0.cmp(b.0));
                 out.push(b'{');
                 for (key, value) in entries {
-                    out.extend_from_slice(Value::from(key.as_str()).to_string().as_bytes());
+                    let _ = serde_json::to_writer(&mut *out, key);
                     out.push(b':');
                     write(value, out);
                     out.push(b',');
@@ -46,7 +47,7 @@ pub(super) fn canonical(value: &Value) -> Vec<u8> {
                 out.push(b']');
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                out.extend_from_slice(value.to_string().as_bytes());
+                let _ = serde_json::to_writer(&mut *out, value);
             }
         }
     }
@@ -72,7 +73,7 @@ impl Walk<'_> {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
         }
         let length = self.at.len();
-        self.at = child(&self.at, name);
+        push_child(&mut self.at, name);
         self.depth += 1;
         let result = read(self);
         self.depth -= 1;

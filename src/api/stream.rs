@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -172,15 +173,23 @@ impl JobReader {
     }
 
     /// Reads the record and tells what is new; `false` when the job is gone.
-    async fn read(&mut self, out: &mut BytesMut, live: &Live) -> store::Result<bool> {
+    async fn read(&mut self, out: &mut BytesMut, live: &Live) -> Result<bool, Arc<store::Error>> {
         let store = self.api.control.store();
-        let Some(stored) = store.get(self.reach.as_ref(), self.job).await? else {
+        let Some(reading) = self.api.0.readings.read(store, self.job).await? else {
             return Ok(false);
         };
-        let after = self.follower.wants_after(&stored);
-        let events =
-            if after < stored.aggregate.job.seq { store.events(self.job, after).await? } else { Vec::new() };
-        self.follower.catch_up(out, &stored, &events, live.report.as_ref(), self.api.clock.now());
+        let stored = &reading.stored;
+        if self.reach.as_ref().is_some_and(|tenant| *tenant != stored.aggregate.job.tenant) {
+            return Ok(false);
+        }
+        let (report, now) = (live.report.as_ref(), self.api.clock.now());
+        let after = self.follower.wants_after(stored);
+        if let Some(events) = reading.events_after(after) {
+            self.follower.catch_up(out, stored, events, report, now);
+        } else {
+            let events = store.events(self.job, after).await?;
+            self.follower.catch_up(out, stored, &events, report, now);
+        }
         Ok(true)
     }
 }

@@ -227,6 +227,10 @@ impl Presets {
                 faults.push(Fault::new("/preset", self.unknown(name)));
                 return Err(faults);
             };
+            // Most requests change nothing of a preset; it was checked when it was read.
+            if overrides.is_empty() {
+                return Ok(preset.clone());
+            }
             if let Some(container) = overrides.remove("container")
                 && container.as_str() != Some(preset.container.extension())
             {

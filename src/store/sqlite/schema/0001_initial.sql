@@ -35,7 +35,7 @@ create table tasks(id blob primary key, job_id blob not null, job_run int not nu
   charged smallint not null default 0, losses smallint not null default 0, crashes smallint not null default 0, solo smallint not null default 0,
   disk_need bigint not null default 0, cost bigint not null default 0, work text not null, result text,
   check((state in (3,4)) = (run_id is not null and session_id is not null and worker_boot is not null)),
-  check((state = 1) = (not_before is not null)));
+  check((state = 1) = (not_before is not null))) without rowid;
 create index tasks_ready on tasks(class, tenant, rank, id) where state = 2;
 create index tasks_delayed on tasks(not_before) where state = 1;
 create index tasks_session on tasks(session_id, id) where state in (3,4);
