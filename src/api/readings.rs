@@ -125,7 +125,8 @@ mod tests {
         let mut stored = stored(JobStatus::Running);
         stored.aggregate.job.seq = 7;
         let reading = Reading { stored, events: (5..=7).map(|seq| event(seq, JobStatus::Running)).collect() };
-        let after = |seq| reading.events_after(seq).map(|events| events.iter().map(|e| e.seq).collect::<Vec<_>>());
+        let after =
+            |seq| reading.events_after(seq).map(|events| events.iter().map(|e| e.seq).collect::<Vec<_>>());
         assert_eq!(after(7), Some(vec![]));
         assert_eq!(after(5), Some(vec![6, 7]));
         assert_eq!(after(4), Some(vec![5, 6, 7]));
