@@ -51,6 +51,8 @@ const READERS: u32 = 4;
 /// Cache of the writer (negative: KiB), taken as it fills. Idempotency keys are random, so each touches a page of its
 /// own; the default of 2 MiB holds the index of some 30,000 jobs, after which each new job costs reads.
 const WRITER_CACHE: &str = "-16384";
+/// Prepared statements of a connection: every size of a group of submissions, and everything else.
+const STATEMENTS: usize = (submit::INSERTS + 1) * submit::ROWS + 128;
 /// How long `SQLite` waits for a lock before it says it is busy.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pages of the log that are folded into the file at once, 64 MiB. A flood of jobs writes the same pages of the random
@@ -136,7 +138,8 @@ impl SqliteStore {
         ids: Arc<dyn IdSource>,
         lock: Option<folder::FolderLock>,
     ) -> Result<Self> {
-        let connect = connect.busy_timeout(BUSY).disable_statement_logging().statement_cache_capacity(256);
+        let connect =
+            connect.busy_timeout(BUSY).disable_statement_logging().statement_cache_capacity(STATEMENTS);
         let mut conn = connect
             .clone()
             .create_if_missing(true)

@@ -166,7 +166,7 @@ async fn known_keys(
     let keys: Vec<_> =
         jobs.iter().filter_map(|j| Some((&j.tenant, &j.idempotency.as_ref()?.key, j.now))).collect();
     let mut known = HashMap::new();
-    for chunk in keys.chunks(64) {
+    for chunk in keys.chunks(ROWS) {
         let mut query = sqlx::query(AssertSqlSafe(key_lookup(chunk.len())));
         for (tenant, key, _) in chunk {
             query = query.bind((*tenant).clone()).bind((*key).clone());
@@ -207,36 +207,37 @@ async fn forget_key(conn: &mut SqliteConnection, job: JobId) -> Result<()> {
     Ok(())
 }
 
-/// A multi-row insert, its texts made once per size.
+/// A multi-row insert, its texts made once per number of rows.
+///
+/// A group is as large as what gathered during the last commit, so every number occurs; to split it into few fixed sizes
+/// cost six thread hops per table instead of one.
 struct Insert {
     head: &'static str,
     row: &'static str,
-    texts: [OnceLock<Arc<String>>; SIZES.len()],
+    texts: [OnceLock<Arc<String>>; ROWS],
 }
 
-/// Rows per statement: few distinct texts, so that each stays prepared.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+/// Rows per statement, at most.
+pub(super) const ROWS: usize = 64;
+/// Tables that [`insert_all`] writes; with the look-up of keys, each has up to [`ROWS`] prepared statements.
+pub(super) const INSERTS: usize = 6;
 
 impl Insert {
     const fn new(head: &'static str, row: &'static str) -> Self {
-        Self { head, row, texts: [const { OnceLock::new() }; SIZES.len()] }
+        Self { head, row, texts: [const { OnceLock::new() }; ROWS] }
     }
 
     async fn run<T>(
         &self,
         conn: &mut SqliteConnection,
-        mut rows: &[T],
+        rows: &[T],
         bind: impl for<'q> Fn(Query<'q, Sqlite, SqliteArguments>, &T) -> Query<'q, Sqlite, SqliteArguments>,
     ) -> Result<()> {
-        for (size, text) in SIZES.into_iter().zip(&self.texts) {
-            while rows.len() >= size {
-                let text = text
-                    .get_or_init(|| Arc::new(format!("{} {}", self.head, vec![self.row; size].join(","))));
-                let (now, later) = rows.split_at(size);
-                let query = now.iter().fold(sqlx::query(AssertSqlSafe(Arc::clone(text))), &bind);
-                query.execute(&mut *conn).await.map_err(explain("storing jobs"))?;
-                rows = later;
-            }
+        for rows in rows.chunks(ROWS) {
+            let values = || format!("{} {}", self.head, vec![self.row; rows.len()].join(","));
+            let text = self.texts[rows.len() - 1].get_or_init(|| Arc::new(values()));
+            let query = rows.iter().fold(sqlx::query(AssertSqlSafe(Arc::clone(text))), &bind);
+            query.execute(&mut *conn).await.map_err(explain("storing jobs"))?;
         }
         Ok(())
     }
