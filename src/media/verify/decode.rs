@@ -60,27 +60,34 @@ pub(super) async fn sampled(
     let Some(video) = spans.video.filter(|_| spans.seconds() > WHOLE_SECONDS) else {
         return full(checker, spans).await;
     };
-    let packets = table.stream(0)?;
-    let keys = packets.key_times();
-    // dav1d does not skip by frame type (MEDIA-RULES §1.17): there it would be a full decode.
-    let skips = checker.plan.video.as_ref().is_some_and(|plan| plan.codec != VideoCodec::Av1);
-    if skips {
-        let mut args = vec!["-skip_frame".to_owned(), "nokey".to_owned()];
-        args.extend(strict(checker));
-        args.extend(["-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
-        let decoded = checker.decode(args).await?;
-        if decoded.frames < keys.len() as u64 {
-            return Err(failed(format_args!(
-                "{} of {} key frames can be decoded",
-                decoded.frames,
-                keys.len()
-            )));
-        }
-    }
+    let keys = table.stream(0)?.key_times();
     let starts: Vec<f64> = keys.iter().map(|key| seconds(*key, video.base)).collect();
     let groups = choose(&starts, video.end, seed);
+    // Side by side: the encoder has left its cores, and starting a tool takes longer than decoding key frames.
+    tokio::try_join!(key_frames(checker, keys.len()), some_groups(checker, &groups))?;
+    Ok(())
+}
+
+/// Every key frame by itself.
+async fn key_frames(checker: &Checker<'_>, keys: usize) -> Result<(), Failure> {
+    // dav1d does not skip by frame type (MEDIA-RULES §1.17): there it would be a full decode.
+    if checker.plan.video.as_ref().is_none_or(|plan| plan.codec == VideoCodec::Av1) {
+        return Ok(());
+    }
+    let mut args = vec!["-skip_frame".to_owned(), "nokey".to_owned()];
+    args.extend(strict(checker));
+    args.extend(["-map", "0:v", "-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
+    let decoded = checker.decode(args).await?;
+    if decoded.frames < keys as u64 {
+        return Err(failed(format_args!("{} of {keys} key frames can be decoded", decoded.frames)));
+    }
+    Ok(())
+}
+
+/// Every frame of these groups, in one command.
+async fn some_groups(checker: &Checker<'_>, groups: &[(f64, f64)]) -> Result<(), Failure> {
     let mut args = Vec::new();
-    for (start, end) in &groups {
+    for (start, end) in groups {
         // From a little behind the key, without exact seeking: the demuxer then lands on this key, not the one before.
         let (at, length) = (format!("{:.6}", start + 0.001), format!("{:.6}", (end - start).max(0.001)));
         args.extend(["-noaccurate_seek".to_owned(), "-ss".to_owned(), at, "-t".to_owned(), length]);
