@@ -150,7 +150,8 @@ pub async fn encode(
     let log = std::mem::take(&mut *state.lock().unwrap_or_else(PoisonError::into_inner));
     let tidy = Tidy::new(input, work);
     match status {
-        Ok(Ok(status)) if status.success() => {
+        // A trailer that found no room is only a line in the log: without `-xerror` ffmpeg ends with 0 all the same.
+        Ok(Ok(status)) if status.success() && !log.out_of_room() => {
             let report = log.into_report(started.elapsed(), &tidy);
             if report.last_out_seconds.is_some_and(|seconds| seconds > plan.max_seconds + PADDING) {
                 let failure = Stopped::Runaway.into_failure(limits, plan.max_seconds);

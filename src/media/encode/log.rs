@@ -229,6 +229,11 @@ impl LogState {
         }
     }
 
+    /// Whether a write found the disk full.
+    pub(super) fn out_of_room(&self) -> bool {
+        self.signs.contains(&Sign::DiskFull)
+    }
+
     /// ffmpeg ended otherwise.
     pub(super) fn into_failure(self, status: ExitStatus, tidy: &Tidy) -> Failure {
         /// `SIGXFSZ`: the kernel's limit on the size of a file.
@@ -361,6 +366,14 @@ mod tests {
         )
         .into_report(Duration::ZERO, &tidy());
         assert_eq!(report.broken_places, 3);
+    }
+
+    #[test]
+    fn a_full_disk_is_heard_even_where_ffmpeg_ends_well() {
+        let line = "[error] Error writing trailer of file:out-0.mp4: No space left on device";
+        assert!(log(line).out_of_room());
+        assert!(!log("[info] video:1kB audio:1kB").out_of_room());
+        assert_eq!(failure(line, 0), Code::DiskFull);
     }
 
     #[test]
