@@ -5,6 +5,7 @@
 //! Invariant: a value of these types is always legal; illegal input is refused where it is parsed.
 //! To add a state or a failure code, add the variant and follow the compiler: no `match` here has a `_` arm.
 
+mod class;
 mod failure;
 mod fault;
 mod ids;
@@ -20,6 +21,7 @@ mod spec;
 pub mod testing;
 mod time;
 
+pub use class::{Abilities, TaskClass};
 pub use failure::{Class, Code, Failure};
 pub use fault::Fault;
 pub use ids::{

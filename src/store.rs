@@ -19,10 +19,10 @@ use async_trait::async_trait;
 
 use crate::domain::machine::rank;
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobRecord, JobSecrets, JobSpec, JobStatus,
-    MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress, Publication, PublicationId,
-    RunId, RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp,
-    UploadId, WorkerId,
+    Abilities, Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobRecord, JobSecrets, JobSpec,
+    JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress, Publication,
+    PublicationId, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord, TaskReport,
+    TaskState, Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
@@ -150,12 +150,14 @@ impl NewJob {
             job_run: job.run,
             kind: TaskKind::Transcode,
             state: TaskState::Ready,
+            class: TaskClass::of(&self.spec),
             rank: rank(self.now, self.spec.priority),
             not_before: None,
             epoch: Epoch(0),
             hold: None,
             charged: 0,
             losses: 0,
+            crashes: 0,
         };
         let outputs = (0..).map(OutputIndex).zip(&self.spec.outputs).map(output).collect();
         Aggregate { job, outputs, tasks: vec![task], publications: Vec::new() }
@@ -195,8 +197,84 @@ pub struct Grant {
     pub worker: WorkerId,
     /// That worker's incarnation.
     pub boot: BootId,
+    /// What that worker can do: it gets no task that needs more.
+    pub can: Abilities,
+    /// Who else is there.
+    pub company: Company,
     /// A fresh random run id per slot: as many tasks are claimed at most.
     pub runs: Vec<RunId>,
+}
+
+/// What else runs on a worker that grants slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Company {
+    /// Other runs, or slots for them: no task that must run alone.
+    Shared,
+    /// Nothing, and every slot is ours: tasks that must run alone come first. Such a grant has one run.
+    Alone,
+}
+
+/// A worker as the record knows it, so that any control can find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSeen {
+    /// Its name.
+    pub worker: WorkerId,
+    /// Its incarnation.
+    pub boot: BootId,
+    /// Where it is reached (`host:port`).
+    pub address: String,
+    /// When some control last heard of it.
+    pub seen_at: Timestamp,
+}
+
+/// A task taken over from a session that is over: same run, same epoch, perhaps still running.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// What its holder knew of it, as of now.
+    pub claimed: Claimed,
+    /// Where its worker was last reached; `None` if no control ever wrote that down.
+    pub address: Option<String>,
+    /// When the run was claimed.
+    pub since: Timestamp,
+}
+
+/// Something that one control at a time does for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Duty {
+    /// Starting workers.
+    Waking,
+}
+
+impl Duty {
+    /// Its name in the record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waking => "waking",
+        }
+    }
+}
+
+/// How far a running task has come, for readers on any control.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reported {
+    /// The task.
+    pub task: TaskId,
+    /// Its job.
+    pub job: JobId,
+    /// Its latest report; the high-water mark never falls.
+    pub report: TaskReport,
+}
+
+/// What a reader on another control than the job's own has to go by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pulse {
+    /// The job.
+    pub job: JobId,
+    /// Sequence number of its last event.
+    pub seq: i64,
+    /// The latest report of its run, while it runs; `None` from a store that only one control uses.
+    pub report: Option<TaskReport>,
 }
 
 /// A claimed task, ready to be started.
@@ -226,6 +304,8 @@ pub struct Claimed {
     pub resolve_only: bool,
     /// Earlier claims of this task that ended badly: verification is `full` when above 0.
     pub earlier_failures: u32,
+    /// What the task needs of its worker.
+    pub class: TaskClass,
 }
 
 /// A job as stored, with its history of runs.
@@ -296,6 +376,8 @@ pub struct QueueStats {
     pub ready: u64,
     /// Tasks waiting for a time.
     pub delayed: u64,
+    /// Those of `ready` that wait for a worker to themselves.
+    pub solo: u64,
     /// Tasks held by workers.
     pub running: u64,
     /// Creation of the oldest ready task's job.
@@ -308,16 +390,30 @@ pub trait JobStore: Send + Sync + 'static {
     /// Accepts a job: job, outputs, task, first event, idempotency key, labels and sealed secrets in one commit.
     async fn submit(&self, job: NewJob) -> Result<Submitted>;
 
-    /// Opens a session for this control. With `SQLite` the data-folder lock is the session: everything held by
-    /// predecessors is requeued at once, and none of it survives. It costs no attempt; runs that had begun count as
-    /// losses, which are bounded.
+    /// Whether only one control can use this record: then nobody else changes rows, and no session runs out.
+    fn sole(&self) -> bool;
+    /// Opens a session for this control: 30 s that [`Self::renew_session`] extends.
+    ///
+    /// Of a sole record the lock is the session: those before it are over. What workers in the same process held went
+    /// with it and is requeued at once, at no cost of an attempt (runs that had begun count as losses, which are
+    /// bounded); what workers elsewhere hold waits for [`Self::takeover`].
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId>;
     /// Extends the session; `Lost` means it is over: drop all dispatch state and open a new one.
     async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>>;
+    /// Ends the session: what it still holds may be taken over at once. Unknown sessions are over already.
+    async fn close_session(&self, session: SessionId) -> Result<()>;
+    /// Takes over up to `most` tasks of sessions that are over, for this session. Ask again while there are any.
+    async fn takeover(&self, session: SessionId, most: u32, now: Timestamp) -> Result<Vec<Taken>>;
+    /// Whether this session is the one that does `duty` now: the first to ask, until its session is over.
+    async fn holds(&self, session: SessionId, duty: Duty, now: Timestamp) -> Result<bool>;
+    /// Writes down where workers are, before anything is claimed for them: on change, else every 30 s.
+    async fn see_workers(&self, session: SessionId, seen: &[WorkerSeen]) -> Result<()>;
+    /// Workers that some control heard of since then.
+    async fn workers_seen(&self, since: Timestamp) -> Result<Vec<WorkerSeen>>;
 
     /// How many tasks the workers can run at once. Only a store without a queue (`queue.max_pending = 0`) asks.
     fn offer(&self, slots: u64);
-    /// Claims ready tasks for granted slots, by rank within a tenant and round robin over tenants.
+    /// Claims ready tasks for granted slots that meet their class, by rank within a tenant and round robin over tenants.
     async fn claim(&self, session: SessionId, grants: &[Grant], now: Timestamp) -> Result<Vec<Claimed>>;
     /// Moves delayed tasks whose time has come to ready; returns how many, and when the next one is due.
     async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)>;
@@ -333,8 +429,11 @@ pub trait JobStore: Send + Sync + 'static {
         status: OutputStatus,
         now: Timestamp,
     ) -> Result<Fenced<()>>;
-    /// Upserts the high-water marks of progress of running jobs. Not fenced, never trusted for decisions.
-    async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()>;
+    /// Raises the high-water marks of progress of running jobs and keeps the reports for other controls' readers. Not
+    /// fenced, never trusted for decisions.
+    async fn progress(&self, reports: &[Reported]) -> Result<()>;
+    /// How the jobs among these stand that exist, for readers of jobs that another control runs.
+    async fn pulse(&self, jobs: &[JobId]) -> Result<Vec<Pulse>>;
     /// Permits a publication and records its handle, if and only if the job is not being cancelled.
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>>;
     /// Records lower publications found dead while resolving.

@@ -19,14 +19,16 @@ use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope,
 use crate::control::{Control, ControlSettings, Deps, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::{
-    Aggregate, Attempt, BootId, Clock, Code, Destination, Epoch, Event, EventKind, Failure, IdSource, JobId,
-    JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile, OutputIndex, OutputRecord,
-    OutputResult, OutputSpec, OutputStatus, Overwrite, Phase, Progress, Publication, PublicationId,
-    PublicationState, RunId, RunNumber, RunOutcome, Source, SystemClock, SystemIds, TaskId, TaskReport,
-    Tenant, Timestamp,
+    Abilities, Aggregate, Attempt, BootId, Clock, Code, Destination, Epoch, Event, EventKind, Failure,
+    IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
+    OutputIndex, OutputRecord, OutputResult, OutputSpec, OutputStatus, Overwrite, Phase, Progress,
+    Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome, Source, SystemClock,
+    SystemIds, TaskId, TaskReport, Tenant, Timestamp,
 };
 use crate::lifecycle::Lifecycle;
-use crate::store::{DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord};
+use crate::store::{
+    Company, DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord,
+};
 
 /// The start of every test's time.
 pub(super) const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -322,7 +324,9 @@ impl Server {
         let session = store.open_session("test", now).await.unwrap();
         let run = RunId::from_uuid(SystemIds.random());
         let boot = BootId::from_uuid(SystemIds.random());
-        let grant = Grant { worker: "w1".parse().unwrap(), boot, runs: vec![run] };
+        let worker = "w1".parse().unwrap();
+        let (can, company) = (Abilities::ALL, Company::Shared);
+        let grant = Grant { worker, boot, can, company, runs: vec![run] };
         let claimed = store.claim(session, &[grant], now).await.unwrap().pop().unwrap();
         let key = claimed.key;
         done(store.started(key, now).await);

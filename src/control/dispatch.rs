@@ -18,10 +18,10 @@ use super::reservations::{Reservations, Slot};
 use super::runs::NewRun;
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::RunId;
+use crate::domain::{Abilities, RunId};
 use crate::rpc::CallError;
 use crate::rpc::wire::Reserved;
-use crate::store::{Claimed, Grant};
+use crate::store::{Claimed, Company, Grant};
 
 /// Most tasks claimed in one statement.
 const BATCH: usize = 64;
@@ -195,7 +195,13 @@ impl Dispatcher {
             // A reservation of an incarnation that is gone is worth nothing.
             if let Some(report) = report.filter(|report| report.boot == slot.boot) {
                 let run = RunId::from_uuid(self.shared.ids.random());
-                grants.push(Grant { worker: report.worker, boot: slot.boot, runs: vec![run] });
+                grants.push(Grant {
+                    worker: report.worker,
+                    boot: slot.boot,
+                    can: Abilities::ALL,
+                    company: Company::Shared,
+                    runs: vec![run],
+                });
                 offered.insert(run, slot);
             }
         }

@@ -117,7 +117,7 @@ impl Driver {
         };
         if let End::GiveBack(reason) = end {
             metrics::task_finished(match reason {
-                RequeueReason::Lost => RunOutcome::Lost,
+                RequeueReason::Lost | RequeueReason::Died => RunOutcome::Lost,
                 RequeueReason::Released => RunOutcome::Released,
             });
             // The task is free again already; its next run must not wait for a worker that may be gone.
@@ -252,10 +252,9 @@ impl Driver {
 
     /// Writes how far the run came, so that the end a reader hears is not behind what it heard before.
     async fn keep_mark(&self) {
-        let mark = self.held.live.borrow().report.as_ref().map(|report| report.progress);
-        if let Some(mark) = mark {
+        if let Some(reported) = self.held.reported() {
             // A figure for people: a store in trouble says so with the verb that follows.
-            let _ = self.shared.store.progress(&[(self.held.key.job, mark)]).await;
+            let _ = self.shared.store.progress(&[reported]).await;
         }
     }
 

@@ -1,30 +1,36 @@
-//! Writes the high-water marks of progress, one statement a second for all running jobs.
+//! Writes how far running tasks are, one statement a second for all of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::domain::{JobId, Progress};
+use crate::domain::{TaskId, TaskReport};
+use crate::store::Reported;
 
 /// Runs until the control is done; asleep while nothing is held. A failed write is dropped: the next one has the same
 /// or newer marks, and nothing is decided by them.
 pub(super) async fn write(shared: Arc<Shared>) {
     let mut load = shared.runs.load();
-    let mut written: HashMap<JobId, Progress> = HashMap::new();
+    let mut written: HashMap<TaskId, TaskReport> = HashMap::new();
+    let sole = shared.store.sole();
     loop {
         if load.wait_for(|load| load.runs > 0).await.is_err() {
             return;
         }
         tokio::time::sleep(shared.pace.progress).await;
-        let marks = shared.runs.marks();
-        let news: Vec<_> =
-            marks.iter().filter(|(job, mark)| written.get(job) != Some(mark)).copied().collect();
+        let reports = shared.runs.reports();
+        // With a record of its own, a control has the rest of a report in memory.
+        let same = |old: &TaskReport, new: &TaskReport| {
+            if sole { old.progress == new.progress } else { old == new }
+        };
+        let fresh = |new: &&Reported| written.get(&new.task).is_none_or(|old| !same(old, &new.report));
+        let news: Vec<_> = reports.iter().filter(fresh).cloned().collect();
         if news.is_empty() {
-            written.retain(|job, _| marks.iter().any(|(known, _)| known == job));
+            written.retain(|task, _| reports.iter().any(|known| known.task == *task));
             continue;
         }
         match shared.store.progress(&news).await {
-            Ok(()) => written = marks.into_iter().collect(),
+            Ok(()) => written = reports.into_iter().map(|known| (known.task, known.report)).collect(),
             Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "progress not written"),
         }
     }

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Live;
 use super::fleet::Member;
-use crate::domain::{BootId, JobId, Progress, RunId, Timestamp};
-use crate::store::RunKey;
+use crate::domain::{BootId, JobId, RunId, Timestamp};
+use crate::store::{Reported, RunKey};
 
 /// A run held by this control.
 #[derive(Debug)]
@@ -41,6 +41,12 @@ impl Held {
     /// The worker said that it has the run.
     pub(super) fn accept(&self) {
         self.accepted.store(true, Ordering::Release);
+    }
+
+    /// How far it is, if the worker has told.
+    pub(super) fn reported(&self) -> Option<Reported> {
+        let report = self.live.borrow().report.clone()?;
+        Some(Reported { task: self.key.task, job: self.key.job, report })
     }
 
     /// Whether the worker ever said that it has the run.
@@ -105,9 +111,8 @@ impl Runs {
     }
 
     /// The progress of every run that has told any.
-    pub(super) fn marks(&self) -> Vec<(JobId, Progress)> {
-        let mark = |held: &Arc<Held>| Some((held.key.job, held.live.borrow().report.as_ref()?.progress));
-        self.table().values().filter_map(mark).collect()
+    pub(super) fn reports(&self) -> Vec<Reported> {
+        self.table().values().filter_map(|held| held.reported()).collect()
     }
 
     /// Stops these runs: their drivers write nothing more.

@@ -65,8 +65,11 @@ pub struct OutputDone {
 /// What a requeue is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequeueReason {
-    /// The worker died or fell silent: counts towards the bound on losses.
+    /// The worker fell silent: counts towards the bound on losses.
     Lost,
+    /// The worker died without a word. Whatever it ran is suspected: each runs alone from now on, and one whose workers
+    /// die even then is given up (PROTOCOL §1.21).
+    Died,
     /// The worker gave it back (drain, refusal): counts nothing.
     Released,
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BootId, Epoch, Failure, JobId, JobSpec, MediaInfo, OutputIndex, OutputSpec, Progress, PublicationId,
-    RunId, RunNumber, SessionId, TaskId, Tenant, Timestamp, WorkerId,
+    RunId, RunNumber, SessionId, TaskClass, TaskId, Tenant, Timestamp, WorkerId,
 };
 
 macro_rules! states {
@@ -238,6 +238,8 @@ pub struct TaskRecord {
     pub kind: TaskKind,
     /// State.
     pub state: TaskState,
+    /// What it needs of a worker.
+    pub class: TaskClass,
     /// Order among ready tasks: `ready_at − priority × 60 s`, microseconds (PROTOCOL §1.16).
     pub rank: i64,
     /// Earliest claim, exactly when delayed.
@@ -248,8 +250,10 @@ pub struct TaskRecord {
     pub hold: Option<Hold>,
     /// Failed runs that count against `queue.max_attempts`.
     pub charged: u32,
-    /// Runs lost with their worker.
+    /// Runs whose worker fell silent or was stopped with its control.
     pub losses: u32,
+    /// Runs whose worker died while it ran nothing else.
+    pub crashes: u32,
 }
 
 /// Who holds a task.

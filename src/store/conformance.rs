@@ -5,6 +5,7 @@
 mod people;
 mod queue;
 mod runs;
+mod sessions;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,9 @@ behaviours! {
         a_permit_before_the_cancel_wins a_cancel_before_the_permit_wins the_next_epoch_learns_of_open_publications
         failures_wait_and_then_end_the_job outputs_are_completed_one_by_one_and_survive_a_retry
         progress_only_rises a_new_session_requeues_what_was_held a_job_that_kills_its_process_ends media_is_kept;
+    sessions: a_run_elsewhere_is_taken_over_as_it_is a_session_that_is_over_does_nothing_more
+        takeover_goes_in_steps workers_are_remembered one_session_has_a_duty a_pulse_says_how_far_the_history_is
+        a_worker_gets_only_what_it_can_do a_suspect_runs_alone_and_two_more_deaths_end_it;
     people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
         pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
         changes_are_hinted;
@@ -128,6 +132,8 @@ impl Desk {
         Grant {
             worker: "w-1".parse().unwrap(),
             boot: BootId::from_uuid(self.ids.random()),
+            can: Abilities::ALL,
+            company: Company::Shared,
             runs: (0..slots).map(|_| RunId::from_uuid(self.ids.random())).collect(),
         }
     }

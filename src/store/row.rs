@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{Error, Result};
 use crate::domain::{
-    Epoch, Event, EventKind, JobStatus, OutputIndex, OutputStatus, RunNumber, TaskId, TaskKind, TaskRecord,
-    TaskState,
+    Epoch, Event, EventKind, JobStatus, OutputIndex, OutputStatus, RunNumber, TaskClass, TaskId, TaskKind,
+    TaskRecord, TaskState,
 };
 
 /// An [`Error::Inconsistent`].
@@ -77,10 +77,12 @@ struct FoldedTask {
     job_run: RunNumber,
     kind: TaskKind,
     state: TaskState,
+    class: TaskClass,
     rank: i64,
     epoch: Epoch,
     charged: u32,
     losses: u32,
+    crashes: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,10 +97,12 @@ pub(super) fn fold_tasks(tasks: &[TaskRecord]) -> Result<String> {
         job_run: task.job_run,
         kind: task.kind,
         state: task.state,
+        class: task.class,
         rank: task.rank,
         epoch: task.epoch,
         charged: task.charged,
         losses: task.losses,
+        crashes: task.crashes,
     };
     to_json("jobs", &Plan { tasks: tasks.iter().map(fold).collect() })
 }
@@ -111,12 +115,14 @@ pub(super) fn unfold_tasks(plan: &str) -> Result<Vec<TaskRecord>> {
         job_run: task.job_run,
         kind: task.kind,
         state: task.state,
+        class: task.class,
         rank: task.rank,
         not_before: None,
         epoch: task.epoch,
         hold: None,
         charged: task.charged,
         losses: task.losses,
+        crashes: task.crashes,
     };
     Ok(tasks.into_iter().map(unfold).collect())
 }

@@ -11,6 +11,7 @@ mod load;
 mod read;
 mod save;
 mod schema;
+mod session;
 mod submit;
 mod sweep;
 #[cfg(test)]
@@ -35,14 +36,14 @@ use self::verbs::Step;
 use self::writer::{Lane, Lanes, Shared};
 use super::seal::SealKeys;
 use super::{
-    Cancelled, Claimed, Deleted, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
-    OutputDone, Permit, QueueStats, RequeueReason, Result, Retried, RunKey, StoredJob, Submitted,
-    UploadRecord,
+    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
+    OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey, StoredJob,
+    Submitted, Taken, UploadRecord, WorkerSeen,
 };
 use crate::domain::machine::{Illegal, Machine, Policy};
 use crate::domain::{
-    Event, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Progress, Publication,
-    PublicationId, SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
+    Event, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
+    SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
 };
 
 const DATABASE: &str = "flux.db";
@@ -215,13 +216,38 @@ impl JobStore for SqliteStore {
         self.lanes.submit(Prepared::new(&self.shared.keys, job)?).await
     }
 
+    fn sole(&self) -> bool {
+        true
+    }
+
     async fn open_session(&self, name: &str, now: Timestamp) -> Result<SessionId> {
         let id = SessionId::from_uuid(self.shared.ids.random());
-        self.lanes.say(Lane::Running, verbs::OpenSession { id, name: name.to_owned(), now }).await
+        self.lanes.say(Lane::Running, session::OpenSession { id, name: name.to_owned(), now }).await
     }
 
     async fn renew_session(&self, session: SessionId, now: Timestamp) -> Result<Fenced<()>> {
-        self.lanes.say(Lane::Running, verbs::RenewSession { session, now }).await
+        self.lanes.say(Lane::Running, session::RenewSession { session, now }).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<()> {
+        self.lanes.say(Lane::Running, session::CloseSession { session }).await
+    }
+
+    async fn takeover(&self, session: SessionId, most: u32, now: Timestamp) -> Result<Vec<Taken>> {
+        self.lanes.say(Lane::Running, session::Takeover { session, most, now }).await
+    }
+
+    /// There is only one control.
+    async fn holds(&self, _: SessionId, _: Duty, _: Timestamp) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn see_workers(&self, session: SessionId, seen: &[WorkerSeen]) -> Result<()> {
+        self.lanes.say(Lane::Running, session::SeeWorkers { session, seen: seen.to_vec() }).await
+    }
+
+    async fn workers_seen(&self, since: Timestamp) -> Result<Vec<WorkerSeen>> {
+        session::all_seen(&self.readers, since).await
     }
 
     fn offer(&self, slots: u64) {
@@ -255,8 +281,12 @@ impl JobStore for SqliteStore {
         self.fenced(key, now, move |m| m.output_status(&key, output, status)).await
     }
 
-    async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()> {
-        self.lanes.say(Lane::Running, verbs::RaiseProgress { marks: marks.to_vec() }).await
+    async fn progress(&self, reports: &[Reported]) -> Result<()> {
+        self.lanes.say(Lane::Running, verbs::RaiseProgress { reports: reports.to_vec() }).await
+    }
+
+    async fn pulse(&self, jobs: &[JobId]) -> Result<Vec<Pulse>> {
+        read::pulse(&self.readers, jobs).await
     }
 
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>> {

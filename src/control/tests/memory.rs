@@ -14,9 +14,9 @@ use crate::domain::{
     RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp, UploadId,
 };
 use crate::store::{
-    Cancelled, Claimed, Deleted, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
-    OutputDone, Permit, QueueStats, RequeueReason, Result, Retried, RunKey, StoredJob, Submitted,
-    UploadRecord,
+    Cancelled, Claimed, Company, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
+    NewJob, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
+    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
 
 pub(super) struct Memory {
@@ -35,6 +35,7 @@ struct Inner {
     said: Vec<&'static str>,
     progress: Vec<(JobId, Progress)>,
     garbage: Vec<Garbage>,
+    seen: Vec<WorkerSeen>,
 }
 
 struct Stored {
@@ -223,6 +224,8 @@ impl Stored {
                 hold: None,
                 charged: 0,
                 losses: 0,
+                crashes: 0,
+                class: crate::domain::TaskClass::of(&new.spec),
             }],
             publications: Vec::new(),
         };
@@ -248,6 +251,7 @@ impl Stored {
             open: self.job.publications.iter().filter(open).cloned().collect(),
             resolve_only: crate::domain::machine::is_ending(&self.job),
             earlier_failures: task.charged,
+            class: task.class,
         })
     }
 }
@@ -265,7 +269,8 @@ impl JobStore for Memory {
         let session = SessionId::from_uuid(self.ids.random());
         let jobs: Vec<_> = self.inner().jobs.keys().copied().collect();
         for job in jobs {
-            self.apply(job, None, now, Machine::recover);
+            let elsewhere: Vec<_> = self.inner().seen.iter().map(|seen| seen.boot).collect();
+            self.apply(job, None, now, |machine| machine.recover(|hold| !elsewhere.contains(&hold.boot)));
         }
         let mut inner = self.inner();
         inner.session = Some(session);
@@ -275,6 +280,59 @@ impl JobStore for Memory {
 
     async fn renew_session(&self, session: SessionId, _: Timestamp) -> Result<Fenced<()>> {
         Ok(if self.inner().session == Some(session) { Fenced::Done(()) } else { Fenced::Lost })
+    }
+
+    fn sole(&self) -> bool {
+        true
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<()> {
+        let mut inner = self.inner();
+        inner.session = inner.session.filter(|current| *current != session);
+        Ok(())
+    }
+
+    async fn takeover(&self, session: SessionId, most: u32, now: Timestamp) -> Result<Vec<Taken>> {
+        if self.inner().session != Some(session) {
+            return Ok(Vec::new());
+        }
+        let old: Vec<_> = {
+            let inner = self.inner();
+            let holds = inner.jobs.values().flat_map(|s| {
+                let job = s.job.job.id;
+                s.job.tasks.iter().filter_map(move |t| Some((job, t.id, t.hold.clone()?)))
+            });
+            holds.filter(|(_, _, hold)| hold.session != session).take(most as usize).collect()
+        };
+        let mut taken = Vec::new();
+        for (job, task, hold) in old {
+            self.apply(job, None, now, |machine| machine.take_over(task, hold.run, session));
+            let inner = self.inner();
+            let stored = &inner.jobs[&job];
+            let begun = stored.attempts.iter().find(|a| a.run == hold.run).map(|a| a.started_at);
+            let seen = inner.seen.iter().find(|seen| seen.boot == hold.boot);
+            let address = seen.map(|seen| seen.address.clone());
+            let claimed = stored.claimed(hold.run);
+            taken.extend(claimed.zip(begun).map(|(claimed, since)| Taken { claimed, address, since }));
+        }
+        Ok(taken)
+    }
+
+    async fn holds(&self, _: SessionId, _: Duty, _: Timestamp) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn see_workers(&self, _: SessionId, seen: &[WorkerSeen]) -> Result<()> {
+        let mut inner = self.inner();
+        for new in seen {
+            inner.seen.retain(|known| (&known.worker, known.boot) != (&new.worker, new.boot));
+            inner.seen.push(new.clone());
+        }
+        Ok(())
+    }
+
+    async fn workers_seen(&self, since: Timestamp) -> Result<Vec<WorkerSeen>> {
+        Ok(self.inner().seen.iter().filter(|seen| seen.seen_at >= since).cloned().collect())
     }
 
     fn offer(&self, _: u64) {}
@@ -298,12 +356,13 @@ impl JobStore for Memory {
                     s.job
                         .tasks
                         .iter()
-                        .filter(|t| t.state == TaskState::Ready)
-                        .map(move |t| (t.rank, t.id, job))
+                        .filter(|t| t.state == TaskState::Ready && grant.can.meets(t.class))
+                        .filter(|t| grant.company == Company::Alone || !t.class.is_solo())
+                        .map(move |t| (!t.class.is_solo(), t.rank, t.id, job))
                 });
                 tasks.min()
             };
-            let Some((_, task, job)) = next else { break };
+            let Some((_, _, task, job)) = next else { continue };
             let hold = Hold { run, session, worker: grant.worker.clone(), boot: grant.boot };
             self.apply(job, None, now, |machine| machine.claim(task, hold).unwrap());
             claims.extend(self.inner().jobs[&job].claimed(run));
@@ -344,15 +403,21 @@ impl JobStore for Memory {
     ) -> Result<Fenced<()>> {
         self.fenced("output_status", key, now, |m| m.output_status(&key, output, status))
     }
-    async fn progress(&self, marks: &[(JobId, Progress)]) -> Result<()> {
+    async fn progress(&self, reports: &[Reported]) -> Result<()> {
         let mut inner = self.inner();
-        inner.progress.extend(marks);
-        for (job, mark) in marks {
-            if let Some(stored) = inner.jobs.get_mut(job) {
-                stored.job.job.progress = stored.job.job.progress.raise(*mark);
+        for reported in reports {
+            inner.progress.push((reported.job, reported.report.progress));
+            if let Some(stored) = inner.jobs.get_mut(&reported.job) {
+                stored.job.job.progress = stored.job.job.progress.raise(reported.report.progress);
             }
         }
         Ok(())
+    }
+    async fn pulse(&self, jobs: &[JobId]) -> Result<Vec<Pulse>> {
+        let inner = self.inner();
+        let pulse =
+            |job: &JobId| Some(Pulse { job: *job, seq: inner.jobs.get(job)?.job.job.seq, report: None });
+        Ok(jobs.iter().filter_map(pulse).collect())
     }
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>> {
         self.fenced("permit", key, now, |m| m.permit(&key, &publication))
@@ -416,6 +481,7 @@ impl JobStore for Memory {
         };
         Ok(QueueStats {
             ready: count(|s| s == TaskState::Ready),
+            solo: 0,
             delayed: count(|s| s == TaskState::Delayed),
             running: count(TaskState::is_held),
             oldest_ready: None,

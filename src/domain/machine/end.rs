@@ -45,8 +45,14 @@ impl Machine {
         if self.settle() {
             return;
         }
-        if !self.is_ending() && self.job.tasks[task].losses > self.context.policy.max_losses {
-            let failure = Failure::new(Code::WorkerLost, "the workers that ran this job were lost too often");
+        let (record, policy) = (&self.job.tasks[task], self.context.policy);
+        let given_up = if record.crashes >= policy.max_crashes {
+            Some("each worker that ran this job alone died of it")
+        } else {
+            (record.losses > policy.max_losses).then_some("the workers that ran this job were lost too often")
+        };
+        if let Some(why) = given_up.filter(|_| !self.is_ending()) {
+            let failure = Failure::new(Code::WorkerLost, why);
             self.condemn(task, &failure, &[]);
             return;
         }

@@ -1,8 +1,8 @@
 //! The verbs of people: cancel, retry, delete.
 
 use super::super::{
-    JobStatus, OutputStatus, Progress, PublicationState, RunNumber, RunOutcome, TaskId, TaskKind, TaskRecord,
-    TaskState,
+    JobStatus, OutputStatus, Progress, PublicationState, RunNumber, RunOutcome, TaskClass, TaskId, TaskKind,
+    TaskRecord, TaskState,
 };
 use super::{Cancelled, Deleted, Machine, Retried, SecretsFate, SecretsState, rank};
 
@@ -62,12 +62,14 @@ impl Machine {
             job_run: self.job.job.run,
             kind: TaskKind::Transcode,
             state: TaskState::Ready,
+            class: TaskClass::of(&self.job.job.spec),
             rank: rank(self.context.now, self.job.job.spec.priority),
             not_before: None,
             epoch,
             hold: None,
             charged: 0,
             losses: 0,
+            crashes: 0,
         }];
         self.effects.secrets = SecretsFate::Keep;
         self.tell_status("the job is queued again");

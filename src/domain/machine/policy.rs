@@ -23,14 +23,16 @@ const BACKOFF_CAP: Duration = Duration::from_mins(5);
 pub struct Policy {
     /// Failed runs after which the job fails, at least 1 (`queue.max_attempts`).
     pub max_attempts: u32,
-    /// Lost workers, this process among them, after which the job fails with `worker_lost`. Losses are mostly somebody else's fault (PROTOCOL
-    /// §1.21), so the bound is wider than that on failures; it exists so that a job that kills workers ends.
+    /// Workers that fell silent, this process among them, after which the job fails with `worker_lost`. Losses are
+    /// mostly somebody else's fault, so the bound is wider than that on failures.
     pub max_losses: u32,
+    /// Workers that died while they ran nothing else, after which the job fails with `worker_lost` (PROTOCOL §1.21).
+    pub max_crashes: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { max_attempts: 3, max_losses: 5 }
+        Self { max_attempts: 3, max_losses: 5, max_crashes: 2 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::{
     Attempt, Code, Epoch, Failure, Hold, JobStatus, MediaInfo, OutputIndex, OutputStatus, Publication,
-    PublicationId, PublicationState, RunOutcome, TaskId, TaskState,
+    PublicationId, PublicationState, RunId, RunOutcome, SessionId, TaskId, TaskState,
 };
 use super::Fenced::{Done, Lost};
 use super::{Fenced, Illegal, Machine, OutputDone, Permit, RequeueReason, RunKey};
@@ -241,6 +241,13 @@ impl Machine {
                 self.release(task, RunOutcome::Lost, None);
                 self.give_back(task, "the worker was lost; the job waits for another");
             }
+            RequeueReason::Died => {
+                let suspect = &mut self.job.tasks[task];
+                suspect.crashes += u32::from(suspect.class.is_solo());
+                suspect.class = suspect.class.solo();
+                self.release(task, RunOutcome::Lost, None);
+                self.give_back(task, "the worker died; the job waits for one that runs nothing else");
+            }
             RequeueReason::Released => {
                 self.release(task, RunOutcome::Released, None);
                 self.give_back(task, "the worker gave the job back; it waits for another");
@@ -249,18 +256,29 @@ impl Machine {
         Done(())
     }
 
-    /// Requeues whatever is held: the process that held it is gone (PROTOCOL §1.25). No attempt is charged. A run that
-    /// had begun counts as a loss, like one whose remote worker died: a drain leaves nothing held, so the process was
-    /// killed, and a job that kills it at every start must end.
-    pub fn recover(&mut self) {
+    /// Requeues what is held by workers that went with the control's process (PROTOCOL §1.25). No attempt is charged. A
+    /// run that had begun counts as a loss: a drain leaves nothing held, so the process was killed, and a job that kills
+    /// it at every start must end. It makes no suspect: whoever kills a whole service rarely means one job.
+    pub fn recover(&mut self, gone: impl Fn(&Hold) -> bool) {
         let begun = self.job.job.status == JobStatus::Running;
         for task in 0..self.job.tasks.len() {
-            if self.job.tasks[task].state.is_held() {
+            if self.job.tasks[task].hold.as_ref().is_some_and(&gone) {
                 self.job.tasks[task].losses += u32::from(begun);
                 self.release(task, RunOutcome::Lost, None);
                 self.give_back(task, "the service restarted; the job waits for a worker");
             }
         }
+    }
+
+    /// Another session takes over what a session that is over still holds: same run, same epoch, same worker.
+    pub fn take_over(&mut self, task: TaskId, run: RunId, session: SessionId) -> Fenced<()> {
+        let holds = |t: &&mut super::super::TaskRecord| t.id == task && t.state.is_held();
+        let hold = self.job.tasks.iter_mut().find(holds).and_then(|t| t.hold.as_mut());
+        let Some(hold) = hold.filter(|hold| hold.run == run) else {
+            return Lost;
+        };
+        hold.session = session;
+        Done(())
     }
 
     fn end_badly(&mut self, task: usize, failure: &Failure, outputs: &[(OutputIndex, Failure)]) {

@@ -80,6 +80,8 @@ fn job(outputs: u16) -> Aggregate {
             hold: None,
             charged: 0,
             losses: 0,
+            crashes: 0,
+            class: crate::domain::TaskClass::default(),
         }],
         publications: Vec::new(),
     }
@@ -154,7 +156,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Complete),
         3 => (prop_oneof![Just(Kind::Retryable), Just(Kind::Final)], proptest::option::of(0..3u16))
             .prop_map(|(c, o)| Op::Fail(c, o)),
-        2 => prop_oneof![Just(RequeueReason::Lost), Just(RequeueReason::Released)].prop_map(Op::Requeue),
+        2 => prop_oneof![Just(RequeueReason::Lost), Just(RequeueReason::Died), Just(RequeueReason::Released)].prop_map(Op::Requeue),
         1 => Just(Op::Recover),
         1 => Just(Op::Cancel),
         2 => Just(Op::Retry),
@@ -202,7 +204,7 @@ impl World {
         let past = speaker
             .and_then(|key| self.runs.iter().find(|(k, _)| k.run == key.run).and_then(|(_, past)| *past));
         let context = Context {
-            policy: Policy { max_attempts: 3, max_losses: 2 },
+            policy: Policy { max_attempts: 3, max_losses: 2, max_crashes: 2 },
             now: NOW,
             random: self.random,
             past,
@@ -335,7 +337,7 @@ impl World {
                 }
                 return;
             }
-            Op::Recover => return self.step(None, Machine::recover),
+            Op::Recover => return self.step(None, |m| m.recover(|_| true)),
             Op::Cancel => {
                 let before = self.job.clone();
                 let answer = self.step(None, Machine::cancel);
@@ -457,7 +459,7 @@ impl World {
             if self.job.job.status.is_terminal() {
                 return;
             }
-            self.step(None, Machine::recover);
+            self.step(None, |m| m.recover(|_| true));
             self.apply(&Op::Wake, Speaker::Newest);
             if self.job.job.status.is_terminal() {
                 return;

@@ -47,7 +47,7 @@ pub(super) async fn stats_count_by_state(desk: Desk) {
     desk.submit(second).await;
     desk.submit_outputs(1).await;
     let claimed = desk.start().await;
-    let expected = QueueStats { ready: 2, delayed: 0, running: 1, oldest_ready: Some(oldest) };
+    let expected = QueueStats { ready: 2, solo: 0, delayed: 0, running: 1, oldest_ready: Some(oldest) };
     assert_eq!(desk.store.stats().await.unwrap(), expected);
     desk.store.fail(claimed.key, crashed(), vec![], desk.now()).await.unwrap();
     assert_eq!(desk.store.stats().await.unwrap(), QueueStats { delayed: 1, running: 0, ..expected });

@@ -1,7 +1,7 @@
 //! Runs: the fence, publishing, failing, coming back.
 
 use super::*;
-use crate::domain::{Demuxer, Epoch, RunNumber, RunOutcome, TaskState};
+use crate::domain::{Demuxer, Epoch, Phase, RunNumber, RunOutcome, TaskState};
 
 pub(super) async fn the_whole_way_to_completed(desk: Desk) {
     let id = desk.submit_outputs(2).await;
@@ -180,12 +180,18 @@ pub(super) async fn outputs_are_completed_one_by_one_and_survive_a_retry(desk: D
     desk.check_history(id).await;
 }
 
+fn reported(job: JobId, permille: u16) -> Reported {
+    let progress = Progress::from_permille(permille);
+    let report = TaskReport { phase: Phase::Encoding, progress, fps: None, speed: None, eta_seconds: None };
+    Reported { task: TaskId::from_uuid(job.uuid()), job, report }
+}
+
 pub(super) async fn progress_only_rises(desk: Desk) {
     let (id, waiting) = (desk.submit_outputs(1).await, desk.submit_outputs(1).await);
     desk.start().await;
     for permille in [300, 700, 100] {
-        let progress = Progress::from_permille(permille);
-        desk.store.progress(&[(id, progress), (waiting, progress)]).await.unwrap();
+        let reports = [reported(id, permille), reported(waiting, permille)];
+        desk.store.progress(&reports).await.unwrap();
     }
     assert_eq!(desk.get(id).await.aggregate.job.progress, Progress::from_permille(700));
     assert_eq!(desk.get(waiting).await.aggregate.job.progress, Progress::ZERO, "it does not run");

@@ -3,24 +3,32 @@
 //! Round robin over tenants, starting after the one that was served last; within a tenant by rank (PROTOCOL §1.16).
 //! A claim says its run ids, so that it can be said again: runs that exist are answered as they are, never begun twice.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::row::to_json;
 use super::super::seal::Sealed;
-use super::super::{Claimed, Error, Grant, Result, RunKey};
+use super::super::{Claimed, Company, Error, Grant, Result, RunKey, Taken};
 use super::columns::Columns;
 use super::error::explain;
 use super::load::{Loaded, load_one};
-use super::save::{CLASS, blob};
-use super::verbs::{is_current, transition};
+use super::save::blob;
+use super::session::{began, is_current};
+use super::verbs::transition;
 use super::writer::{Txn, Verb};
 use crate::domain::machine::is_ending;
 use crate::domain::{
-    Aggregate, Code, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState, RunId,
-    SessionId, TaskId, Timestamp,
+    Abilities, Aggregate, Code, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState,
+    RunId, SessionId, TaskClass, TaskId, Timestamp,
 };
+
+/// Classes with ready tasks, by probes of the index that begins with them.
+pub(super) const READY_CLASSES: &str = "with recursive c(class) as (\
+     select min(class) from tasks where state = 2 \
+     union all \
+     select (select min(class) from tasks where state = 2 and class > c.class) from c where c.class is not null)";
 
 /// Fills granted slots with ready tasks. A session that is over claims nothing; its renewal says so.
 pub(super) struct Claim {
@@ -33,53 +41,95 @@ impl Verb for Claim {
     type Answer = Vec<Claimed>;
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<Vec<Claimed>> {
-        let slots: Vec<Hold> = self
-            .grants
-            .iter()
-            .flat_map(|grant| {
-                grant.runs.iter().map(|run| Hold {
-                    run: *run,
-                    session: self.session,
-                    worker: grant.worker.clone(),
-                    boot: grant.boot,
-                })
-            })
-            .collect();
+        let slots: Vec<Slot> = self.grants.iter().flat_map(|grant| self.slots(grant)).collect();
         if slots.is_empty() || !is_current(txn, self.session).await? {
             return Ok(Vec::new());
         }
         let known = known_runs(txn, &slots).await?;
         let mut claimed = Vec::new();
-        for hold in &slots {
+        // Workers that can do the same in the same company are served together, those with a slot to itself first.
+        let mut kinds: BTreeMap<Kind, Vec<Hold>> = BTreeMap::new();
+        for Slot { kind, hold } in slots {
             if let Some((task, job)) = known.get(&hold.run) {
-                claimed.extend(again(txn, *job, *task, hold).await?);
+                claimed.extend(again(txn, *job, *task, &hold).await?);
+            } else {
+                kinds.entry(kind).or_default().push(hold);
             }
         }
-        let fresh: Vec<_> = slots.into_iter().filter(|hold| !known.contains_key(&hold.run)).collect();
-        let picked = pick(txn, fresh.len()).await?;
-        for (hold, (task, job)) in fresh.into_iter().zip(picked) {
-            let loaded = match load_one(txn.conn, job).await {
-                Ok(Some(loaded)) => loaded,
-                Ok(None) => continue,
-                Err(Error::Inconsistent { table, what }) => {
-                    tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
-                    set_aside(txn, job, self.now).await?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            claimed.extend(take(txn, loaded, task, hold, self.now).await?);
+        for (kind, holds) in kinds {
+            let picked = pick(txn, kind, holds.len()).await?;
+            for (hold, (task, job)) in holds.into_iter().zip(picked) {
+                let loaded = match load_one(txn.conn, job).await {
+                    Ok(Some(loaded)) => loaded,
+                    Ok(None) => continue,
+                    Err(Error::Inconsistent { table, what }) => {
+                        tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
+                        set_aside(txn, job, self.now).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                claimed.extend(take(txn, loaded, task, hold, self.now).await?);
+            }
         }
         Ok(claimed)
     }
 }
 
+impl Claim {
+    fn slots(&self, grant: &Grant) -> impl Iterator<Item = Slot> {
+        let kind = Kind { alone: grant.company == Company::Alone, can: grant.can };
+        let hold = |run: &RunId| Hold {
+            run: *run,
+            session: self.session,
+            worker: grant.worker.clone(),
+            boot: grant.boot,
+        };
+        grant.runs.iter().map(move |run| Slot { kind, hold: hold(run) })
+    }
+}
+
+/// A granted slot.
+struct Slot {
+    kind: Kind,
+    hold: Hold,
+}
+
+/// What a slot can take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    alone: bool,
+    can: Abilities,
+}
+
+impl Kind {
+    /// Classes it takes, in order of preference: suspects first where nobody else can come to harm.
+    fn choices(self, classes: &[TaskClass]) -> Vec<Vec<TaskClass>> {
+        let able = classes.iter().copied().filter(|class| self.can.meets(*class));
+        let (solo, shared): (Vec<_>, Vec<_>) = able.partition(|class| class.is_solo());
+        if self.alone { vec![solo, shared] } else { vec![shared] }
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.alone, self.can.number()).cmp(&(self.alone, other.can.number()))
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// The runs among these that exist already: this claim was said before.
-async fn known_runs(txn: &mut Txn<'_>, slots: &[Hold]) -> Result<HashMap<RunId, (TaskId, JobId)>> {
+async fn known_runs(txn: &mut Txn<'_>, slots: &[Slot]) -> Result<HashMap<RunId, (TaskId, JobId)>> {
     let marks = vec!["?"; slots.len()].join(",");
     let sql = format!("select id, task_id, job_id from runs where id in ({marks})");
-    let query =
-        slots.iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, hold| query.bind(blob(hold.run.uuid())));
+    let query = slots
+        .iter()
+        .fold(sqlx::query(AssertSqlSafe(sql)), |query, slot| query.bind(blob(slot.hold.run.uuid())));
     let rows = query.fetch_all(&mut *txn.conn).await.map_err(explain("looking runs up"))?;
     let known = |row| {
         let columns = Columns { table: "runs", row };
@@ -141,7 +191,8 @@ fn claimed(job: &Aggregate, task: TaskId, hold: &Hold, epoch: Epoch, secrets: Jo
         completed: completed.map(|o| o.index).collect(),
         open,
         resolve_only: is_ending(job),
-        earlier_failures: record.charged + record.losses,
+        earlier_failures: record.charged + record.losses + record.crashes,
+        class: record.class,
     })
 }
 
@@ -181,16 +232,43 @@ async fn open_secrets(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
 }
 
+/// What the new holder of a run is told; `None` when its secrets cannot be opened.
+pub(super) async fn taken(
+    txn: &mut Txn<'_>,
+    job: &Aggregate,
+    task: TaskId,
+    hold: &Hold,
+    address: Option<String>,
+) -> Result<Option<Taken>> {
+    let Some(record) = job.tasks.iter().find(|t| t.id == task) else { return Ok(None) };
+    let since = began(txn, hold).await?;
+    // Secrets that no key opens are no obstacle to hearing how a run ends.
+    let secrets = open_secrets(txn, job.job.id).await?.unwrap_or_default();
+    let claimed = claimed(job, task, hold, record.epoch, secrets);
+    Ok(claimed.map(|claimed| Taken { claimed, address, since }))
+}
+
 /// The next tasks in order of service.
-async fn pick(txn: &mut Txn<'_>, slots: usize) -> Result<Vec<(TaskId, JobId)>> {
+async fn pick(txn: &mut Txn<'_>, kind: Kind, slots: usize) -> Result<Vec<(TaskId, JobId)>> {
+    let ready = ready_classes(txn).await?;
+    let mut picked = Vec::new();
+    for classes in kind.choices(&ready) {
+        if picked.len() < slots && !classes.is_empty() {
+            picked.extend(pick_from(txn, &classes, slots - picked.len()).await?);
+        }
+    }
+    Ok(picked)
+}
+
+async fn pick_from(txn: &mut Txn<'_>, classes: &[TaskClass], slots: usize) -> Result<Vec<(TaskId, JobId)>> {
     let last = txn.shared.last_tenant.lock().ok().and_then(|last| last.clone());
-    let mut tenants = active_tenants(txn).await?;
+    let mut tenants: Vec<String> = active_tenants(txn, classes).await?.into_iter().collect();
     let after =
         tenants.iter().position(|tenant| last.as_ref().is_some_and(|last| tenant > last)).unwrap_or(0);
     tenants.rotate_left(after);
     let mut lines = VecDeque::new();
     for tenant in tenants.into_iter().take(slots) {
-        let line = line(txn, &tenant, slots).await?;
+        let line = line(txn, classes, &tenant, slots).await?;
         lines.push_back((tenant, line));
     }
     let mut picked = Vec::with_capacity(slots);
@@ -211,36 +289,64 @@ async fn pick(txn: &mut Txn<'_>, slots: usize) -> Result<Vec<(TaskId, JobId)>> {
     Ok(picked)
 }
 
-/// Tenants with ready tasks, in order: one index probe each, however long their lines are.
-async fn active_tenants(txn: &mut Txn<'_>) -> Result<Vec<String>> {
-    let rows = sqlx::query(
-        "with recursive t(tenant) as (\
-           select min(tenant) from tasks where state = 2 and class = ?1 \
-           union all \
-           select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
-           from t where t.tenant is not null) \
-         select tenant from t where tenant is not null",
-    )
-    .bind(CLASS)
-    .fetch_all(&mut *txn.conn)
-    .await
-    .map_err(explain("finding active tenants"))?;
-    rows.iter().map(|row| row.try_get(0).map_err(explain("finding active tenants"))).collect()
+/// Classes with ready tasks: one index probe each, however many tasks there are.
+async fn ready_classes(txn: &mut Txn<'_>) -> Result<Vec<TaskClass>> {
+    let rows =
+        sqlx::query(AssertSqlSafe(format!("{READY_CLASSES} select class from c where class is not null")))
+            .fetch_all(&mut *txn.conn)
+            .await
+            .map_err(explain("finding ready classes"))?;
+    let class = |row| Columns { table: "tasks", row }.state("class", TaskClass::from_number);
+    rows.iter().map(class).collect()
 }
 
-async fn line(txn: &mut Txn<'_>, tenant: &str, slots: usize) -> Result<VecDeque<(TaskId, JobId)>> {
-    let rows = sqlx::query(
-        "select id, job_id from tasks where state = 2 and class = ? and tenant = ? order by rank, id limit ?",
-    )
-    .bind(CLASS)
-    .bind(tenant.to_owned())
-    .bind(i64::try_from(slots).unwrap_or(i64::MAX))
-    .fetch_all(&mut *txn.conn)
-    .await
-    .map_err(explain("finding ready tasks"))?;
-    let pair = |row| {
-        let columns = Columns { table: "tasks", row };
-        Ok((TaskId::from_uuid(columns.id("id")?), JobId::from_uuid(columns.id("job_id")?)))
-    };
-    rows.iter().map(pair).collect()
+/// Tenants with ready tasks of these classes, in order: one index probe each, however long their lines are.
+async fn active_tenants(txn: &mut Txn<'_>, classes: &[TaskClass]) -> Result<BTreeSet<String>> {
+    let mut tenants = BTreeSet::new();
+    for class in classes {
+        let rows = sqlx::query(
+            "with recursive t(tenant) as (\
+               select min(tenant) from tasks where state = 2 and class = ?1 \
+               union all \
+               select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
+               from t where t.tenant is not null) \
+             select tenant from t where tenant is not null",
+        )
+        .bind(class.number())
+        .fetch_all(&mut *txn.conn)
+        .await
+        .map_err(explain("finding active tenants"))?;
+        for row in &rows {
+            tenants.insert(row.try_get(0).map_err(explain("finding active tenants"))?);
+        }
+    }
+    Ok(tenants)
+}
+
+/// The head of a tenant's line: those of its classes, merged by rank.
+async fn line(
+    txn: &mut Txn<'_>,
+    classes: &[TaskClass],
+    tenant: &str,
+    slots: usize,
+) -> Result<VecDeque<(TaskId, JobId)>> {
+    let mut line = Vec::new();
+    for class in classes {
+        let rows = sqlx::query(
+            "select rank, id, job_id from tasks where state = 2 and class = ? and tenant = ? order by rank, id limit ?",
+        )
+        .bind(class.number())
+        .bind(tenant.to_owned())
+        .bind(i64::try_from(slots).unwrap_or(i64::MAX))
+        .fetch_all(&mut *txn.conn)
+        .await
+        .map_err(explain("finding ready tasks"))?;
+        for row in &rows {
+            let columns = Columns { table: "tasks", row };
+            let task = TaskId::from_uuid(columns.id("id")?);
+            line.push((columns.int("rank")?, task, JobId::from_uuid(columns.id("job_id")?)));
+        }
+    }
+    line.sort_unstable();
+    Ok(line.into_iter().map(|(_, task, job)| (task, job)).collect())
 }

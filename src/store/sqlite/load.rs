@@ -13,7 +13,7 @@ use crate::domain::machine::SecretsState;
 use crate::domain::{
     Aggregate, Attempt, BootId, Code, Epoch, Hold, JobId, JobRecord, JobStatus, OutputIndex, OutputRecord,
     OutputStatus, Progress, Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome,
-    SessionId, TaskId, TaskKind, TaskRecord, TaskState, Timestamp, WorkerId,
+    SessionId, TaskClass, TaskId, TaskKind, TaskRecord, TaskState, Timestamp, WorkerId,
 };
 
 /// How long a permit holds before the worker has to ask again, microseconds (PROTOCOL §2 "permit").
@@ -152,12 +152,14 @@ fn task_record(columns: &Columns<'_>) -> Result<TaskRecord> {
         job_run: RunNumber(columns.narrow("job_run")?),
         kind: columns.state("kind", TaskKind::from_number)?,
         state,
+        class: columns.state("class", TaskClass::from_number)?,
         rank: columns.int("rank")?,
         not_before: columns.maybe_time("not_before")?,
         epoch: Epoch(columns.narrow("epoch")?),
         hold: state.is_held().then(|| hold(columns)).transpose()?,
         charged: columns.narrow("charged")?,
         losses: columns.narrow("losses")?,
+        crashes: columns.narrow("crashes")?,
     })
 }
 

@@ -1,14 +1,15 @@
 //! Answers to questions, from read-only connections: they wait for no writer and delay none.
 
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::super::row::event;
-use super::super::{Error, Garbage, JobFilter, JobPage, QueueStats, Result, StoredJob, UploadRecord};
+use super::super::{Error, Garbage, JobFilter, JobPage, Pulse, QueueStats, Result, StoredJob, UploadRecord};
+use super::claim::READY_CLASSES;
 use super::columns::Columns;
 use super::error::explain;
 use super::load::{Loaded, attempts, load, load_one};
-use super::save::{CLASS, blob};
-use crate::domain::{Aggregate, Event, JobId, JobStatus, TaskState, Tenant, Timestamp, UploadId};
+use super::save::blob;
+use crate::domain::{Aggregate, Event, JobId, JobStatus, TaskClass, TaskState, Tenant, Timestamp, UploadId};
 
 /// Queue positions are exact to here.
 const FARTHEST_POSITION: i64 = 1_000;
@@ -35,11 +36,10 @@ async fn position(conn: &mut SqliteConnection, job: &Aggregate) -> Result<Option
     let Some(task) = ready.filter(|_| job.job.status == JobStatus::Queued) else {
         return Ok(None);
     };
-    let ahead: i64 = sqlx::query_scalar(
-        "select count(*) from (select 1 from tasks \
-         where state = 2 and class = ? and tenant = ? and (rank, id) < (?, ?) limit ?)",
-    )
-    .bind(CLASS)
+    let ahead: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
+        "{READY_CLASSES} select count(*) from (select 1 from c cross join tasks t \
+         where t.state = 2 and t.class = c.class and t.tenant = ? and (t.rank, t.id) < (?, ?) limit ?)",
+    )))
     .bind(job.job.tenant.as_str().to_owned())
     .bind(task.rank)
     .bind(blob(task.id.uuid()))
@@ -117,31 +117,49 @@ pub(super) async fn events(pool: &SqlitePool, job: JobId, after: i64) -> Result<
     rows.iter().map(read).collect()
 }
 
-/// The oldest ready job is looked for at the head of each tenant's line.
+/// The oldest ready job is looked for at the head of each line.
 pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
-    let row = sqlx::query(
-        "with recursive t(tenant) as (\
-           select min(tenant) from tasks where state = 2 and class = ?1 \
+    let sql = format!(
+        "{READY_CLASSES}, \
+         t(class, tenant) as (\
+           select class, (select min(tenant) from tasks where state = 2 and tasks.class = c.class) from c where class is not null \
            union all \
-           select (select min(tenant) from tasks where state = 2 and class = ?1 and tenant > t.tenant) \
+           select class, (select min(tenant) from tasks where state = 2 and tasks.class = t.class and tasks.tenant > t.tenant) \
            from t where t.tenant is not null) \
          select (select count(*) from tasks indexed by tasks_ready where state = 2) as ready, \
+           (select count(*) from tasks indexed by tasks_ready where state = 2 and class >= {SOLO}) as solo, \
            (select count(*) from tasks indexed by tasks_delayed where state = 1) as delayed, \
            (select count(*) from tasks indexed by tasks_session where state in (3, 4)) as running, \
            (select min((select j.created_at from jobs j where j.id = (select job_id from tasks \
-              where state = 2 and class = ?1 and tasks.tenant = t.tenant order by rank, id limit 1))) from t) as oldest",
-    )
-    .bind(CLASS)
-    .fetch_one(pool)
-    .await
-    .map_err(explain("counting the queue"))?;
+              where state = 2 and tasks.class = t.class and tasks.tenant = t.tenant order by rank, id limit 1))) from t) as oldest",
+        SOLO = TaskClass::default().solo().number()
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(pool).await.map_err(explain("counting the queue"))?;
     let columns = Columns { table: "tasks", row: &row };
     Ok(QueueStats {
         ready: columns.narrow("ready")?,
+        solo: columns.narrow("solo")?,
         delayed: columns.narrow("delayed")?,
         running: columns.narrow("running")?,
         oldest_ready: columns.maybe_time("oldest")?,
     })
+}
+
+/// The control has the reports in memory, so that there are only the histories to compare.
+pub(super) async fn pulse(pool: &SqlitePool, jobs: &[JobId]) -> Result<Vec<Pulse>> {
+    let mut query =
+        QueryBuilder::<Sqlite>::new("select id, seq from jobs where deleted_at is null and id in (");
+    let mut ids = query.separated(", ");
+    for job in jobs {
+        ids.push_bind(blob(job.uuid()));
+    }
+    query.push(")");
+    let rows = query.build().fetch_all(pool).await.map_err(explain("reading pulses"))?;
+    let pulse = |row| {
+        let columns = Columns { table: "jobs", row };
+        Ok(Pulse { job: JobId::from_uuid(columns.id("id")?), seq: columns.int("seq")?, report: None })
+    };
+    rows.iter().map(pulse).collect()
 }
 
 pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {

@@ -15,8 +15,6 @@ use crate::domain::{
 
 /// Longest log of a run that is kept, bytes.
 const LOG_BYTES: usize = 16 * 1024;
-/// The first task class; more come with capability sets (PROTOCOL §1.17).
-pub(super) const CLASS: i64 = 0;
 
 pub(super) fn blob(id: uuid::Uuid) -> Vec<u8> {
     id.as_bytes().to_vec()
@@ -132,7 +130,7 @@ async fn update_task(conn: &mut SqliteConnection, was: &TaskRecord, task: &TaskR
     let hold = task.hold.as_ref();
     let done = sqlx::query(
         "update tasks set state = ?, rank = ?, not_before = ?, epoch = ?, run_id = ?, session_id = ?, worker_id = ?, \
-         worker_boot = ?, charged = ?, losses = ? where id = ? and state = ? and epoch = ? and run_id is ?",
+         worker_boot = ?, charged = ?, losses = ?, crashes = ?, class = ? where id = ? and state = ? and epoch = ? and run_id is ?",
     )
     .bind(task.state.number())
     .bind(task.rank)
@@ -144,6 +142,8 @@ async fn update_task(conn: &mut SqliteConnection, was: &TaskRecord, task: &TaskR
     .bind(hold.map(|h| blob(h.boot.uuid())))
     .bind(i64::from(task.charged))
     .bind(i64::from(task.losses))
+    .bind(i64::from(task.crashes))
+    .bind(task.class.number())
     .bind(blob(task.id.uuid()))
     .bind(was.state.number())
     .bind(i64::from(was.epoch.0))
@@ -169,7 +169,7 @@ async fn insert_task(conn: &mut SqliteConnection, after: &Aggregate, task: &Task
     .bind(task.kind.number())
     .bind(task.state.number())
     .bind(after.job.tenant.as_str().to_owned())
-    .bind(CLASS)
+    .bind(task.class.number())
     .bind(task.rank)
     .bind(i64::from(task.epoch.0))
     .bind(i64::from(task.charged))

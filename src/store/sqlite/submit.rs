@@ -14,10 +14,10 @@ use super::super::seal::{SealKeys, Sealed};
 use super::super::{Idempotency, NewJob, Result, Submitted};
 use super::columns::Columns;
 use super::error::explain;
-use super::save::{CLASS, blob};
+use super::save::blob;
 use super::writer::Txn;
 use crate::domain::machine::{accepted, rank};
-use crate::domain::{JobId, Source, TaskKind, TaskState, Timestamp};
+use crate::domain::{JobId, Source, TaskClass, TaskKind, TaskState, Timestamp};
 
 /// Whether these jobs may have been stored by an attempt whose outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub(super) struct Prepared {
     tenant: String,
     spec: String,
     priority: i64,
+    class: i64,
     rank: i64,
     outputs: u16,
     labels: Vec<(String, String)>,
@@ -65,6 +66,7 @@ impl Prepared {
             task: blob(job.task.uuid()),
             spec: to_json("jobs", &job.spec)?,
             priority: i64::from(job.spec.priority),
+            class: TaskClass::of(&job.spec).number(),
             rank: rank(job.now, job.spec.priority),
             outputs: u16::try_from(job.spec.outputs.len()).unwrap_or(u16::MAX),
             labels: job.spec.labels.into_iter().collect(),
@@ -282,7 +284,7 @@ async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
                 .bind(TaskKind::Transcode.number())
                 .bind(TaskState::Ready.number())
                 .bind(job.tenant.clone())
-                .bind(CLASS)
+                .bind(job.class)
                 .bind(job.rank)
         })
         .await?;

@@ -150,7 +150,7 @@ async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> 
         return Ok(());
     }
     let marks = vec!["?"; jobs.len()].join(",");
-    let children = ["outputs", "tasks", "runs", "publications", "task_progress", "job_events", "job_secrets"];
+    let children = ["outputs", "tasks", "runs", "publications", "job_events", "job_secrets"];
     let statements = children
         .iter()
         .map(|table| format!("delete from {table} where job_id in ({marks})"))

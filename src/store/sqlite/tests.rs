@@ -47,6 +47,8 @@ fn grant(ids: &SeededIds) -> Grant {
     Grant {
         worker: "w".parse().unwrap(),
         boot: crate::domain::BootId::from_uuid(ids.random()),
+        can: crate::domain::Abilities::ALL,
+        company: crate::store::Company::Shared,
         runs: vec![crate::domain::RunId::from_uuid(ids.random())],
     }
 }
@@ -229,7 +231,7 @@ async fn claims_and_ticks_search_their_indexes() {
             "select id from tasks where state = 1 and not_before <= 5 order by not_before limit 500",
             "tasks_delayed",
         ),
-        (verbs::HELD, "tasks_session"),
+        (session::HELD, "tasks_session"),
         (&submit::key_lookup(3), "jobs_idem (tenant=? AND idem_key=?)"),
         (
             "select id from jobs j where j.tenant = 'a' and j.deleted_at is null and j.id < x'00' order by j.id desc",

@@ -1,26 +1,15 @@
 //! The verbs that the writer carries out, but for submissions, claims and sweeping.
 
-use std::collections::BTreeSet;
-
 use sqlx::AssertSqlSafe;
 
 use super::super::row::inconsistent;
-use super::super::{Fenced, Result, UploadRecord};
-use super::columns::Columns;
+use super::super::{Reported, Result, UploadRecord};
 use super::error::explain;
-use super::load::{Loaded, load, load_one, past};
+use super::load::{Loaded, load_one, past};
 use super::save::{blob, save};
 use super::writer::{Txn, Verb};
 use crate::domain::machine::{Context, Illegal, Machine};
-use crate::domain::{JobId, Progress, RunId, RunOutcome, SessionId, TaskState, Tenant, Timestamp, UploadId};
-
-/// A session's nominal end, microseconds after its last renewal. Told to people only: here the lock is the session.
-const SESSION_MICROS: i64 = 30_000_000;
-/// Delayed tasks that wake in one commit, and jobs recovered in one read.
-const BATCH: usize = 500;
-
-/// Jobs with held tasks. The states are literals, or the partial index could not be used.
-pub(super) const HELD: &str = "select job_id from tasks indexed by tasks_session where state in (3, 4)";
+use crate::domain::{JobId, RunId, RunOutcome, TaskState, Tenant, Timestamp, UploadId};
 
 /// Runs one transition of the state machine over one job. `None` = no such job.
 pub(super) struct Step<F> {
@@ -78,76 +67,6 @@ pub(super) async fn transition<T>(
     Ok(answer)
 }
 
-/// The lock is the session: whatever a predecessor held is requeued at once (PROTOCOL §1.25).
-pub(super) struct OpenSession {
-    pub(super) id: SessionId,
-    pub(super) name: String,
-    pub(super) now: Timestamp,
-}
-
-impl Verb for OpenSession {
-    type Answer = SessionId;
-
-    async fn run(&self, txn: &mut Txn<'_>) -> Result<SessionId> {
-        sqlx::query("delete from sessions")
-            .execute(&mut *txn.conn)
-            .await
-            .map_err(explain("closing the last session"))?;
-        sqlx::query("insert into sessions(id, name, started_at, expires_at) values (?, ?, ?, ?)")
-            .bind(blob(self.id.uuid()))
-            .bind(self.name.clone())
-            .bind(self.now.micros())
-            .bind(self.now.micros().saturating_add(SESSION_MICROS))
-            .execute(&mut *txn.conn)
-            .await
-            .map_err(explain("opening a session"))?;
-        let held =
-            sqlx::query(HELD).fetch_all(&mut *txn.conn).await.map_err(explain("finding what was held"))?;
-        let id = |row| Columns { table: "tasks", row }.id("job_id").map(JobId::from_uuid);
-        let held: BTreeSet<_> = held.iter().map(id).collect::<Result<_>>()?;
-        let held: Vec<_> = held.into_iter().collect();
-        for jobs in held.chunks(BATCH) {
-            for loaded in load(txn.conn, jobs).await? {
-                transition(txn, loaded, None, self.now, |m| {
-                    m.recover();
-                    Ok(())
-                })
-                .await?;
-            }
-        }
-        Ok(self.id)
-    }
-}
-
-/// Whether a session is the current one.
-pub(super) async fn is_current(txn: &mut Txn<'_>, session: SessionId) -> Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar("select 1 from sessions where id = ?")
-        .bind(blob(session.uuid()))
-        .fetch_optional(&mut *txn.conn)
-        .await
-        .map_err(explain("reading the session"))?;
-    Ok(found.is_some())
-}
-
-pub(super) struct RenewSession {
-    pub(super) session: SessionId,
-    pub(super) now: Timestamp,
-}
-
-impl Verb for RenewSession {
-    type Answer = Fenced<()>;
-
-    async fn run(&self, txn: &mut Txn<'_>) -> Result<Fenced<()>> {
-        let done = sqlx::query("update sessions set expires_at = ? where id = ?")
-            .bind(self.now.micros().saturating_add(SESSION_MICROS))
-            .bind(blob(self.session.uuid()))
-            .execute(&mut *txn.conn)
-            .await
-            .map_err(explain("renewing the session"))?;
-        Ok(if done.rows_affected() == 1 { Fenced::Done(()) } else { Fenced::Lost })
-    }
-}
-
 /// Touches tasks only, like a claim: a job does not change by becoming ready.
 pub(super) struct WakeDelayed {
     pub(super) now: Timestamp,
@@ -175,22 +94,23 @@ impl Verb for WakeDelayed {
 }
 
 pub(super) struct RaiseProgress {
-    pub(super) marks: Vec<(JobId, Progress)>,
+    pub(super) reports: Vec<Reported>,
 }
 
 impl Verb for RaiseProgress {
     type Answer = ();
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<()> {
-        for marks in self.marks.chunks(256) {
-            let values = vec!["(?,?)"; marks.len()].join(",");
+        for reports in self.reports.chunks(256) {
+            let values = vec!["(?,?)"; reports.len()].join(",");
             let sql = format!(
                 "with v(id, p) as (values {values}) update jobs set progress_hw = max(progress_hw, v.p) \
                  from v where jobs.id = v.id and jobs.status = 1"
             );
             let mut query = sqlx::query(AssertSqlSafe(sql));
-            for (job, progress) in marks {
-                query = query.bind(blob(job.uuid())).bind(i64::from(progress.permille()));
+            for reported in reports {
+                let mark = i64::from(reported.report.progress.permille());
+                query = query.bind(blob(reported.job.uuid())).bind(mark);
             }
             query.execute(&mut *txn.conn).await.map_err(explain("writing progress"))?;
         }

@@ -1,10 +1,12 @@
 -- PROTOCOL.md §3 in SQLite's spelling. Times are microseconds since the Unix epoch, ids are 16 bytes.
--- Two differences: an output's spec is only in its job's spec (one truth, half the bytes of a submission), and tables
--- whose key is all they are looked up by have no rowid (one tree instead of two).
+-- Differences: an output's spec is only in its job's spec (one truth, half the bytes of a submission), "solo" is a bit of
+-- a task's class (claims look for it by index), a worker's row says no more than where it is, and tables whose key is
+-- all they are looked up by have no rowid (one tree instead of two). `task_progress` serves controls that share a
+-- record; this one has a single control, which has the reports in memory.
 -- `meta` is made by the migration runner, because it holds the schema's number.
 create table sessions(id blob primary key, name text not null, addr text, started_at bigint not null, expires_at bigint not null);
-create table workers(id text not null, boot blob not null, addr text not null, info text not null, state smallint not null,
-  session_id blob, seen_at bigint not null, primary key(id, boot));
+create table workers(id text not null, boot blob not null, addr text not null, session_id blob, seen_at bigint not null,
+  primary key(id, boot)) without rowid;
 create table jobs(id blob primary key, tenant text not null, status smallint not null default 0,
   run int not null default 1, seq bigint not null default 1, cancel_at bigint, priority smallint not null default 0,
   spec text not null, media text, plan text, progress_hw int not null default 0, failure text,
@@ -32,7 +34,7 @@ create table tasks(id blob primary key, job_id blob not null, job_run int not nu
   state smallint not null,
   gate_in smallint, gate_out smallint, twin_of blob, tenant text not null, class smallint not null, rank bigint not null, not_before bigint,
   epoch int not null default 0, run_id blob, session_id blob, worker_id text, worker_boot blob,
-  charged smallint not null default 0, losses smallint not null default 0, crashes smallint not null default 0, solo smallint not null default 0,
+  charged smallint not null default 0, losses smallint not null default 0, crashes smallint not null default 0,
   disk_need bigint not null default 0, cost bigint not null default 0, work text not null, result text,
   check((state in (3,4)) = (run_id is not null and session_id is not null and worker_boot is not null)),
   check((state = 1) = (not_before is not null))) without rowid;
@@ -45,7 +47,6 @@ create table runs(id blob primary key, task_id blob not null, job_id blob not nu
 create index runs_job on runs(job_id, started_at);
 create table publications(id blob primary key, job_id blob not null, idx smallint not null, run_id blob not null, epoch int not null,
   handle text not null, manifest text not null, state smallint not null default 0, permit_until bigint, unique(job_id, idx, epoch));
-create table task_progress(task_id blob primary key, job_id blob not null, v text not null, at bigint not null);
 create table job_events(job_id blob not null, seq bigint not null, kind smallint not null, data text not null, at bigint not null,
   primary key(job_id, seq)) without rowid;
 create table deliveries(id blob primary key, job_id blob not null, seq bigint not null, body text not null, sealed_url blob not null,
