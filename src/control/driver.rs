@@ -297,17 +297,19 @@ impl Driver {
                     self.held.doubt.notify_one();
                     return Ok(());
                 }
-                Some(Err(CallError::Protocol(what))) => {
-                    tracing::error!(what, "worker does not take the permit");
+                Some(Err(error @ (CallError::Protocol(_) | CallError::Incompatible { .. }))) => {
+                    tracing::error!(%error, "worker does not take the permit");
                     return Err(End::Broken("the worker did not take its permit"));
                 }
-                Some(Err(CallError::Unreachable(_))) if since.elapsed() < self.shared.pace.silence => {
+                Some(Err(CallError::Refused(_) | CallError::Unreachable(_) | CallError::Unauthorized(_)))
+                    if since.elapsed() < self.shared.pace.silence =>
+                {
                     let wait = tokio::time::sleep(backoff.step());
                     if self.held.stop.run_until_cancelled(wait).await.is_none() {
                         return Err(End::Forget);
                     }
                 }
-                Some(Err(CallError::Unreachable(_))) => return Err(End::GiveBack(RequeueReason::Lost)),
+                Some(Err(_)) => return Err(End::GiveBack(RequeueReason::Lost)),
             }
         }
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::runs::Runs;
 use super::{RunningTask, WorkerHandle, WorkerState, WorkerView};
 use crate::domain::{BootId, Timestamp, WorkerId};
-use crate::rpc::wire::WorkerReport;
+use crate::rpc::wire::{PROTOCOL, WorkerReport};
 use crate::rpc::{CallError, WorkerClient};
 
 /// No heartbeat of this incarnation was heard.
@@ -233,6 +233,7 @@ fn unknown(address: &str) -> Option<WorkerReport> {
         ffmpeg_version: String::new(),
         sandbox: Vec::new(),
         disk_free: 0,
+        protocol: PROTOCOL,
     })
 }
 

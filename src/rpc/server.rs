@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::pb;
-use super::pb::worker_service_server::WorkerService;
+use super::pb::worker_service_server::{WorkerService, WorkerServiceServer};
 use super::wire::{self, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport};
+use super::{MAX_MESSAGE, pb};
 use crate::domain::{RunId, SessionId};
 
 /// Where a run's events go. Bounded: a control that does not read makes the run wait to *report*, never to encode.
@@ -58,6 +58,13 @@ impl<A: WorkerApi> WorkerServer<A> {
     pub fn new(api: std::sync::Arc<A>) -> Self {
         Self(api)
     }
+}
+
+/// The generated service, with the bounds that hold on every transport.
+pub(super) fn generated<A: WorkerApi>(api: std::sync::Arc<A>) -> WorkerServiceServer<WorkerServer<A>> {
+    WorkerServiceServer::new(WorkerServer::new(api))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 impl From<Refusal> for Status {

@@ -13,6 +13,10 @@ use crate::domain::{
 
 pub(super) use convert::{raw, uuid};
 
+/// The protocol this build speaks. It grows when a worker and a control of different builds would misunderstand each
+/// other; fields that may be absent do not count.
+pub const PROTOCOL: u32 = 1;
+
 /// A message that is not what the protocol says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("field {field} is missing or not valid")]
@@ -188,6 +192,8 @@ pub struct WorkerReport {
     pub sandbox: Vec<String>,
     /// Bytes free where work folders live.
     pub disk_free: u64,
+    /// The protocol it speaks.
+    pub protocol: u32,
 }
 
 /// The answer to a reservation.
@@ -221,4 +227,28 @@ pub struct Renewed {
     pub boot: BootId,
     /// Its runs.
     pub runs: Vec<RunId>,
+}
+
+/// A worker makes itself known to a control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub worker: WorkerId,
+    /// Its incarnation.
+    pub boot: BootId,
+    /// Where it is reached, `HOST:PORT`.
+    pub address: String,
+    /// Slots in all.
+    pub slots: u32,
+    /// Its build.
+    pub version: String,
+    /// The protocol it speaks.
+    pub protocol: u32,
+}
+
+/// The answer to a [`Registration`] that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// When it should be said again.
+    pub again: Duration,
 }

@@ -18,7 +18,8 @@ use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::media::Toolbox;
 use crate::media::tools::Capabilities;
 use crate::rpc::wire::{
-    Action, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest, WorkerReport,
+    Action, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
+    WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
 use crate::storage::{Destinations, Handle, Sources};
@@ -413,6 +414,7 @@ impl WorkerApi for Worker {
             ffmpeg_version,
             sandbox: PROTECTIONS.iter().map(|name| (*name).to_owned()).collect(),
             disk_free: disk_free(self.0.deps.root.path()),
+            protocol: PROTOCOL,
         }
     }
 

@@ -19,8 +19,8 @@ use crate::domain::{
     TaskReport, WorkerId,
 };
 use crate::rpc::wire::{
-    Action, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunFailure,
-    RunRequest, Transcode, WorkerReport,
+    Action, PROTOCOL, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
+    RunFailure, RunRequest, Transcode, WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
 
@@ -442,6 +442,7 @@ impl WorkerApi for Handle {
             ffmpeg_version: "0".into(),
             sandbox: vec![],
             disk_free: 1,
+            protocol: PROTOCOL,
         }
     }
 
