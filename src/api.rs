@@ -38,12 +38,17 @@ mod uploads;
 mod view;
 mod workers;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt as _};
 
 pub use auth::{ApiKey, Auth, Scope};
 pub use files::{ByteStream, Files, Received};
@@ -78,8 +83,34 @@ pub struct Services {
     pub limits: Limits,
     /// The metrics page.
     pub metrics: RenderMetrics,
+    /// What else is served on this port. Each sees to its own access, limits and answers.
+    pub mounts: Vec<Mount>,
     /// Ends streams and readiness when the process begins to stop.
     pub closing: CancellationToken,
+}
+
+/// A service that is not REST, such as the one where workers register.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    path: &'static str,
+    service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>,
+}
+
+impl Mount {
+    /// Serves it at this path, in the router's syntax.
+    pub fn new<S, B>(path: &'static str, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        let service = service.map_response(|answer: http::Response<B>| answer.map(Body::new));
+        Self { path, service: BoxCloneSyncService::new(service) }
+    }
 }
 
 /// Bounds on what clients may take. All times are wall time.

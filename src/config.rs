@@ -12,6 +12,7 @@ mod document;
 mod fault;
 mod layers;
 mod place;
+mod plan;
 mod seeds;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,9 @@ use url::Url;
 
 pub use fault::{Error, Fault, Faults, Origin};
 pub use place::AllowRule;
+pub use plan::{
+    CallerTls, Common, ControlPlan, Listener, ListenerTls, PemIdentity, Plan, Role, WorkerPlan, WorkersAccess,
+};
 
 use crate::domain::limits::SourceLimits;
 use crate::domain::{ObjectPath, Tenant, VerifyLevel, WorkerId};
@@ -54,8 +58,12 @@ pub struct Config {
     pub destination_roots: Vec<PathBuf>,
     /// Bounds of the queue.
     pub queue: Queue,
+    /// Workers on other machines, as a control looks for them.
+    pub workers: Workers,
     /// Slots and tools.
     pub worker: Worker,
+    /// How a worker is reached from other machines.
+    pub network: Network,
     /// How closely outputs are checked when the job does not say.
     pub verify: VerifyLevel,
     /// The operator's preset documents, in order of their names.
@@ -67,6 +75,8 @@ pub struct Config {
     /// What the operator should know and what does not stop the start.
     pub warnings: Vec<String>,
     effective: document::Document,
+    origins: layers::Origins,
+    cwd: PathBuf,
 }
 
 /// `[server]`.
@@ -218,6 +228,34 @@ pub struct Queue {
     pub max_attempts: NonZeroU32,
 }
 
+/// `[workers]`.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// `HOST:PORT` of each.
+    pub nodes: Vec<String>,
+    /// `HOST:PORT` whose host has one address per worker.
+    pub dns: Option<String>,
+    /// What workers ask for, and what they register with.
+    pub token: Option<SecretString>,
+    /// Whether calls are encrypted.
+    pub tls: bool,
+    /// Jobs with their secrets may be sent in the clear to other machines.
+    pub trusted_network: bool,
+}
+
+/// The part of `[worker]` about the network.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` for others; `None`: made of `listen` and the route to the control.
+    pub advertise: Option<String>,
+    /// Controls to register with.
+    pub control: Vec<Url>,
+    /// What callers must carry, and what is carried to controls.
+    pub token: Option<SecretString>,
+}
+
 /// `[worker]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
@@ -237,6 +275,8 @@ pub struct Worker {
     pub stall_timeout: Duration,
     /// A task that runs longer is killed.
     pub task_timeout: Duration,
+    /// How long a run goes on without hearing from a control.
+    pub orphan_grace: Duration,
 }
 
 /// A preset document as found in `presets.dir`; the domain reads it.
@@ -268,35 +308,6 @@ pub enum LogFormat {
     Pretty,
     /// One object a line.
     Json,
-}
-
-/// What a process is on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Control and worker in one process.
-    All,
-    /// API, store and dispatch.
-    Control,
-    /// Slots and ffmpeg.
-    Worker,
-}
-
-/// What `serve` starts. The separate roles join with workers on other machines.
-#[derive(Debug, Clone)]
-pub enum Plan {
-    /// Control and worker in one process.
-    All(Box<Config>),
-}
-
-impl Plan {
-    /// The part of a configuration that a role needs, or why this build cannot play it.
-    pub fn resolve(role: Role, config: Config) -> Result<Self, Error> {
-        match role {
-            Role::All => Ok(Self::All(Box::new(config))),
-            Role::Control => Err(Error::Role { role: "control" }),
-            Role::Worker => Err(Error::Role { role: "worker" }),
-        }
-    }
 }
 
 /// What the process finds around itself; tests make their own.
@@ -346,6 +357,8 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<String>,
+    /// `--grpc-listen`.
+    pub grpc_listen: Option<String>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
     /// `--log-level`.

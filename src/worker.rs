@@ -10,6 +10,7 @@
 mod log;
 mod progress;
 mod publish;
+mod register;
 mod run;
 mod service;
 mod slots;
@@ -18,6 +19,7 @@ mod tests;
 mod transcode;
 mod workspace;
 
+pub use register::{Advertised, Registrar};
 pub use service::{Deps, Worker, WorkerSettings};
 pub use transcode::Limits;
 pub use workspace::{WorkRoot, WorkspaceError};

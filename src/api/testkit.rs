@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope, Services};
-use crate::control::{Control, ControlSettings, Deps, Sweeper};
+use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::{
     Aggregate, Attempt, BootId, Clock, Code, Destination, Epoch, Event, EventKind, Failure, IdSource, JobId,
@@ -267,6 +267,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
         workers: vec![],
+        discovery: Discovery::default(),
         sweeper: Arc::new(NoGarbage),
         lifecycle: lifecycle.clone(),
     };
@@ -279,6 +280,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         auth,
         limits,
         metrics: Arc::new(|| "flux_up 1\n".to_owned()),
+        mounts: Vec::new(),
         closing: lifecycle.soft().clone(),
     });
     Server { router, files, store, lifecycle }

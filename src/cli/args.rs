@@ -102,17 +102,24 @@ pub struct ServeArgs {
     /// Where it is configured.
     #[command(flatten)]
     pub file: ConfigFile,
-    /// Address of the API [default: 127.0.0.1:8080]
+    /// Address of the API, for the roles all and control [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Address that controls call, for the role worker [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDR")]
+    pub grpc_listen: Option<String>,
 }
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Role {
-    /// API, queue and workers in one process.
+    /// API, queue and a worker in one process.
     #[default]
     All,
+    /// API and queue; workers are on other machines.
+    Control,
+    /// A worker that controls call.
+    Worker,
 }
 
 /// Arguments of `encode`.

@@ -24,6 +24,6 @@ fn read(file: &ConfigFile) -> Result<Config, Failed> {
     let overrides =
         Overrides { file: file.config.clone(), data_dir: file.data_dir.clone(), ..Overrides::default() };
     let config = assemble::load(&overrides)?;
-    assemble::presets(&config)?;
+    assemble::presets(&config.presets)?;
     Ok(config)
 }

@@ -25,6 +25,7 @@ pub(super) struct Document {
     pub(super) sources: Sources,
     pub(super) destinations: Destinations,
     pub(super) queue: Queue,
+    pub(super) workers: Workers,
     pub(super) worker: Worker,
     pub(super) verify: Verify,
     pub(super) presets: Presets,
@@ -33,19 +34,24 @@ pub(super) struct Document {
 }
 
 /// Keys whose value in the environment is a comma-separated list.
-pub(super) const LISTS: &[&str] =
-    &["auth.keys", "secrets.keys", "sources.file_roots", "sources.allow", "destinations.file_roots"];
+pub(super) const LISTS: &[&str] = &[
+    "auth.keys",
+    "secrets.keys",
+    "sources.file_roots",
+    "sources.allow",
+    "destinations.file_roots",
+    "workers.nodes",
+    "worker.control",
+];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("storage.profiles", "named storage profiles"),
     ("scratch", "split jobs"),
     ("split", "split jobs"),
-    ("workers", "workers on other machines"),
-    ("worker.listen", "workers on other machines"),
-    ("worker.token", "workers on other machines"),
-    ("worker.control", "workers on other machines"),
-    ("worker.idle_timeout", "workers on other machines"),
+    ("workers.startup_timeout", "workers that are woken"),
+    ("workers.waker", "workers that are woken"),
+    ("worker.idle_timeout", "workers that leave when idle"),
     ("webhooks", "webhooks"),
 ];
 
@@ -177,9 +183,42 @@ impl Default for Queue {
     }
 }
 
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Workers {
+    pub(super) nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dns: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_cert_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_key_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_domain: Option<String>,
+    pub(super) trusted_network: bool,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Worker {
+    pub(super) listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) advertise: Option<String>,
+    pub(super) control: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_cert_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_key_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_client_ca_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,11 +230,19 @@ pub(super) struct Worker {
     pub(super) nice: u8,
     pub(super) stall_timeout: Span,
     pub(super) task_timeout: Span,
+    pub(super) orphan_grace: Span,
 }
 
 impl Default for Worker {
     fn default() -> Self {
         Self {
+            listen: "127.0.0.1:50051".to_owned(),
+            advertise: None,
+            control: Vec::new(),
+            token: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
             id: None,
             slots: None,
             work_dir: None,
@@ -204,6 +251,7 @@ impl Default for Worker {
             nice: 10,
             stall_timeout: Span(Duration::from_mins(1)),
             task_timeout: Span(Duration::from_hours(24)),
+            orphan_grace: Span(Duration::from_mins(10)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod keys;
+mod network;
 
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -32,7 +33,7 @@ pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, E
     }
 }
 
-fn invalid(mut faults: Vec<Fault>) -> Error {
+pub(super) fn invalid(mut faults: Vec<Fault>) -> Error {
     faults.sort();
     faults.dedup();
     Error::Invalid(Faults(faults))
@@ -90,6 +91,8 @@ impl Check<'_> {
         let sources = self.sources(&document);
         let destination_roots = self.roots("destinations.file_roots", &document.destinations.file_roots);
         let queue = self.queue(&document);
+        let workers = self.workers(&document);
+        let network = self.network(&document);
         let worker = self.worker(&document);
         let verify = self.variant("verify.level", &document.verify.level);
         let presets = self.presets(&document);
@@ -104,13 +107,17 @@ impl Check<'_> {
             sources,
             destination_roots,
             queue,
+            workers: workers?,
             worker: worker?,
+            network: network?,
             verify: verify?,
             presets,
             retention: Duration::from_hours(u64::from(hours)),
             log: log?,
             warnings: std::mem::take(&mut self.warnings),
             effective: document,
+            origins: self.origins.clone(),
+            cwd: self.around.cwd.clone(),
         })
     }
 
@@ -129,6 +136,11 @@ impl Check<'_> {
         document.worker.id.get_or_insert_with(|| worker_name(&self.around.hostname));
         let cores = u32::try_from(self.around.cores.get()).unwrap_or(u32::MAX).min(1024);
         document.worker.slots.get_or_insert(cores);
+        let workers = &document.workers;
+        let certificates =
+            [&workers.tls_ca_file, &workers.tls_cert_file, &workers.tls_key_file, &workers.tls_domain];
+        let tls = certificates.into_iter().any(Option::is_some);
+        document.workers.tls.get_or_insert(tls);
         if document.storage.url.as_deref().is_some_and(|url| url.starts_with("s3:")) {
             document.storage.region.get_or_insert_with(|| "us-east-1".to_owned());
             document.storage.path_style.get_or_insert(document.storage.endpoint.is_some());
@@ -255,6 +267,7 @@ impl Check<'_> {
         let slots = self.number("worker.slots", worker.slots.unwrap_or(1), 1..=1024);
         let stall_timeout = self.span("worker.stall_timeout", worker.stall_timeout, 5..=24 * 3600);
         let task_timeout = self.span("worker.task_timeout", worker.task_timeout, 10..=30 * 24 * 3600);
+        let orphan_grace = self.span("worker.orphan_grace", worker.orphan_grace, 30..=24 * 3600);
         let nice = self.number("worker.nice", worker.nice, 0..=19);
         Some(Worker {
             id: self.ok("worker.id", worker.id.as_deref().unwrap_or_default().parse::<WorkerId>())?,
@@ -265,6 +278,7 @@ impl Check<'_> {
             nice,
             stall_timeout,
             task_timeout,
+            orphan_grace,
         })
     }
 

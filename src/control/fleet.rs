@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::runs::Runs;
-use super::{RunningTask, WorkerHandle, WorkerState, WorkerView};
+use super::{Found, RunningTask, WorkerHandle, WorkerState, WorkerView};
 use crate::domain::{BootId, Timestamp, WorkerId};
 use crate::rpc::wire::{PROTOCOL, WorkerReport};
 use crate::rpc::{CallError, WorkerClient};
@@ -25,6 +26,9 @@ const NONE: u64 = u64::MAX;
 pub(super) struct Member {
     pub(super) client: WorkerClient,
     pub(super) address: String,
+    pub(super) found: Found,
+    /// It left the fleet.
+    pub(super) gone: CancellationToken,
     /// Look at it again now.
     pub(super) poke: Notify,
     seen: watch::Sender<Seen>,
@@ -45,6 +49,19 @@ pub(super) struct Seen {
     pub(super) at: Timestamp,
     /// It refused work: left alone until then.
     pub(super) rests_until: Option<Instant>,
+    /// Why it gets no work.
+    pub(super) trouble: Option<Trouble>,
+    /// When it last registered.
+    pub(super) registered: Option<Instant>,
+}
+
+/// Why a worker gets no work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It does not answer.
+    Silent(String),
+    /// It answers, and must not be used.
+    Refused(String),
 }
 
 /// Whether a worker answers.
@@ -60,10 +77,19 @@ pub(super) enum Contact {
 
 impl Member {
     pub(super) fn new(handle: WorkerHandle, now: Timestamp) -> Self {
-        let seen = Seen { report: None, contact: Contact::Unknown, at: now, rests_until: None };
+        let seen = Seen {
+            report: None,
+            contact: Contact::Unknown,
+            at: now,
+            rests_until: None,
+            trouble: None,
+            registered: None,
+        };
         Self {
             client: handle.client,
             address: handle.address,
+            found: handle.found,
+            gone: CancellationToken::new(),
             poke: Notify::new(),
             seen: watch::Sender::new(seen),
             heartbeat: AtomicU64::new(NONE),
@@ -98,14 +124,23 @@ impl Member {
                 self.confirmed.store(NONE, Ordering::Relaxed);
             }
             seen.contact = Contact::Answers;
+            seen.trouble = None;
             seen.at = now;
         });
         news
     }
 
-    /// It did not answer.
-    pub(super) fn silent(&self) {
-        self.seen.send_modify(|seen| seen.contact = Contact::Silent);
+    /// It did not answer, or must not be used.
+    pub(super) fn troubled(&self, trouble: Trouble) {
+        self.seen.send_modify(|seen| {
+            seen.contact = Contact::Silent;
+            seen.trouble = Some(trouble);
+        });
+    }
+
+    /// It made itself known.
+    pub(super) fn registered(&self, now: Instant) {
+        self.seen.send_modify(|seen| seen.registered = Some(now));
     }
 
     /// It refused a start: leave it alone for a while, so that refusing and claiming do not chase each other.
@@ -138,6 +173,7 @@ impl Member {
     fn view(self: &Arc<Self>, runs: &Runs) -> Option<WorkerView> {
         let seen = self.seen();
         let state = match (seen.contact, &seen.report) {
+            _ if matches!(seen.trouble, Some(Trouble::Refused(_))) => WorkerState::Refused,
             (Contact::Unknown | Contact::Silent, _) | (Contact::Answers, None) => WorkerState::Unreachable,
             (Contact::Answers, Some(report)) if report.draining => WorkerState::Draining,
             (Contact::Answers, Some(_)) => WorkerState::Ready,
@@ -158,6 +194,8 @@ impl Member {
             address: self.address.clone(),
             version: report.version,
             state,
+            reason: seen.trouble.map(|(Trouble::Silent(why) | Trouble::Refused(why))| why),
+            found: self.found,
             slots: report.slots,
             running,
             encoders: report.encoders,
@@ -178,9 +216,38 @@ impl Fleet {
         Self(Arc::new(watch::Sender::new(Arc::from([]))))
     }
 
-    /// Adds a worker. Its minder is the caller's to start.
-    pub(super) fn join(&self, member: Arc<Member>) {
-        self.0.send_modify(|list| *list = list.iter().cloned().chain([member]).collect());
+    /// Adds a worker, if none of its address is there; whether it did. Its minder is the caller's to start.
+    pub(super) fn join(&self, member: &Arc<Member>) -> bool {
+        self.0.send_if_modified(|list| {
+            let new = list.iter().all(|known| known.address != member.address);
+            if new {
+                *list = list.iter().chain([member]).cloned().collect();
+            }
+            new
+        })
+    }
+
+    /// Takes a worker out.
+    pub(super) fn leave(&self, member: &Arc<Member>) {
+        let others =
+            |list: &[Arc<Member>]| list.iter().filter(|known| !Arc::ptr_eq(known, member)).cloned().collect();
+        self.0.send_modify(|list| *list = others(list));
+    }
+
+    /// The worker of an address.
+    pub(super) fn at(&self, address: &str) -> Option<Arc<Member>> {
+        self.members().iter().find(|member| member.address == address).cloned()
+    }
+
+    /// Another member, earlier on the list, that reaches the same incarnation by another address.
+    pub(super) fn twin(&self, member: &Arc<Member>, boot: BootId) -> Option<Arc<Member>> {
+        let members = self.members();
+        let earlier = members.iter().take_while(|known| !Arc::ptr_eq(known, member));
+        let mut same = earlier.filter(|known| {
+            let seen = known.seen();
+            seen.contact == Contact::Answers && seen.report.is_some_and(|report| report.boot == boot)
+        });
+        same.next().cloned()
     }
 
     /// Everyone, in the order they joined.

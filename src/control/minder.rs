@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::fleet::{Contact, Member, bounded};
+use super::fleet::{Member, Trouble, bounded};
 use super::shared::Shared;
+use crate::rpc::CallError;
 use crate::rpc::wire::Renewal;
 
 /// Runs until the control is done. Only this task waits for this worker's answers to these two calls.
@@ -17,6 +18,7 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
         tokio::select! {
             biased;
             () = shared.done.cancelled() => return,
+            () = member.gone.cancelled() => return,
             () = tokio::time::sleep_until(status_at) => {}
             () = member.poke.notified() => {}
         }
@@ -31,10 +33,15 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
 }
 
 async fn look(shared: &Shared, member: &Arc<Member>) {
-    let before = member.seen().contact;
     match bounded(shared.pace.call, member.client.status()).await {
         Ok(report) => {
             let boot = report.boot;
+            // Renewed under two addresses, each list would tell the worker to stop what the other one holds.
+            if let Some(twin) = shared.fleet.twin(member, boot) {
+                let why = format!("it is the worker at {} by another address", twin.address);
+                trouble(member, Trouble::Refused(why));
+                return;
+            }
             if member.answered(report, shared.clock.now()) {
                 tracing::info!(address = %member.address, "worker answers");
                 shared.dispatch.notify_one();
@@ -43,13 +50,31 @@ async fn look(shared: &Shared, member: &Arc<Member>) {
                 held.doubt.notify_one();
             }
         }
-        Err(error) => {
-            if before != Contact::Silent {
-                tracing::warn!(address = %member.address, %error, "worker does not answer");
-            }
-            member.silent();
+        Err(error) => trouble(member, of(&error)),
+    }
+}
+
+fn of(error: &CallError) -> Trouble {
+    match error {
+        CallError::Unauthorized(_) | CallError::Incompatible { .. } | CallError::Protocol(_) => {
+            Trouble::Refused(error.to_string())
+        }
+        CallError::Refused(_) | CallError::Unreachable(_) | CallError::NotFound | CallError::Stale(_) => {
+            Trouble::Silent(error.to_string())
         }
     }
+}
+
+/// Notes why a worker gets no work; says so when it begins and when it changes its kind.
+fn trouble(member: &Arc<Member>, trouble: Trouble) {
+    let before = member.seen().trouble;
+    match (&before, &trouble) {
+        (Some(Trouble::Silent(_)), Trouble::Silent(_)) | (Some(Trouble::Refused(_)), Trouble::Refused(_)) => {
+        }
+        (_, Trouble::Silent(why)) => tracing::warn!(address = %member.address, why, "worker does not answer"),
+        (_, Trouble::Refused(why)) => tracing::error!(address = %member.address, why, "worker gets no work"),
+    }
+    member.troubled(trouble);
 }
 
 /// Extends our runs there. A run that was accepted before and is missing in the answer is looked for by its driver.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use self::memory::Memory;
 use self::worker::{Destination, FakeWorker, Handle};
-use super::{Control, ControlSettings, Deps, Sweeper, WorkerHandle};
+use super::{Control, ControlSettings, Deps, Discovery, Found, Sweeper, WorkerHandle};
 use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
@@ -84,6 +84,7 @@ impl Bench {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids) as Arc<dyn IdSource>,
             workers: workers.iter().map(in_process).collect(),
+            discovery: Discovery::default(),
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
@@ -157,7 +158,8 @@ impl Bench {
 fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
     WorkerHandle {
         client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
-        address: "in-process".into(),
+        address: worker.id.to_string(),
+        found: Found::InProcess,
     }
 }
 

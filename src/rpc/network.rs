@@ -26,7 +26,7 @@ use super::server::{WorkerApi, generated};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds on callers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct NetworkLimits {
     /// Open connections; more wait in the kernel's backlog.
     pub connections: usize,
@@ -75,14 +75,15 @@ pub enum ServeError {
     Serve(#[source] tonic::transport::Error),
 }
 
-/// Serves a worker until `stop`, with health and reflection; health says `NOT_SERVING` from `draining` on.
-pub async fn serve<A: WorkerApi>(
+/// Serves a worker until `stop`, with health and reflection; health says `NOT_SERVING` from `draining` on. What cannot
+/// be served at all is told at once, the rest by the future.
+pub fn serve<A: WorkerApi>(
     listener: TcpListener,
     api: Arc<A>,
     security: ServerSecurity,
     limits: NetworkLimits,
     (draining, stop): (CancellationToken, CancellationToken),
-) -> Result<(), ServeError> {
+) -> Result<impl Future<Output = Result<(), ServeError>> + Send + 'static, ServeError> {
     let mut server = Server::builder()
         .concurrency_limit_per_connection(limits.calls)
         .timeout(limits.call)
@@ -98,7 +99,6 @@ pub async fn serve<A: WorkerApi>(
         server = server.tls_config(config).map_err(ServeError::Certificates)?;
     }
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
     let describe = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -106,14 +106,15 @@ pub async fn serve<A: WorkerApi>(
             .with_service_name(SERVICE_NAME)
             .with_service_name("grpc.health.v1.Health")
     };
-    let served = server
+    let calls = server
         .layer(Door(security.token))
         .add_service(generated(api))
         .add_service(health)
         .add_service(describe().build_v1().map_err(ServeError::Describe)?)
         .add_service(describe().build_v1alpha().map_err(ServeError::Describe)?)
-        .serve_with_incoming_shutdown(incoming(listener, &limits), stop.clone().cancelled_owned());
-    let unwell = async {
+        .serve_with_incoming_shutdown(incoming(listener, limits), stop.clone().cancelled_owned());
+    let unwell = async move {
+        reporter.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
         draining.cancelled().await;
         for service in ["", SERVICE_NAME] {
             reporter.set_service_status(service, ServingStatus::NotServing).await;
@@ -121,17 +122,20 @@ pub async fn serve<A: WorkerApi>(
         stop.cancelled().await;
         tokio::time::sleep(limits.drain).await;
     };
-    tokio::select! {
-        served = served => served.map_err(ServeError::Serve),
-        () = unwell => {
-            tracing::debug!("calls did not end in time and were cut");
-            Ok(())
+    Ok(async move {
+        tokio::select! {
+            biased;
+            () = unwell => {
+                tracing::debug!("calls did not end in time and were cut");
+                Ok(())
+            }
+            ended = calls => ended.map_err(ServeError::Serve),
         }
-    }
+    })
 }
 
 /// Connections, each once there is room for it.
-fn incoming(listener: TcpListener, limits: &NetworkLimits) -> impl Stream<Item = io::Result<Caller>> + use<> {
+fn incoming(listener: TcpListener, limits: NetworkLimits) -> impl Stream<Item = io::Result<Caller>> {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let patience = limits.handshake;
     stream::unfold((listener, permits), move |(listener, permits)| async move {

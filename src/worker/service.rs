@@ -145,6 +145,12 @@ impl Worker {
         }
     }
 
+    /// Tasks it runs at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.settings.slots
+    }
+
     /// Whether nothing is held, reserved or unacknowledged.
     #[must_use]
     pub fn idle(&self) -> bool {

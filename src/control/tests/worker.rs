@@ -103,7 +103,7 @@ impl Destination {
 }
 
 pub(super) struct FakeWorker {
-    id: WorkerId,
+    pub(super) id: WorkerId,
     boot: BootId,
     slots: u32,
     ids: SeededIds,

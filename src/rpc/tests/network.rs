@@ -50,17 +50,17 @@ async fn listen_with(api: Echo, security: ServerSecurity, limits: NetworkLimits)
     let tokens = (draining.clone(), stop.clone());
     #[expect(clippy::disallowed_methods, reason = "a test has no lifecycle")]
     let served = tokio::spawn(async move {
-        serve(listener, Arc::new(api), security, limits, tokens).await.unwrap();
+        serve(listener, Arc::new(api), security, limits, tokens).unwrap().await.unwrap();
     });
     Listening { address, draining, stop, served }
 }
 
-fn token(text: &str) -> Option<Token> {
-    Some(Token::new(text.into()))
+fn token(text: &str) -> Token {
+    Token::new(text.into())
 }
 
 fn with_token(text: &str) -> ClientSecurity {
-    ClientSecurity { token: token(text), tls: None }
+    ClientSecurity { token: Some(token(text)), tls: None }
 }
 
 async fn status(address: &str, security: &ClientSecurity) -> Result<u32, CallError> {
@@ -101,7 +101,7 @@ const VALID: i32 = 2101;
 
 #[tokio::test]
 async fn a_call_needs_the_token_whatever_it_is() {
-    let worker = listen(ServerSecurity { token: token("right"), tls: None }).await;
+    let worker = listen(ServerSecurity { token: Some(token("right")), tls: None }).await;
     assert_eq!(status(&worker.address, &with_token("right")).await, Ok(2));
     for wrong in [ClientSecurity::default(), with_token("wrong"), with_token("")] {
         let refused = status(&worker.address, &wrong).await;
@@ -116,7 +116,7 @@ async fn a_call_needs_the_token_whatever_it_is() {
 
 #[tokio::test]
 async fn health_is_open_and_tells_of_the_drain() {
-    let mut worker = listen(ServerSecurity { token: token("right"), tls: None }).await;
+    let mut worker = listen(ServerSecurity { token: Some(token("right")), tls: None }).await;
     let transport = dial::to_address(&worker.address, &ClientSecurity::default()).unwrap();
     let mut health = HealthClient::new(transport);
     for service in ["", "worker.v1.WorkerService"] {
@@ -144,7 +144,7 @@ async fn reflect(address: &str, ask: MessageRequest) -> Result<ServerReflectionR
 
 #[tokio::test]
 async fn the_service_describes_itself() {
-    let worker = listen(ServerSecurity { token: token("right"), tls: None }).await;
+    let worker = listen(ServerSecurity { token: Some(token("right")), tls: None }).await;
     let list = reflect(&worker.address, MessageRequest::ListServices(String::new())).await.unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = list.message_response else { panic!("no list") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
@@ -249,9 +249,9 @@ async fn who_connects_and_calls_nothing_is_shown_out() {
     let limits = NetworkLimits { handshake: Duration::from_millis(200), ..NetworkLimits::for_slots(1) };
     let ours = Authority::new();
     let tls = ServerTls { identity: ours.sign("127.0.0.1", VALID), client_ca: None };
-    let clear = listen_with(Echo::default(), ServerSecurity::default(), limits.clone()).await;
+    let clear = listen_with(Echo::default(), ServerSecurity::default(), limits).await;
     let secure = ServerSecurity { token: None, tls: Some(tls) };
-    let secure = listen_with(Echo::default(), secure, limits.clone()).await;
+    let secure = listen_with(Echo::default(), secure, limits).await;
     for (address, says) in [
         (&clear.address, &b""[..]),
         (&clear.address, b"PRI"),
