@@ -19,8 +19,11 @@ use crate::domain::WorkerId;
 use crate::rpc::wire::{PROTOCOL, Registered, Registration};
 use crate::rpc::{ClientSecurity, DialError, FleetApi, FleetRefusal, WorkerClient};
 
-/// Between two resolutions of the name, and two looks for workers that are gone.
-const ROUND: Duration = Duration::from_secs(10);
+/// Between two resolutions of the name, and the longest wait for one.
+const RESOLUTION: Duration = Duration::from_secs(10);
+
+/// Between two looks at who is there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How often workers say that they are there.
 const REGISTRATION: Duration = Duration::from_secs(20);
@@ -79,11 +82,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
         resolves: true,
         named: HashSet::new(),
     };
+    let mut resolution = Instant::now();
     loop {
-        watch.resolve().await;
+        if Instant::now() >= resolution {
+            watch.resolve().await;
+            resolution = Instant::now() + RESOLUTION;
+        }
         watch.let_go();
         watch.warn_of_namesakes();
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -105,7 +112,7 @@ impl Watch {
         else {
             return;
         };
-        let answer = tokio::time::timeout(ROUND, tokio::net::lookup_host(name)).await;
+        let answer = tokio::time::timeout(RESOLUTION, tokio::net::lookup_host(name)).await;
         let addresses: Vec<_> = match answer.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(addresses) => addresses.collect(),
             Err(error) => {

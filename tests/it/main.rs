@@ -16,6 +16,8 @@ mod crash;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod recovery;
