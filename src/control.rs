@@ -24,6 +24,7 @@ mod runs;
 mod session;
 mod settings;
 mod shared;
+mod storage;
 #[cfg(test)]
 mod tests;
 

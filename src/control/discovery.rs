@@ -18,6 +18,7 @@ use super::{Control, Found, WorkerHandle};
 use crate::domain::WorkerId;
 use crate::rpc::wire::{PROTOCOL, Registered, Registration};
 use crate::rpc::{ClientSecurity, DialError, FleetApi, FleetRefusal, WorkerClient};
+use crate::storage::Destinations;
 
 /// Between two resolutions of the name, and the longest wait for one.
 const RESOLUTION: Duration = Duration::from_secs(10);
@@ -46,6 +47,8 @@ pub struct Discovery {
     pub security: ClientSecurity,
     /// Jobs may be sent in the clear to other machines.
     pub trusted_network: bool,
+    /// The storage that workers must share; without it they are not asked.
+    pub storage: Option<Destinations>,
 }
 
 impl Discovery {

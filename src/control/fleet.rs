@@ -3,8 +3,9 @@
 //! The list is replaced as a whole when a worker joins; each [`Member`] is written by its own minder alone. Static
 //! lists, DNS and self-registration all come in through [`Fleet::join`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -53,6 +54,8 @@ pub(super) struct Seen {
     pub(super) trouble: Option<Trouble>,
     /// When it last registered.
     pub(super) registered: Option<Instant>,
+    /// The incarnation that was seen to share our storage.
+    pub(super) shares_storage: Option<BootId>,
 }
 
 /// Why a worker gets no work.
@@ -84,6 +87,7 @@ impl Member {
             rests_until: None,
             trouble: None,
             registered: None,
+            shares_storage: None,
         };
         Self {
             client: handle.client,
@@ -136,6 +140,11 @@ impl Member {
             seen.contact = Contact::Silent;
             seen.trouble = Some(trouble);
         });
+    }
+
+    /// This incarnation has read what we left in the storage.
+    pub(super) fn shares_storage(&self, boot: BootId) {
+        self.seen.send_modify(|seen| seen.shares_storage = Some(boot));
     }
 
     /// It made itself known.
@@ -209,11 +218,11 @@ impl Member {
 
 /// The list of workers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Fleet(Arc<watch::Sender<Arc<[Arc<Member>]>>>);
+pub(super) struct Fleet(Arc<watch::Sender<Arc<[Arc<Member>]>>>, Arc<Mutex<HashMap<BootId, Arc<Member>>>>);
 
 impl Fleet {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Arc::from([]))))
+        Self(Arc::new(watch::Sender::new(Arc::from([]))), Arc::default())
     }
 
     /// Adds a worker, if none of its address is there; whether it did. Its minder is the caller's to start.
@@ -232,6 +241,7 @@ impl Fleet {
         let others =
             |list: &[Arc<Member>]| list.iter().filter(|known| !Arc::ptr_eq(known, member)).cloned().collect();
         self.0.send_modify(|list| *list = others(list));
+        self.incarnations().retain(|_, known| !Arc::ptr_eq(known, member));
     }
 
     /// The worker of an address.
@@ -239,15 +249,21 @@ impl Fleet {
         self.members().iter().find(|member| member.address == address).cloned()
     }
 
-    /// Another member, earlier on the list, that reaches the same incarnation by another address.
-    pub(super) fn twin(&self, member: &Arc<Member>, boot: BootId) -> Option<Arc<Member>> {
-        let members = self.members();
-        let earlier = members.iter().take_while(|known| !Arc::ptr_eq(known, member));
-        let mut same = earlier.filter(|known| {
-            let seen = known.seen();
-            seen.contact == Contact::Answers && seen.report.is_some_and(|report| report.boot == boot)
-        });
-        same.next().cloned()
+    /// Notes who speaks for an incarnation; `Err` with the member that does already, by another address.
+    pub(super) fn speak_for(&self, boot: BootId, member: &Arc<Member>) -> Result<(), Arc<Member>> {
+        let mut speakers = self.incarnations();
+        let other = speakers.get(&boot).filter(|known| !Arc::ptr_eq(known, member));
+        if let Some(other) = other.filter(|other| other.seen().contact != Contact::Silent) {
+            return Err(Arc::clone(other));
+        }
+        speakers.retain(|_, known| !Arc::ptr_eq(known, member));
+        speakers.insert(boot, Arc::clone(member));
+        Ok(())
+    }
+
+    /// A panic elsewhere cannot leave the map half-changed: every change is one insert or one sweep.
+    fn incarnations(&self) -> MutexGuard<'_, HashMap<BootId, Arc<Member>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everyone, in the order they joined.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::fleet::{Member, Trouble, bounded};
 use super::shared::Shared;
+use super::storage;
 use crate::rpc::CallError;
 use crate::rpc::wire::Renewal;
 
@@ -22,9 +23,9 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
             () = tokio::time::sleep_until(status_at) => {}
             () = member.poke.notified() => {}
         }
-        look(&shared, &member).await;
+        let look = look(&shared, &member).await;
         shared.store.offer(shared.fleet.slots());
-        if Instant::now() >= renewal_at {
+        if look == Look::Ours && Instant::now() >= renewal_at {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;
         }
@@ -32,26 +33,41 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-async fn look(shared: &Shared, member: &Arc<Member>) {
-    match bounded(shared.pace.call, member.client.status()).await {
-        Ok(report) => {
-            let boot = report.boot;
-            // Renewed under two addresses, each list would tell the worker to stop what the other one holds.
-            if let Some(twin) = shared.fleet.twin(member, boot) {
-                let why = format!("it is the worker at {} by another address", twin.address);
-                trouble(member, Trouble::Refused(why));
-                return;
-            }
-            if member.answered(report, shared.clock.now()) {
-                tracing::info!(address = %member.address, "worker answers");
-                shared.dispatch.notify_one();
-            }
-            for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
-                held.doubt.notify_one();
-            }
+/// How the last look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It is a worker of ours, or may be again.
+    Ours,
+    /// Another member speaks for it, or it must not be used: what runs there is not ours to renew.
+    NotOurs,
+}
+
+async fn look(shared: &Shared, member: &Arc<Member>) -> Look {
+    let report = match bounded(shared.pace.call, member.client.status()).await {
+        Ok(report) => report,
+        Err(error) => {
+            trouble(member, of(&error));
+            return Look::Ours;
         }
-        Err(error) => trouble(member, of(&error)),
+    };
+    let boot = report.boot;
+    for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
+        held.doubt.notify_one();
     }
+    // Renewed under two addresses, each list would tell the worker to stop what the other one holds.
+    if let Err(twin) = shared.fleet.speak_for(boot, member) {
+        trouble(member, Trouble::Refused(format!("it is the worker at {} by another address", twin.address)));
+        return Look::NotOurs;
+    }
+    if let Err(why) = storage::shared(shared, member, boot).await {
+        trouble(member, Trouble::Refused(why));
+        return Look::Ours;
+    }
+    if member.answered(report, shared.clock.now()) {
+        tracing::info!(address = %member.address, "worker answers");
+        shared.dispatch.notify_one();
+    }
+    Look::Ours
 }
 
 fn of(error: &CallError) -> Trouble {

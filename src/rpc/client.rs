@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::body::Body;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
+use uuid::Uuid;
 
 use super::dial::{self, DialError, Transport};
 use super::pb::worker_service_client::WorkerServiceClient;
@@ -84,6 +85,13 @@ impl WorkerClient {
     pub async fn permit(&self, grant: &PermitGrant) -> Result<(), CallError> {
         self.0.clone().permit(bounded(pb::PermitRequest::from(grant))?).await?;
         Ok(())
+    }
+
+    /// What the worker finds in its storage under this id; `Err` within says why it cannot look.
+    pub async fn read_token(&self, id: Uuid) -> Result<Result<Option<String>, String>, CallError> {
+        let request = pb::ReadTokenRequest { token_id: wire::raw(id) };
+        let answer = self.0.clone().read_token(request).await?.into_inner();
+        Ok(if answer.trouble.is_empty() { Ok(answer.text) } else { Err(answer.trouble) })
     }
 
     /// Tells that a run's end is on record.

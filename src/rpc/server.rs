@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use super::pb::worker_service_server::{WorkerService, WorkerServiceServer};
 use super::wire::{self, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport};
@@ -45,6 +46,8 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn renew(&self, renewal: Renewal) -> Renewed;
     /// Answers a run's `Ready`.
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal>;
+    /// What the control left in the storage under this id; `Ok(None)` = there is none. An error is for people.
+    async fn read_token(&self, id: Uuid) -> Result<Option<String>, String>;
     /// The run's end is on record.
     async fn ack(&self, run: RunId);
 }
@@ -127,6 +130,18 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     ) -> Result<Response<pb::PermitResponse>, Status> {
         self.0.permit(request.into_inner().try_into()?).await?;
         Ok(Response::new(pb::PermitResponse {}))
+    }
+
+    async fn read_token(
+        &self,
+        request: Request<pb::ReadTokenRequest>,
+    ) -> Result<Response<pb::ReadTokenResponse>, Status> {
+        let id = wire::uuid(&request.into_inner().token_id, "token_id")?;
+        let (text, trouble) = match self.0.read_token(id).await {
+            Ok(text) => (text, String::new()),
+            Err(trouble) => (None, trouble),
+        };
+        Ok(Response::new(pb::ReadTokenResponse { text, trouble }))
     }
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {

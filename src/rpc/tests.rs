@@ -81,6 +81,12 @@ impl WorkerApi for Echo {
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {
         if grant.granted.is_some() { Ok(()) } else { Err(Refusal::NotFound) }
     }
+    async fn read_token(&self, id: Uuid) -> Result<Option<String>, String> {
+        match id.as_u128() {
+            0 => Err("no storage".into()),
+            n => Ok((n > 1).then(|| n.to_string())),
+        }
+    }
     async fn ack(&self, _: RunId) {}
 }
 
@@ -111,6 +117,9 @@ async fn every_call_survives_the_in_memory_transport() {
     let runs = vec![RunId::from_uuid(Uuid::from_u128(4))];
     let renewal = Renewal { session, runs: runs.clone(), ttl: Duration::from_secs(30), echo: Duration::ZERO };
     assert_eq!(client.renew(&renewal).await.unwrap().runs, runs);
+    for (id, read) in [(0, Err("no storage".into())), (1, Ok(None)), (2, Ok(Some("2".into())))] {
+        assert_eq!(client.read_token(Uuid::from_u128(id)).await.unwrap(), read);
+    }
     client.ack(runs[0]).await.unwrap();
 }
 

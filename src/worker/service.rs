@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
@@ -464,6 +465,11 @@ impl WorkerApi for Worker {
         handle.heard(None);
         handle.permits.send_replace(Some(grant));
         Ok(())
+    }
+
+    async fn read_token(&self, id: Uuid) -> Result<Option<String>, String> {
+        let read = self.0.deps.destinations.read_token(id).await;
+        read.map_err(|failure| failure.to_string())
     }
 
     async fn ack(&self, run: RunId) {

@@ -221,6 +221,20 @@ async fn two_workers_of_one_name_both_work() {
 }
 
 #[tokio::test]
+async fn a_worker_with_a_storage_of_its_own_gets_no_task() {
+    let ((_dir, storage), (_other, own)) = (shared(), shared());
+    let (apart, good) = (worker("apart", &own).server().await, worker("good", &storage).server().await);
+    let control = control(&storage, &format!("{},{}", apart.address(), good.address())).server().await;
+    let refused = shown(&control, apart.address(), "refused").await;
+    assert!(refused["reason"].as_str().unwrap().contains("storage.url"), "{refused:#}");
+    shown(&control, good.address(), "ready").await;
+    let job = completes(&control).await;
+    assert_eq!(job["attempts"][0]["worker_id"], "good");
+    let left: Vec<_> = std::fs::read_dir(storage.trim_start_matches("file:")).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the job's folder: {left:?}");
+}
+
+#[tokio::test]
 async fn what_is_not_safe_does_not_start() {
     let refused = async |start: Start, key: &str| {
         let log = start.try_server().await.err().unwrap().join("\n");

@@ -64,14 +64,14 @@ pub(in crate::cli) async fn start(
         clock: Arc::clone(&ground.clock),
         ids: Arc::clone(&ground.ids),
         workers,
-        discovery: discovery(&plan.workers),
+        discovery: discovery(&plan.workers, &ground.storage),
         sweeper: Arc::new(StorageSweeper(ground.storage.clone())),
         lifecycle: lifecycle.clone(),
     };
     Ok(Control::start(settings, deps).await.context("cannot start the control")?)
 }
 
-fn discovery(workers: &config::WorkersAccess) -> Discovery {
+fn discovery(workers: &config::WorkersAccess, storage: &Storage) -> Discovery {
     let tls = workers.tls.clone().map(|tls| ClientTls {
         ca: tls.ca,
         identity: tls.identity.map(identity),
@@ -82,6 +82,7 @@ fn discovery(workers: &config::WorkersAccess) -> Discovery {
         dns: workers.dns.clone(),
         security: ClientSecurity { token: workers.token.clone().map(Token::new), tls },
         trusted_network: workers.trusted_network,
+        storage: Some(storage.destinations().clone()),
     }
 }
 

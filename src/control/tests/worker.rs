@@ -483,6 +483,10 @@ impl WorkerApi for Handle {
         Ok(())
     }
 
+    async fn read_token(&self, _: uuid::Uuid) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
     async fn ack(&self, run: RunId) {
         self.0.answers().await;
         let mut state = self.0.state();
