@@ -6,10 +6,11 @@
 //! `Lost` makes the control forget the run and stop it.
 //!
 //! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
-//! `discovery` finds workers, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
+//! `discovery` finds workers, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
 //! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
 //! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`.
 
+mod carry;
 mod discovery;
 mod dispatch;
 mod driver;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+pub use self::carry::GivenSources;
 pub use self::discovery::Discovery;
 pub use self::reconcile::Sweeper;
 pub use self::settings::{ControlSettings, Pace};

@@ -7,6 +7,7 @@
 //! a call that carries no valid token is refused before its message is read.
 //! To add a call: the proto file, a typed pair in [`wire`], a method on [`WorkerClient`] and on [`WorkerApi`].
 
+mod carry;
 mod client;
 mod dial;
 mod door;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::fleet::{Contact, Member};
 use super::shared::Shared;
-use super::{Control, Found, WorkerHandle};
+use super::{Control, Found, GivenSources, WorkerHandle};
 use crate::domain::WorkerId;
 use crate::rpc::wire::{PROTOCOL, Registered, Registration};
 use crate::rpc::{ClientSecurity, DialError, FleetApi, FleetRefusal, WorkerClient};
@@ -37,7 +37,7 @@ const SILENCE: Duration = Duration::from_mins(1);
 const MOST: usize = 4096;
 
 /// Where to look for workers, and how to speak to them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Discovery {
     /// `HOST:PORT` of each.
     pub nodes: Vec<String>,
@@ -49,6 +49,8 @@ pub struct Discovery {
     pub trusted_network: bool,
     /// The storage that workers must share; without it they are not asked.
     pub storage: Option<Destinations>,
+    /// What clients gave to this control, for workers that do not see it.
+    pub given: Option<Arc<dyn GivenSources>>,
 }
 
 impl Discovery {

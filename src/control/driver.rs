@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::dial::Dial;
-use super::ending;
 use super::fleet::{Member, bounded};
 use super::runs::Guard;
 use super::settings::Backoff;
 use super::shared::Shared;
+use super::{carry, ending};
 use crate::domain::{Code, Failure, OutputIndex, Progress, Publication, RunId, RunOutcome};
 use crate::rpc::wire::{PermitGrant, Permitted, ReservationId, RunEvent};
 use crate::rpc::{CallError, EventStream};
@@ -239,6 +239,10 @@ impl Driver {
                 metrics::task_finished(RunOutcome::Failed);
                 metrics::failure(failure.code);
                 Err(End::Recorded)
+            }
+            RunEvent::NeedSource => {
+                carry::start(&self.shared, self.held.share(), self.claimed.spec.source.clone());
+                Ok(())
             }
             RunEvent::Released(reason) => {
                 tracing::info!(reason, "worker gave the run back");

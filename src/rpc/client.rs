@@ -16,9 +16,9 @@ use super::pb::worker_service_client::WorkerServiceClient;
 use super::security::ClientSecurity;
 use super::server::{WorkerApi, generated};
 use super::wire::{
-    self, PROTOCOL, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport,
+    self, Given, PROTOCOL, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport,
 };
-use super::{CallError, MAX_MESSAGE, pb};
+use super::{CallError, MAX_MESSAGE, carry, pb};
 use crate::domain::{RunId, SessionId};
 
 /// A run's events, until the worker ends them or the connection breaks.
@@ -85,6 +85,13 @@ impl WorkerClient {
     pub async fn permit(&self, grant: &PermitGrant) -> Result<(), CallError> {
         self.0.clone().permit(bounded(pb::PermitRequest::from(grant))?).await?;
         Ok(())
+    }
+
+    /// Gives a run the source it asked for; as long as it takes.
+    pub async fn put_source(&self, run: RunId, given: Given) -> Result<(), CallError> {
+        let mut answer = self.0.clone().put_source(carry::parts(run, given)).await?.into_inner();
+        let broke_off = || CallError::Unreachable("the worker broke off".to_owned());
+        answer.message().await?.map(drop).ok_or_else(broke_off)
     }
 
     /// What the worker finds in its storage under this id; `Err` within says why it cannot look.

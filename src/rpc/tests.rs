@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::wire::{
-    Action, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
+    Action, Given, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
     WorkerReport,
 };
 use super::{CallError, Refusal, WorkerApi, WorkerClient};
@@ -81,6 +81,17 @@ impl WorkerApi for Echo {
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {
         if grant.granted.is_some() { Ok(()) } else { Err(Refusal::NotFound) }
     }
+    async fn put_source(&self, run: RunId, given: Given) -> Result<(), Refusal> {
+        let Given::Bytes { size, chunks } = given else { return Err(Refusal::NotFound) };
+        let chunks: Vec<_> = chunks.collect().await;
+        let whole =
+            chunks.iter().map(|chunk| chunk.as_ref().map_or(0, bytes::Bytes::len) as u64).sum::<u64>();
+        if whole == size && run.uuid() == Uuid::from_u128(4) {
+            Ok(())
+        } else {
+            Err(Refusal::Stale("broke off"))
+        }
+    }
     async fn read_token(&self, id: Uuid) -> Result<Option<String>, String> {
         match id.as_u128() {
             0 => Err("no storage".into()),
@@ -120,6 +131,16 @@ async fn every_call_survives_the_in_memory_transport() {
     for (id, read) in [(0, Err("no storage".into())), (1, Ok(None)), (2, Ok(Some("2".into())))] {
         assert_eq!(client.read_token(Uuid::from_u128(id)).await.unwrap(), read);
     }
+    let chunks = |parts: &[&'static str], broken: bool| {
+        let parts = parts.iter().map(|part| Ok(bytes::Bytes::from_static(part.as_bytes())));
+        let end = broken.then(|| Err(std::io::Error::other("disk")));
+        stream::iter(parts.chain(end).collect::<Vec<_>>()).boxed()
+    };
+    let whole = Given::Bytes { size: 6, chunks: chunks(&["abc", "def"], false) };
+    assert_eq!(client.put_source(runs[0], whole).await, Ok(()));
+    let broken = Given::Bytes { size: 6, chunks: chunks(&["abc"], true) };
+    assert_eq!(client.put_source(runs[0], broken).await, Err(CallError::Stale("broke off".into())));
+    assert_eq!(client.put_source(runs[0], Given::Gone).await, Err(CallError::NotFound));
     client.ack(runs[0]).await.unwrap();
 }
 

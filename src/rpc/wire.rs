@@ -4,6 +4,8 @@ mod convert;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::domain::{
@@ -122,6 +124,8 @@ pub enum RunEvent {
     Failed(Box<RunFailure>),
     /// Given back; nothing is charged.
     Released(String),
+    /// The source is with the control, and should be sent.
+    NeedSource,
 }
 
 impl RunEvent {
@@ -129,6 +133,28 @@ impl RunEvent {
     #[must_use]
     pub const fn is_last(&self) -> bool {
         matches!(self, Self::Finished | Self::Failed(_) | Self::Released(_))
+    }
+}
+
+/// A source that a client gave to the control, on its way to a run.
+pub enum Given {
+    /// It is not there any more.
+    Gone,
+    /// Its bytes.
+    Bytes {
+        /// How many.
+        size: u64,
+        /// In chunks of at most 1 MiB. An error ends them; what came is worth nothing then.
+        chunks: BoxStream<'static, std::io::Result<Bytes>>,
+    },
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone => f.write_str("Gone"),
+            Self::Bytes { size, .. } => write!(f, "{size} bytes"),
+        }
     }
 }
 

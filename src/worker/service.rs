@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::delivery::Delivery;
 use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
 use super::slots::{Admission, Slots, Wanted};
@@ -19,7 +20,7 @@ use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::media::Toolbox;
 use crate::media::tools::Capabilities;
 use crate::rpc::wire::{
-    Action, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
+    Action, Given, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
     WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
@@ -95,6 +96,7 @@ struct RunHandle {
     stop: Stop,
     /// The latest answer; the run asks one question at a time.
     permits: watch::Sender<Option<PermitGrant>>,
+    delivery: Delivery,
     /// Fires when the run's body has ended and its processes are gone.
     ended: CancellationToken,
     contact: Mutex<Contact>,
@@ -117,6 +119,7 @@ pub(super) struct RunContext {
     pub(super) log: RunLog,
     pub(super) stop: Stop,
     pub(super) permits: watch::Receiver<Option<PermitGrant>>,
+    pub(super) delivery: Delivery,
 }
 
 impl Worker {
@@ -203,12 +206,13 @@ impl Inner {
         let log = RunLog::new(self.started);
         let stop = Stop::new(self.deps.lifecycle.hard());
         let (permits, receiver) = watch::channel(None);
-        let ended = CancellationToken::new();
+        let (ended, delivery) = (CancellationToken::new(), Delivery::default());
         let contact = Contact { session: request.session, heard: Instant::now(), missed: 0 };
         let handle = RunHandle {
             log: log.clone(),
             stop: stop.clone(),
             permits,
+            delivery: delivery.clone(),
             ended: ended.clone(),
             contact: Mutex::new(contact),
         };
@@ -220,6 +224,7 @@ impl Inner {
             log: log.clone(),
             stop,
             permits: receiver,
+            delivery,
         };
         let worker = Arc::clone(self);
         self.deps.lifecycle.spawn(TaskKind::Background, "run", async move {
@@ -465,6 +470,11 @@ impl WorkerApi for Worker {
         handle.heard(None);
         handle.permits.send_replace(Some(grant));
         Ok(())
+    }
+
+    async fn put_source(&self, run: RunId, given: Given) -> Result<(), Refusal> {
+        let delivery = self.0.slots().get(run).map(|held| held.handle.delivery.clone());
+        delivery.ok_or(Refusal::NotFound)?.take(given).await
     }
 
     async fn read_token(&self, id: Uuid) -> Result<Option<String>, String> {

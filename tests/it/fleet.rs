@@ -235,6 +235,29 @@ async fn a_worker_with_a_storage_of_its_own_gets_no_task() {
 }
 
 #[tokio::test]
+async fn what_clients_give_to_the_control_reaches_the_worker() {
+    let (_dir, storage) = shared();
+    let worker = worker("far", &storage).server().await;
+    let control = control(&storage, worker.address()).server().await;
+    shown(&control, worker.address(), "ready").await;
+    let clip = std::fs::read(clips::mp4(1)).unwrap();
+    let upload = json!({"filename": "a.mp4", "size": clip.len()});
+    let (status, upload) = control.post("/api/v1/uploads", &upload).await;
+    assert!(status.is_success(), "{upload:#}");
+    let to = reqwest::Url::parse(&control.url).unwrap().join(upload["url"].as_str().unwrap()).unwrap();
+    assert!(control.http.put(to).body(clip.clone()).send().await.unwrap().status().is_success());
+    let inline = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &clip);
+    for source in [json!({"kind": "upload", "id": upload["id"]}), json!({"kind": "inline", "data": inline})] {
+        let mut body = job_for(&clips::mp4(1));
+        body["source"] = source;
+        let id = control.submit(&body).await;
+        let job = control.finished(&id).await;
+        assert_eq!(job["status"], "completed", "{job:#}");
+    }
+    worker.assert_clean().await;
+}
+
+#[tokio::test]
 async fn what_is_not_safe_does_not_start() {
     let refused = async |start: Start, key: &str| {
         let log = start.try_server().await.err().unwrap().join("\n");

@@ -6,17 +6,22 @@ use anyhow::Context;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use tokio_util::io::ReaderStream;
 
 use super::super::{Exit, Failed};
 use super::{Record, open_storage, presets};
 use crate::config::{self, ControlPlan};
-use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper, WorkerHandle};
+use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
 use crate::domain::{Clock, IdSource, Source, SystemClock, SystemIds};
 use crate::lifecycle::{Lifecycle, TaskKind};
-use crate::rpc::{ClientSecurity, ClientTls, Identity, Token};
+use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
 use crate::storage::Storage;
 use crate::store::{self, DynStore, JobStore as _, SqliteStore};
+
+/// Bytes of a source sent to a worker at a time.
+const CHUNK: usize = 256 << 10;
 
 /// The record and the storage, open; nothing runs yet.
 pub(in crate::cli) struct Ground {
@@ -83,6 +88,7 @@ fn discovery(workers: &config::WorkersAccess, storage: &Storage) -> Discovery {
         security: ClientSecurity { token: workers.token.clone().map(Token::new), tls },
         trusted_network: workers.trusted_network,
         storage: Some(storage.destinations().clone()),
+        given: Some(Arc::new(Given(storage.clone()))),
     }
 }
 
@@ -116,6 +122,29 @@ async fn open_store(
         store::Error::Locked { .. } => Failed::new(Exit::Unavailable, error),
         _ => Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs")),
     })
+}
+
+/// Reads sources that were given to this server.
+struct Given(Storage);
+
+#[async_trait]
+impl GivenSources for Given {
+    async fn open(&self, source: &Source) -> std::io::Result<wire::Given> {
+        let path = match source {
+            Source::Upload { id } => self.0.uploads().upload_path(*id),
+            Source::Inline { key, .. } => self.0.uploads().inline_path(key),
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => {
+                return Ok(wire::Given::Gone);
+            }
+        };
+        let file = match tokio::fs::File::open(path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(wire::Given::Gone),
+            Err(error) => return Err(error),
+        };
+        let size = file.metadata().await?.len();
+        Ok(wire::Given::Bytes { size, chunks: ReaderStream::with_capacity(file, CHUNK).boxed() })
+    }
 }
 
 /// Removes sources that were given to this server. Results are nobody's to sweep.

@@ -19,7 +19,7 @@ use crate::domain::{
     TaskReport, WorkerId,
 };
 use crate::rpc::wire::{
-    Action, PROTOCOL, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
+    Action, Given, PROTOCOL, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
     RunFailure, RunRequest, Transcode, WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
@@ -481,6 +481,10 @@ impl WorkerApi for Handle {
         let run = self.0.state().runs.get(&grant.run).cloned().ok_or(Refusal::NotFound)?;
         let _ = run.permit.try_send(grant);
         Ok(())
+    }
+
+    async fn put_source(&self, _: RunId, _: Given) -> Result<(), Refusal> {
+        Err(Refusal::NotFound)
     }
 
     async fn read_token(&self, _: uuid::Uuid) -> Result<Option<String>, String> {

@@ -222,6 +222,7 @@ impl From<&RunEvent> for pb::JobProgress {
                 log_tail: failed.log_tail.clone(),
             }),
             RunEvent::Released(reason) => E::Released(pb::Released { reason: reason.clone() }),
+            RunEvent::NeedSource => E::NeedSource(pb::NeedSource {}),
         };
         Self { event: Some(event) }
     }
@@ -280,6 +281,7 @@ impl TryFrom<pb::JobProgress> for RunEvent {
                 log_tail: f.log_tail,
             })),
             E::Released(r) => Self::Released(r.reason),
+            E::NeedSource(pb::NeedSource {}) => Self::NeedSource,
         })
     }
 }
