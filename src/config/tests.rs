@@ -1,4 +1,5 @@
 mod reference;
+mod roles;
 mod seeds;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The control against scripted workers and the real state machine, on paused time.
 
+mod discovery;
 mod failures;
 mod memory;
 mod normal;
@@ -71,6 +72,15 @@ impl Bench {
     }
 
     async fn start_with(slots: &[u32], seed: u64, prepare: impl FnOnce(&[Arc<FakeWorker>])) -> Self {
+        Self::start_full(slots, seed, Discovery::default(), prepare).await
+    }
+
+    async fn start_full(
+        slots: &[u32],
+        seed: u64,
+        discovery: Discovery,
+        prepare: impl FnOnce(&[Arc<FakeWorker>]),
+    ) -> Self {
         let destination = Arc::new(Destination::default());
         let worker =
             |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
@@ -84,7 +94,7 @@ impl Bench {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids) as Arc<dyn IdSource>,
             workers: workers.iter().map(in_process).collect(),
-            discovery: Discovery::default(),
+            discovery,
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
