@@ -122,6 +122,16 @@ pub enum Role {
     Worker,
 }
 
+impl From<Role> for crate::config::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::All => Self::All,
+            Role::Control => Self::Control,
+            Role::Worker => Self::Worker,
+        }
+    }
+}
+
 /// Arguments of `encode`.
 #[derive(Debug, Clone, Args)]
 pub struct EncodeArgs {
@@ -256,9 +266,20 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigAction {
     /// Report every fault; exit code 5 if there is one
-    Check(ConfigFile),
+    Check(CheckArgs),
     /// Print what is in force, secrets hidden
     Show(ConfigFile),
+}
+
+/// Arguments of `config check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Also what this role needs: certificates, and that nobody is let in or told secrets by mistake
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 /// Arguments of `key`.

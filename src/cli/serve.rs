@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::args::{Role, ServeArgs};
+use super::args::ServeArgs;
 use super::assemble::control::{self, Ground};
 use super::assemble::{self, Machinery, Record, worker};
 use super::{Exit, Failed, Outcome};
-use crate::config::{self, ControlPlan, Listener, Overrides, Plan, WorkerPlan};
+use crate::config::{ControlPlan, Listener, Overrides, Plan, WorkerPlan};
 use crate::control::Control;
 use crate::domain::SystemIds;
 use crate::lifecycle::Lifecycle;
@@ -38,12 +38,7 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     };
     let config = assemble::load(&overrides)?;
     telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
-    let role = match args.role {
-        Role::All => config::Role::All,
-        Role::Control => config::Role::Control,
-        Role::Worker => config::Role::Worker,
-    };
-    let plan = Plan::resolve(role, &config).map_err(|e| Failed::new(Exit::Validation, e))?;
+    let plan = Plan::resolve(args.role.into(), &config).map_err(|e| Failed::new(Exit::Validation, e))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -68,10 +63,7 @@ async fn serve_all(plan: &ControlPlan, worker: &WorkerPlan, lifecycle: &Lifecycl
         assemble::start((plan, worker), Record::Durable, lifecycle).await?;
     http::listen("all", plan, (&control, &ground), metrics, lifecycle)?;
     lifecycle.stopping().await;
-    let held = drain(&worker, plan.common.drain_timeout, lifecycle).await;
-    if tokio::time::timeout(RELEASE_TIME, held).await.is_err() {
-        tracing::warn!("some runs were not given back in time; they are taken up at the next start");
-    }
+    drain(&worker, plan.common.drain_timeout, lifecycle).await;
     drop(worker);
     close(control, ground, lifecycle).await;
     Ok(())
@@ -107,35 +99,33 @@ async fn serve_worker(plan: &WorkerPlan, listener: &Listener, lifecycle: &Lifecy
         "ready: grpc on {address}"
     );
     lifecycle.stopping().await;
-    let held = drain(&worker, plan.common.drain_timeout, lifecycle).await;
-    if tokio::time::timeout(RELEASE_TIME, held).await.is_err() {
-        tracing::warn!("no control took note of what was given back; it will find the worker gone");
-    }
+    drain(&worker, plan.common.drain_timeout, lifecycle).await;
     stop.cancel();
     lifecycle.drain(RELEASE_TIME).await;
     Ok(())
 }
 
-/// Runs may finish until the drain timeout (or a second signal), then they are given back, uncharged. What is returned
-/// resolves when nobody needs this worker any more.
-async fn drain(
-    worker: &Worker,
-    timeout: Duration,
-    lifecycle: &Lifecycle,
-) -> impl Future<Output = ()> + use<> {
+/// Runs may finish until the drain timeout (or a second signal), then they are given back, uncharged.
+async fn drain(worker: &Worker, timeout: Duration, lifecycle: &Lifecycle) {
     worker.drain();
-    let idle = |worker: Worker| async move {
+    let idle = async || {
         while !worker.idle() {
             tokio::time::sleep(LOOK).await;
         }
     };
     tokio::select! {
-        () = idle(worker.clone()) => {}
+        () = idle() => {}
         () = tokio::time::sleep(timeout) => {}
         () = lifecycle.hard().cancelled() => {}
     }
     worker.release_all();
-    idle(worker.clone())
+    tokio::select! {
+        () = idle() => {}
+        () = lifecycle.hard().cancelled() => {}
+        () = tokio::time::sleep(RELEASE_TIME) => {
+            tracing::warn!("no control took note of some runs that were given back; it will miss them");
+        }
+    }
 }
 
 /// Runs on other machines go on without this control; the next one takes them up.

@@ -56,7 +56,7 @@ impl NetworkLimits {
             handshake: Duration::from_secs(10),
             call: Duration::from_secs(30),
             keep_alive: (Duration::from_secs(20), Duration::from_secs(10)),
-            drain: Duration::from_secs(2),
+            drain: Duration::from_secs(1),
         }
     }
 }

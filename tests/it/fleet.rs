@@ -297,3 +297,21 @@ async fn a_worker_that_is_told_to_stop_leaves_no_job_behind() {
     let (status, cancelled) = control.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
     assert_eq!(status, 200, "{cancelled:#}");
 }
+
+#[tokio::test]
+async fn a_draining_worker_says_so_and_a_second_signal_ends_it_at_once() {
+    let (_dir, storage) = shared();
+    let mut worker = worker("slow", &storage).server().await;
+    let control = control(&storage, worker.address()).server().await;
+    shown(&control, worker.address(), "ready").await;
+    let id = control.submit(&job_for(&clips::mp4(60))).await;
+    eventually("it encodes", async || (control.job(&id).await["phase"] == "encoding").then_some(())).await;
+    worker.send(Signal::TERM);
+    shown(&control, worker.address(), "draining").await;
+    let since = std::time::Instant::now();
+    assert_eq!(worker.signal(Signal::INT).await, Some(0));
+    assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
+    worker.assert_clean().await;
+    let (status, cancelled) = control.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await;
+    assert_eq!(status, 200, "{cancelled:#}");
+}

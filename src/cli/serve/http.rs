@@ -60,10 +60,11 @@ pub(super) fn listen(
     Ok(())
 }
 
-/// Where workers register. Without a token everybody could, and would be sent jobs: so only where nobody else connects.
+/// Where workers register. Without a token everybody could, and would be sent jobs: so only where everybody who can
+/// connect may do everything anyhow.
 fn registry(plan: &ControlPlan, control: &Control) -> Option<Mount> {
     let token = plan.workers.token.clone().map(Token::new);
-    let safe = token.is_some() || plan.server.listen.ip().is_loopback();
+    let safe = token.is_some() || (plan.keys.is_empty() && plan.server.listen.ip().is_loopback());
     safe.then(|| Mount::new(rpc::FLEET_PATH, rpc::fleet_service(Arc::new(control.clone()), token)))
 }
 

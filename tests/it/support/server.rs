@@ -167,10 +167,15 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// A signal, and the exit code that follows.
-    pub async fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+    /// A signal.
+    pub fn send(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// A signal, and the exit code that follows.
+    pub async fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+        self.send(signal);
         eventually("the server exits", async || self.child.try_wait().unwrap()).await.code()
     }
 
