@@ -4,7 +4,7 @@
 //! minder's business. A listed worker stays for ever; a resolved or registered one leaves when nobody names it any
 //! more and it has been silent for a while.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +93,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
             watch.resolve().await;
             resolution = Instant::now() + RESOLUTION;
         }
-        watch.let_go();
-        watch.warn_of_namesakes();
+        let others = shared.fleet.members().iter().any(|member| member.found != Found::InProcess);
+        if others {
+            watch.let_go();
+            watch.warn_of_namesakes();
+        }
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -173,17 +176,14 @@ impl Watch {
 
     /// Identity is name and incarnation, so that both work; but people cannot tell them apart.
     fn warn_of_namesakes(&mut self) {
-        let mut seen: Vec<(WorkerId, String)> = Vec::new();
+        let mut seen: HashMap<WorkerId, Arc<Member>> = HashMap::new();
         for member in self.shared.fleet.members().iter() {
-            let now = member.seen();
-            let Some(report) = now.report.filter(|_| now.contact == Contact::Answers) else { continue };
-            if let Some((_, other)) = seen.iter().find(|(name, _)| *name == report.worker)
-                && self.named.insert(report.worker.clone())
-            {
-                let (worker, address) = (&report.worker, &member.address);
+            let Some(worker) = member.name() else { continue };
+            let Some(other) = seen.insert(worker.clone(), Arc::clone(member)) else { continue };
+            if self.named.insert(worker.clone()) {
+                let (address, other) = (&member.address, &other.address);
                 tracing::warn!(%worker, address, other, "two workers have one name; both are used");
             }
-            seen.push((report.worker, member.address.clone()));
         }
     }
 }

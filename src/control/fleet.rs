@@ -106,6 +106,13 @@ impl Member {
         self.seen.borrow().clone()
     }
 
+    /// Its name, while it answers.
+    pub(super) fn name(&self) -> Option<WorkerId> {
+        let seen = self.seen.borrow();
+        let report = seen.report.as_ref().filter(|_| seen.contact == Contact::Answers)?;
+        Some(report.worker.clone())
+    }
+
     /// Name and incarnation, if it takes work now.
     pub(super) fn ready(&self, now: Instant) -> Option<(WorkerId, BootId, u32)> {
         let seen = self.seen.borrow();
