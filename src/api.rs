@@ -22,6 +22,7 @@ mod json;
 mod params;
 mod presets;
 mod problem;
+mod quota;
 mod range;
 mod readings;
 mod routes;
@@ -39,6 +40,7 @@ mod view;
 mod workers;
 
 use std::convert::Infallible;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +128,10 @@ pub struct Limits {
     pub streams: usize,
     /// Event streams of one key.
     pub streams_per_key: usize,
+    /// Submissions a minute of everybody together on a server without keys; keys have their own.
+    pub submissions_per_minute: Option<NonZeroU32>,
+    /// Jobs of one tenant that may wait.
+    pub pending_per_tenant: Option<NonZeroU64>,
     /// Silence after which a stream gets a comment.
     pub heartbeat: Duration,
     /// Age at which a stream ends; clients resume it.
@@ -146,6 +152,8 @@ impl Default for Limits {
             large_bodies: 8,
             streams: 8_000,
             streams_per_key: 2_000,
+            submissions_per_minute: None,
+            pending_per_tenant: None,
             heartbeat: Duration::from_secs(15),
             stream_age: Duration::from_hours(1),
             max_upload_bytes: crate::domain::limits::SourceLimits::default().max_bytes,
@@ -162,6 +170,7 @@ struct Inner {
     streams: Arc<Semaphore>,
     large_bodies: Arc<Semaphore>,
     readings: readings::Readings,
+    queues: quota::Queues,
 }
 
 /// What handlers hold.
@@ -177,9 +186,9 @@ impl std::ops::Deref for Api {
 
 /// The whole API as a router, ready for [`serve`].
 pub fn router(services: Services) -> Router {
-    let gate = auth::Gate::new(&services.auth, services.limits.streams_per_key);
+    let gate = auth::Gate::new(&services.auth, &services.limits);
     let streams = Arc::new(Semaphore::new(services.limits.streams));
     let large_bodies = Arc::new(Semaphore::new(services.limits.large_bodies));
-    let readings = readings::Readings::new();
-    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies, readings })))
+    let (readings, queues) = (readings::Readings::new(), quota::Queues::default());
+    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies, readings, queues })))
 }

@@ -21,7 +21,7 @@ mod typed;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct Config {
     pub server: Server,
     /// Who may use the API. Empty only when the server listens on loopback.
     pub keys: Vec<ApiKey>,
+    /// Submissions a minute of a key that says nothing else, and of a server without keys; `None` = no bound.
+    pub rate_per_minute: Option<NonZeroU32>,
     /// Where jobs are recorded.
     pub store: Store,
     /// Where results without a place of their own go.
@@ -103,6 +105,9 @@ pub enum Scope {
     /// Submit, cancel, retry and delete jobs.
     #[serde(rename = "jobs:write")]
     JobsWrite,
+    /// Submit jobs with a priority above 0.
+    #[serde(rename = "jobs:priority")]
+    JobsPriority,
     /// All of it, for every tenant, and workers and metrics.
     #[serde(rename = "admin")]
     Admin,
@@ -119,6 +124,8 @@ pub struct ApiKey {
     pub hash: KeyHash,
     /// Sorted, without repeats, never empty.
     pub scopes: Vec<Scope>,
+    /// Submissions a minute; `None` = no bound.
+    pub rate_per_minute: Option<NonZeroU32>,
 }
 
 impl ApiKey {
@@ -224,6 +231,8 @@ pub struct Sources {
 pub struct Queue {
     /// Jobs that may wait; one more is refused with 503. With 0 a job is taken only while a slot is free.
     pub max_pending: u64,
+    /// Jobs of one tenant that may wait; one more is refused with 429. `None` = no bound of its own.
+    pub max_pending_per_tenant: Option<NonZeroU64>,
     /// Attempts charged to a task before its failure is final, 1 to 100.
     pub max_attempts: NonZeroU32,
 }

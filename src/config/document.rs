@@ -81,6 +81,7 @@ impl Default for Server {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Auth {
     pub(super) keys: Vec<Key>,
+    pub(super) rate_per_minute: u32,
 }
 
 /// One entry of `auth.keys`.
@@ -93,6 +94,8 @@ pub(super) struct Key {
     pub(super) sha256: Hidden,
     #[serde(default = "default_scopes")]
     pub(super) scopes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_minute: Option<u32>,
 }
 
 fn default_scopes() -> Vec<String> {
@@ -174,12 +177,13 @@ pub(super) struct Destinations {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Queue {
     pub(super) max_pending: u64,
+    pub(super) max_pending_per_tenant: u64,
     pub(super) max_attempts: u32,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_pending: 10_000, max_attempts: 3 }
+        Self { max_pending: 10_000, max_pending_per_tenant: 0, max_attempts: 3 }
     }
 }
 

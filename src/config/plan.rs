@@ -3,6 +3,7 @@
 //!
 //! Certificates are read here, because each role has its own and a shared file may name those of the other.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub struct ControlPlan {
     pub server: Server,
     /// Who may use it.
     pub keys: Vec<ApiKey>,
+    /// Submissions a minute of everybody together, on a server without keys.
+    pub rate_per_minute: Option<NonZeroU32>,
     /// Where jobs are recorded.
     pub store: Store,
     /// Keys for secrets at rest.
@@ -187,6 +190,7 @@ fn control(config: &Config, workers: WorkersAccess) -> ControlPlan {
         common: config.common(),
         server: config.server.clone(),
         keys: config.keys.clone(),
+        rate_per_minute: config.rate_per_minute,
         store: config.store,
         sealing_keys: config.sealing_keys.clone(),
         queue: config.queue,

@@ -167,7 +167,7 @@ fn all_faults_come_at_once_with_their_origin() {
     }
     let text = Faults(found).to_string();
     for part in [
-        "queue.max_pendng: no such key; expected `max_pending` or `max_attempts` (file ",
+        "queue.max_pendng: no such key; expected one of `max_pending`, `max_pending_per_tenant`, `max_attempts` (file ",
         "queue.max_attempts: expected an integer",
         "verify.level: unknown variant `half`, expected one of `probe`, `sampled`, `full`",
         "worker.nice: must be from 0 to 19 (environment variable FLUX__WORKER__NICE)",

@@ -5,7 +5,7 @@ mod keys;
 mod network;
 
 use std::fmt::Display;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,8 +82,9 @@ impl Check<'_> {
     /// Every part is looked at before the first one that is missing ends it, so that all faults are found.
     fn config(&mut self, mut document: Document, api_key: Option<&str>) -> Option<Config> {
         self.fill_in(&mut document);
-        let mut keys = self.keys(&document);
-        keys.extend(api_key.map(keys::seed_key));
+        let rate_per_minute = self.rate("auth.rate_per_minute", document.auth.rate_per_minute);
+        let mut keys = self.keys(&document, rate_per_minute);
+        keys.extend(api_key.map(|text| keys::seed_key(text, rate_per_minute)));
         let server = self.server(&document, &keys);
         let store = self.store(&document);
         let storage = self.storage(&document);
@@ -101,6 +102,7 @@ impl Check<'_> {
         Some(Config {
             server: server?,
             keys,
+            rate_per_minute,
             store: store?,
             storage: storage?,
             sealing_keys,
@@ -256,8 +258,11 @@ impl Check<'_> {
 
     fn queue(&mut self, document: &Document) -> Queue {
         let attempts = self.number("queue.max_attempts", document.queue.max_attempts, 1..=100);
+        let per_tenant = document.queue.max_pending_per_tenant;
+        let per_tenant = self.number("queue.max_pending_per_tenant", per_tenant, 0..=1_000_000);
         Queue {
             max_pending: self.number("queue.max_pending", document.queue.max_pending, 0..=10_000_000),
+            max_pending_per_tenant: NonZeroU64::new(per_tenant),
             max_attempts: NonZeroU32::new(attempts).unwrap_or(NonZeroU32::MIN),
         }
     }

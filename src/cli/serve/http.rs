@@ -35,6 +35,8 @@ pub(super) fn listen(
         limits: api::Limits {
             max_upload_bytes: plan.common.sources.limits.max_bytes,
             streams: plan.server.max_streams,
+            submissions_per_minute: plan.rate_per_minute,
+            pending_per_tenant: plan.queue.max_pending_per_tenant,
             ..api::Limits::default()
         },
         metrics: Arc::new(move || metrics.render()),
@@ -75,6 +77,7 @@ fn auth(plan: &ControlPlan) -> api::Auth {
     let scope = |scope: &config::Scope| match scope {
         config::Scope::JobsRead => api::Scope::JobsRead,
         config::Scope::JobsWrite => api::Scope::JobsWrite,
+        config::Scope::JobsPriority => api::Scope::JobsPriority,
         config::Scope::Admin => api::Scope::Admin,
     };
     let key = |key: &config::ApiKey| api::ApiKey {
@@ -82,6 +85,7 @@ fn auth(plan: &ControlPlan) -> api::Auth {
         tenant: key.tenant.clone(),
         sha256: key.hash.0,
         scopes: key.scopes.iter().map(scope).collect(),
+        submissions_per_minute: key.rate_per_minute,
     };
     api::Auth::Keys(plan.keys.iter().map(key).collect())
 }

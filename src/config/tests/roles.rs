@@ -122,3 +122,22 @@ fn tokens_are_shown_nowhere() {
     let plan = Plan::resolve(Role::Control, &config).unwrap();
     assert!(!format!("{config:?}{plan:?}{}", config.show()).contains("s3cr3t"));
 }
+
+#[test]
+fn a_keys_own_rate_goes_before_the_one_for_all() {
+    let digits = |c: &str| c.repeat(64);
+    let file = format!(
+        "[auth]\nrate_per_minute = 10\nkeys = [{{ name = \"a\", sha256 = \"{}\" }}, \
+         {{ name = \"b\", sha256 = \"{}\", rate_per_minute = 3 }}, \
+         {{ name = \"c\", sha256 = \"{}\", rate_per_minute = 0, scopes = [\"jobs:priority\"] }}]",
+        digits("a"),
+        digits("b"),
+        digits("c")
+    );
+    let config = load(&file, &[]).unwrap();
+    let rates: Vec<_> =
+        config.keys.iter().map(|key| key.rate_per_minute.map(std::num::NonZero::get)).collect();
+    assert_eq!(rates, [Some(10), Some(3), None]);
+    let bad = faults(&file.replace("= 3", "= 1000001"), &[]);
+    assert_eq!(bad[0].key, "auth.keys[1].rate_per_minute");
+}
