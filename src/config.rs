@@ -286,6 +286,8 @@ pub struct Worker {
     pub task_timeout: Duration,
     /// How long a run goes on without hearing from a control.
     pub orphan_grace: Duration,
+    /// A process of the role worker ends after so long without work; `None` = never.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// A preset document as found in `presets.dir`; the domain reads it.

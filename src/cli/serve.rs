@@ -15,7 +15,7 @@ use super::{Exit, Failed, Outcome};
 use crate::config::{ControlPlan, Listener, Overrides, Plan, WorkerPlan};
 use crate::control::Control;
 use crate::domain::SystemIds;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, ShutdownReason, TaskKind};
 use crate::telemetry::{self, Metrics};
 use crate::worker::Worker;
 
@@ -57,10 +57,17 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     }
 }
 
-async fn serve_all(plan: &ControlPlan, worker: &WorkerPlan, lifecycle: &Lifecycle) -> Result<(), Failed> {
+async fn serve_all(
+    plan: &ControlPlan,
+    worker_plan: &WorkerPlan,
+    lifecycle: &Lifecycle,
+) -> Result<(), Failed> {
     let metrics = Metrics::install().map_err(anyhow::Error::new)?;
     let Machinery { control, worker, ground } =
-        assemble::start((plan, worker), Record::Durable, lifecycle).await?;
+        assemble::start((plan, worker_plan), Record::Durable, lifecycle).await?;
+    if worker_plan.worker.idle_timeout.is_some() {
+        tracing::warn!("worker.idle_timeout is for --role worker: this process stays");
+    }
     http::listen("all", plan, (&control, &ground), metrics, lifecycle)?;
     lifecycle.stopping().await;
     drain(&worker, plan.common.drain_timeout, lifecycle).await;
@@ -89,6 +96,13 @@ async fn serve_worker(plan: &WorkerPlan, listener: &Listener, lifecycle: &Lifecy
     let worker = worker::start(plan, &storage, &ids, lifecycle)?;
     let stop = lifecycle.hard().child_token();
     worker::expose(&worker, listener, (socket, address), &stop, lifecycle)?;
+    if let Some(timeout) = plan.worker.idle_timeout {
+        lifecycle.spawn(
+            TaskKind::Background,
+            "idle exit",
+            leave_when_idle(worker.clone(), timeout, lifecycle.clone()),
+        );
+    }
     tracing::info!(
         role = "worker",
         grpc_listen = %address,
@@ -103,6 +117,14 @@ async fn serve_worker(plan: &WorkerPlan, listener: &Listener, lifecycle: &Lifecy
     stop.cancel();
     lifecycle.drain(RELEASE_TIME).await;
     Ok(())
+}
+
+/// The worker decides under its own lock; nothing can be lost between that and the end of the process.
+async fn leave_when_idle(worker: Worker, timeout: Duration, lifecycle: Lifecycle) {
+    let stopping = lifecycle.soft().clone();
+    if stopping.run_until_cancelled(worker.idle_out(timeout)).await.is_some() {
+        lifecycle.shut_down(ShutdownReason::Idle);
+    }
 }
 
 /// Runs may finish until the drain timeout (or a second signal), then they are given back, uncharged.

@@ -51,7 +51,6 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("split", "split jobs"),
     ("workers.startup_timeout", "workers that are woken"),
     ("workers.waker", "workers that are woken"),
-    ("worker.idle_timeout", "workers that leave when idle"),
     ("webhooks", "webhooks"),
 ];
 
@@ -235,6 +234,8 @@ pub(super) struct Worker {
     pub(super) stall_timeout: Span,
     pub(super) task_timeout: Span,
     pub(super) orphan_grace: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) idle_timeout: Option<Span>,
 }
 
 impl Default for Worker {
@@ -256,6 +257,7 @@ impl Default for Worker {
             stall_timeout: Span(Duration::from_mins(1)),
             task_timeout: Span(Duration::from_hours(24)),
             orphan_grace: Span(Duration::from_mins(10)),
+            idle_timeout: None,
         }
     }
 }

@@ -24,6 +24,9 @@ use super::{
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
 
+/// The least time without work after which a worker may leave.
+const SHORTEST_IDLE: Duration = Duration::from_millis(100);
+
 pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, Error> {
     let Merged { document, origins, faults, warnings, api_key } = merged;
     let mut check = Check { around, origins, faults, warnings };
@@ -273,6 +276,7 @@ impl Check<'_> {
         let stall_timeout = self.span("worker.stall_timeout", worker.stall_timeout, 5..=24 * 3600);
         let task_timeout = self.span("worker.task_timeout", worker.task_timeout, 10..=30 * 24 * 3600);
         let orphan_grace = self.span("worker.orphan_grace", worker.orphan_grace, 30..=24 * 3600);
+        let idle_timeout = worker.idle_timeout.map(|span| self.idle_timeout(span));
         let nice = self.number("worker.nice", worker.nice, 0..=19);
         Some(Worker {
             id: self.ok("worker.id", worker.id.as_deref().unwrap_or_default().parse::<WorkerId>())?,
@@ -284,7 +288,19 @@ impl Check<'_> {
             stall_timeout,
             task_timeout,
             orphan_grace,
+            idle_timeout,
         })
+    }
+
+    /// Below a moment a worker would leave before anybody can call it.
+    fn idle_timeout(&mut self, Span(value): Span) -> Duration {
+        if !(SHORTEST_IDLE..=Duration::from_hours(24 * 7)).contains(&value) {
+            self.fault(
+                "worker.idle_timeout",
+                "must be from 100ms to 7days; leave it out for a worker that stays",
+            );
+        }
+        value
     }
 
     fn log(&mut self, document: &Document) -> Option<Log> {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::delivery::Delivery;
 use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
-use super::slots::{Admission, Slots, Wanted};
+use super::slots::{Admission, Leave, Slots, Wanted};
 use super::transcode::Limits;
 use super::workspace::{Stale, WorkRoot};
 use crate::domain::{BootId, IdSource, RunId, SessionId, WorkerId};
@@ -126,9 +126,10 @@ impl Worker {
     /// Starts its housekeeping and returns it.
     #[must_use]
     pub fn start(settings: WorkerSettings, deps: Deps) -> Self {
-        let slots = Mutex::new(Slots::new(settings.slots));
+        let started = Instant::now();
+        let slots = Mutex::new(Slots::new(settings.slots, started));
         let sends = Semaphore::new(settings.slots * SENDS_PER_SLOT);
-        let inner = Arc::new(Inner { settings, deps, sends, started: Instant::now(), slots });
+        let inner = Arc::new(Inner { settings, deps, sends, started, slots });
         let lifecycle = inner.deps.lifecycle.clone();
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
         lifecycle.spawn(TaskKind::Background, "housekeeping", Arc::clone(&inner).housekeeping());
@@ -146,6 +147,19 @@ impl Worker {
         slots.drain();
         for (_, held) in slots.iter() {
             held.handle.stop.request(StopReason::Drain);
+        }
+    }
+
+    /// Resolves when this worker has decided to leave because nothing was held or wanted here for `timeout`: it
+    /// drains from then on. Never, once somebody else drains it.
+    pub async fn idle_out(&self, timeout: Duration) {
+        loop {
+            let leave = self.0.slots().leave_if_idle(Instant::now(), timeout);
+            match leave {
+                Leave::Now => return,
+                Leave::NotBefore(at) => tokio::time::sleep_until(at).await,
+                Leave::Draining => std::future::pending().await,
+            }
         }
     }
 
@@ -236,7 +250,7 @@ impl Inner {
             ended.cancel();
             worker.vacate(wanted.run);
             if over.unwanted() {
-                worker.slots().remove(wanted.run);
+                worker.slots().remove(wanted.run, Instant::now());
             }
         });
         log
@@ -253,7 +267,7 @@ impl Inner {
     fn put_away(&self, run: RunId) {
         let mut slots = self.slots();
         if slots.get(run).is_some_and(|held| held.handle.log.over()) {
-            slots.remove(run);
+            slots.remove(run, Instant::now());
         }
     }
 
