@@ -250,6 +250,64 @@ pub struct Workers {
     pub tls: bool,
     /// Jobs with their secrets may be sent in the clear to other machines.
     pub trusted_network: bool,
+    /// How workers that are down are brought up.
+    pub waking: Waking,
+}
+
+/// How workers that are down are brought up when jobs wait.
+#[derive(Debug, Clone)]
+pub struct Waking {
+    /// Who does it.
+    pub waker: Waker,
+    /// How long a worker may take to come up.
+    pub startup_timeout: Duration,
+    /// No more are brought up while so many are up or coming.
+    pub most: NonZeroU32,
+}
+
+/// Who brings workers up.
+#[derive(Debug, Clone)]
+pub enum Waker {
+    /// Nobody: workers stay up, or come up by themselves.
+    Nobody,
+    /// Whatever starts a worker when it is connected to.
+    Connect,
+    /// The control, as children on its own machine.
+    Process(Children),
+    /// The operator's program with its arguments; the program's path is absolute.
+    Command(Vec<String>),
+    /// Fly's Machines API.
+    Fly(Fly),
+}
+
+/// What worker processes that a control starts have in common with it.
+#[derive(Debug, Clone)]
+pub struct Children {
+    /// The configuration file both read.
+    pub file: Option<PathBuf>,
+    /// Where relative paths begin.
+    pub cwd: PathBuf,
+    /// The data folder, absolute.
+    pub data_dir: PathBuf,
+    /// Their names begin with this.
+    pub id: WorkerId,
+    /// Slots of each.
+    pub slots: NonZeroU32,
+    /// Each ends after so long without work.
+    pub idle_timeout: Duration,
+}
+
+/// Where workers are machines on Fly.
+#[derive(Debug, Clone)]
+pub struct Fly {
+    /// The workers' app.
+    pub app: String,
+    /// Only machines of this process group; `None` = all of the app.
+    pub group: Option<String>,
+    /// Allowed to start the app's machines.
+    pub token: SecretString,
+    /// Where the Machines API is.
+    pub api_url: Url,
 }
 
 /// The part of `[worker]` about the network.

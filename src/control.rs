@@ -6,9 +6,9 @@
 //! `Lost` makes the control forget the run and stop it.
 //!
 //! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
-//! `discovery` finds workers, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
+//! `discovery` finds workers, `waker` brings them up, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
 //! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
-//! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`.
+//! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`; to be woken, `waker`.
 
 mod carry;
 mod discovery;
@@ -28,6 +28,7 @@ mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod waker;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub use self::carry::GivenSources;
 pub use self::discovery::Discovery;
 pub use self::reconcile::Sweeper;
 pub use self::settings::{ControlSettings, Pace};
+pub use self::waker::{Children, Command, Fly, How, Waking};
 
 use self::shared::Shared;
 use crate::domain::{BootId, Clock, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
@@ -90,6 +92,8 @@ pub enum Found {
     Resolved,
     /// It registered.
     Registered,
+    /// This control started it.
+    Started,
 }
 
 /// Why a control did not start.
@@ -174,7 +178,7 @@ pub struct RunningTask {
 impl Control {
     /// Opens a session and starts every actor.
     pub async fn start(settings: ControlSettings, deps: Deps) -> Result<Self, Error> {
-        let ControlSettings { name, retention, pace } = settings;
+        let ControlSettings { name, retention, pace, waking } = settings;
         let Deps { store, clock, ids, workers, discovery, sweeper, lifecycle } = deps;
         let listed = discovery.listed().map_err(Error::Dial)?;
         let (hub, follower) = hub::Hub::new(store.changes());
@@ -192,6 +196,7 @@ impl Control {
             session: watch::Sender::new(session),
             dispatch: Notify::new(),
             alarm: Notify::new(),
+            wakes: waker::Wakes::new(&waking.how),
             done: lifecycle.hard().child_token(),
             lifecycle,
         });
@@ -201,6 +206,7 @@ impl Control {
         }
         shared.spawn_essential("discovery", discovery::run(Arc::clone(&shared)));
         shared.spawn_essential("dispatcher", dispatch::run(Arc::clone(&shared)));
+        shared.spawn("waker", waker::run(Arc::clone(&shared), waking));
         shared.spawn_essential("session", session::keep(Arc::clone(&shared)));
         shared.spawn("progress", progress::write(Arc::clone(&shared)));
         shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));

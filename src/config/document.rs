@@ -41,6 +41,7 @@ pub(super) const LISTS: &[&str] = &[
     "sources.allow",
     "destinations.file_roots",
     "workers.nodes",
+    "workers.wake_command",
     "worker.control",
 ];
 
@@ -49,8 +50,6 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("storage.profiles", "named storage profiles"),
     ("scratch", "split jobs"),
     ("split", "split jobs"),
-    ("workers.startup_timeout", "workers that are woken"),
-    ("workers.waker", "workers that are woken"),
     ("webhooks", "webhooks"),
 ];
 
@@ -186,7 +185,7 @@ impl Default for Queue {
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Workers {
     pub(super) nodes: Vec<String>,
@@ -205,6 +204,42 @@ pub(super) struct Workers {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls_domain: Option<String>,
     pub(super) trusted_network: bool,
+    pub(super) waker: String,
+    pub(super) startup_timeout: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wake_max: Option<u32>,
+    pub(super) wake_command: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_app: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_token: Option<Hidden>,
+    pub(super) fly_api_url: String,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            dns: None,
+            token: None,
+            tls: None,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_domain: None,
+            trusted_network: false,
+            waker: "none".to_owned(),
+            startup_timeout: Span(Duration::from_secs(60)),
+            wake_max: None,
+            wake_command: Vec::new(),
+            fly_app: None,
+            fly_group: None,
+            fly_token: None,
+            fly_api_url: "http://_api.internal:4280".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

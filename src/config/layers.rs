@@ -41,6 +41,11 @@ impl fmt::Debug for Origins {
 }
 
 impl Origins {
+    /// The configuration file that was read.
+    pub(super) fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
     /// The origin of a key; an element of a list has its list's.
     pub(super) fn of(&self, key: &str) -> Origin {
         let path = key.split('[').next().unwrap_or(key);

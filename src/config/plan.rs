@@ -13,8 +13,8 @@ use super::document::Document;
 use super::fault::{Error, Fault};
 use super::typed::invalid;
 use super::{
-    ApiKey, Config, Network, PresetDocument, Queue, SealingKey, Server, Sources, Storage, Store, Worker,
-    place,
+    ApiKey, Config, Network, PresetDocument, Queue, SealingKey, Server, Sources, Storage, Store, Waker,
+    Waking, Worker, place,
 };
 use crate::domain::{VerifyLevel, WorkerId};
 
@@ -98,6 +98,8 @@ pub struct WorkersAccess {
     pub tls: Option<CallerTls>,
     /// Jobs with their secrets may be sent in the clear to other machines.
     pub trusted_network: bool,
+    /// How workers that are down are brought up.
+    pub waking: Waking,
 }
 
 /// TLS of calls to workers.
@@ -166,8 +168,14 @@ impl Config {
     /// Control and worker in one process, with no worker besides.
     #[must_use]
     pub fn alone(&self) -> (ControlPlan, WorkerPlan) {
-        let nobody =
-            WorkersAccess { nodes: Vec::new(), dns: None, token: None, tls: None, trusted_network: false };
+        let nobody = WorkersAccess {
+            nodes: Vec::new(),
+            dns: None,
+            token: None,
+            tls: None,
+            trusted_network: false,
+            waking: Waking { waker: Waker::Nobody, ..self.workers.waking.clone() },
+        };
         (control(self, nobody), worker(self))
     }
 
@@ -246,6 +254,7 @@ impl Check<'_> {
             token: workers.token.clone(),
             tls,
             trusted_network: workers.trusted_network,
+            waking: workers.waking.clone(),
         }
     }
 

@@ -1,6 +1,7 @@
 mod reference;
 mod roles;
 mod seeds;
+mod waking;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -186,10 +187,10 @@ fn a_section_that_is_a_value_is_a_fault() {
 
 #[test]
 fn keys_of_later_builds_are_refused_with_the_reason() {
-    let file = "[workers]\nwaker = \"fly\"\n[worker]\nidle_timeout = \"1m\"\n[split]\nchunk = \"6s\"\n[webhooks]\nsecret = \"w\"\n\
+    let file = "[split]\nchunk = \"6s\"\n[webhooks]\nsecret = \"w\"\n\
                 [scratch]\nurl = \"x\"\n[storage.profiles.a]\nurl = \"x\"\n[store]\nurl = \"postgres://h/d\"";
     let found = faults(file, &[]);
-    assert_eq!(found.len(), 7, "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
     assert!(found.iter().all(|fault| fault.problem.contains("not in this build yet")), "{found:?}");
 }
 

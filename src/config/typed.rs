@@ -3,6 +3,7 @@
 mod files;
 mod keys;
 mod network;
+mod waking;
 
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -140,7 +141,10 @@ impl Check<'_> {
         document.worker.work_dir.get_or_insert_with(|| below("work"));
         document.worker.id.get_or_insert_with(|| worker_name(&self.around.hostname));
         let cores = u32::try_from(self.around.cores.get()).unwrap_or(u32::MAX).min(1024);
-        document.worker.slots.get_or_insert(cores);
+        let slots = *document.worker.slots.get_or_insert(cores);
+        if document.workers.waker == "process" {
+            document.workers.wake_max.get_or_insert((cores / slots.max(1)).max(1));
+        }
         let workers = &document.workers;
         let certificates =
             [&workers.tls_ca_file, &workers.tls_cert_file, &workers.tls_key_file, &workers.tls_domain];

@@ -165,7 +165,7 @@ impl Watch {
     fn is_gone(&self, member: &Member) -> bool {
         let seen = member.seen();
         let named = match member.found {
-            Found::InProcess | Found::Listed => true,
+            Found::InProcess | Found::Listed | Found::Started => true,
             Found::Resolved => self.resolved.contains(&member.address),
             Found::Registered => false,
         };

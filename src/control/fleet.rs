@@ -106,6 +106,22 @@ impl Member {
         self.seen.borrow().clone()
     }
 
+    /// The incarnation that answered last.
+    pub(super) fn boot(&self) -> Option<BootId> {
+        self.seen.borrow().report.as_ref().map(|report| report.boot)
+    }
+
+    /// Resolves when it answers.
+    pub(super) async fn answers(&self) {
+        // The sender is ours: it does not go away while we wait.
+        let _ = self.seen.subscribe().wait_for(|seen| seen.contact == Contact::Answers).await;
+    }
+
+    /// Its process has ended.
+    pub(super) fn left(&self) {
+        self.troubled(Trouble::Silent("it has left".to_owned()));
+    }
+
     /// Its name, while it answers.
     pub(super) fn name(&self) -> Option<WorkerId> {
         let seen = self.seen.borrow();

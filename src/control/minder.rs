@@ -1,14 +1,19 @@
 //! Looks after one worker: asks for its status, renews the runs it has from us, doubts those it does not know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{Member, Trouble, bounded};
+use super::Found;
+use super::fleet::{Contact, Member, Trouble, bounded};
 use super::shared::Shared;
 use super::storage;
 use crate::rpc::CallError;
 use crate::rpc::wire::Renewal;
+
+/// Until somebody pokes.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// Runs until the control is done. Only this task waits for this worker's answers to these two calls.
 pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
@@ -29,8 +34,14 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;
         }
-        status_at = Instant::now() + pace.status;
+        status_at = Instant::now() + if rests(&shared, &member) { FOREVER } else { pace.status };
     }
+}
+
+/// Whether to ask would wake what sleeps: then somebody who needs it asks.
+fn rests(shared: &Shared, member: &Arc<Member>) -> bool {
+    let silent = member.found != Found::InProcess && member.seen().contact == Contact::Silent;
+    shared.wakes.lets_sleep() && silent && shared.runs.count_on(member) == 0
 }
 
 /// How the last look ended.
@@ -46,7 +57,11 @@ async fn look(shared: &Shared, member: &Arc<Member>) -> Look {
     let report = match bounded(shared.pace.call, member.client.status()).await {
         Ok(report) => report,
         Err(error) => {
+            let answered = member.seen().contact == Contact::Answers;
             trouble(member, of(&error));
+            if answered {
+                shared.wakes.look();
+            }
             return Look::Ours;
         }
     };
@@ -66,6 +81,7 @@ async fn look(shared: &Shared, member: &Arc<Member>) -> Look {
     if member.answered(report, shared.clock.now()) {
         tracing::info!(address = %member.address, "worker answers");
         shared.dispatch.notify_one();
+        shared.wakes.look();
     }
     Look::Ours
 }
@@ -109,7 +125,7 @@ async fn renew(shared: &Shared, member: &Arc<Member>) {
         Some(echo) => echo,
         // Nothing to count a ttl from yet: an echo of 0 would read as "heard from at the worker's start".
         None if !runs.is_empty() => return,
-        None => std::time::Duration::ZERO,
+        None => Duration::ZERO,
     };
     let renewal = Renewal { session, runs, ttl: shared.pace.orphan_grace, echo };
     let Ok(renewed) = bounded(shared.pace.call, member.client.renew(&renewal)).await else {

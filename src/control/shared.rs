@@ -9,6 +9,7 @@ use super::fleet::{Fleet, Member};
 use super::hub::Hub;
 use super::runs::Runs;
 use super::settings::Pace;
+use super::waker::Wakes;
 use super::{Discovery, WorkerHandle, minder};
 use crate::domain::{Clock, IdSource, SessionId};
 use crate::lifecycle::{Lifecycle, TaskKind};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) dispatch: Notify,
     /// Something may be due sooner than known.
     pub(super) alarm: Notify,
+    /// Workers may be missing.
+    pub(super) wakes: Wakes,
     /// Joins every task; its soft stage ends claiming.
     pub(super) lifecycle: Lifecycle,
     /// Nothing is left to do: everything is drained, or the process ends now.

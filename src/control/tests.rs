@@ -6,6 +6,7 @@ mod memory;
 mod normal;
 mod random;
 mod sqlite;
+mod waker;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -31,12 +31,14 @@ impl Check<'_> {
         }
         self.pair("workers", workers.tls_cert_file.as_ref(), workers.tls_key_file.as_ref());
         let token = self.token("workers.token", workers.token.as_ref());
+        let waking = self.waking(document);
         Some(Workers {
             nodes,
             dns: dns.map_or(Some(None), |dns| dns.map(Some))?,
             token,
             tls,
             trusted_network: workers.trusted_network,
+            waking: waking?,
         })
     }
 

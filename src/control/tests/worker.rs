@@ -124,6 +124,7 @@ struct State {
     cancelled: Vec<RunId>,
     acked: Vec<RunId>,
     refuse_starts: u32,
+    granted: usize,
 }
 
 struct Run {
@@ -179,6 +180,11 @@ impl FakeWorker {
         for run in state.runs.values() {
             run.end(RunEvent::Released("draining".into()));
         }
+    }
+
+    /// Slots granted so far.
+    pub(super) fn reserved(&self) -> usize {
+        self.state().granted
     }
 
     pub(super) fn started(&self) -> Vec<(JobId, Instant)> {
@@ -467,6 +473,7 @@ impl WorkerApi for Handle {
         let taken = u32::try_from(FakeWorker::busy(&state) + state.reservations.len()).unwrap();
         let free = if state.draining { 0 } else { self.0.slots.saturating_sub(taken) };
         let reservations: Vec<_> = (0..slots.min(free)).map(|_| ReservationId(self.0.ids.random())).collect();
+        state.granted += reservations.len();
         state.reservations.extend(reservations.iter().map(|id| (*id, now + Duration::from_secs(10))));
         Reserved { boot: self.0.boot, reservations, draining: state.draining }
     }
