@@ -1,6 +1,7 @@
 //! Puts the rooms together for one process: what `serve` and `encode` have in common.
 
 pub(super) mod control;
+mod waking;
 pub(super) mod worker;
 
 use anyhow::Context;

@@ -12,7 +12,7 @@ use super::args::ServeArgs;
 use super::assemble::control::{self, Ground};
 use super::assemble::{self, Machinery, Record, worker};
 use super::{Exit, Failed, Outcome};
-use crate::config::{ControlPlan, Listener, Overrides, Plan, WorkerPlan};
+use crate::config::{ControlPlan, Listener, Overrides, Plan, Waker, WorkerPlan};
 use crate::control::Control;
 use crate::domain::SystemIds;
 use crate::lifecycle::{Lifecycle, ShutdownReason, TaskKind};
@@ -65,7 +65,7 @@ async fn serve_all(
     let metrics = Metrics::install().map_err(anyhow::Error::new)?;
     let Machinery { control, worker, ground } =
         assemble::start((plan, worker_plan), Record::Durable, lifecycle).await?;
-    if worker_plan.worker.idle_timeout.is_some() {
+    if worker_plan.worker.idle_timeout.is_some() && !matches!(plan.workers.waking.waker, Waker::Process(_)) {
         tracing::warn!("worker.idle_timeout is for --role worker: this process stays");
     }
     http::listen("all", plan, (&control, &ground), metrics, lifecycle)?;

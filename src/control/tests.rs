@@ -2,6 +2,7 @@
 
 mod discovery;
 mod failures;
+mod fly;
 mod memory;
 mod normal;
 mod random;

@@ -8,7 +8,7 @@
 
 mod command;
 mod connect;
-mod fly;
+pub(super) mod fly;
 mod process;
 
 use std::collections::HashSet;

@@ -25,3 +25,5 @@ mod recovery;
 mod storage;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod waking;

@@ -62,6 +62,7 @@ pub(in crate::cli) async fn start(
     let settings = ControlSettings {
         name: format!("{}-{}", plan.common.id, std::process::id()),
         retention: Some(plan.retention),
+        waking: super::waking::waking(&plan.workers.waking)?,
         ..ControlSettings::default()
     };
     let deps = Deps {

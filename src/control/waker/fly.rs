@@ -80,7 +80,7 @@ enum Start {
 }
 
 /// The machines there are, as the API tells.
-pub(super) struct Machines {
+pub(in crate::control) struct Machines {
     fly: Fly,
     patience: Duration,
     /// When we started which; while any of these may still be coming up it is not started again.
@@ -88,7 +88,7 @@ pub(super) struct Machines {
 }
 
 impl Machines {
-    pub(super) fn new(fly: Fly, patience: Duration) -> Self {
+    pub(in crate::control) fn new(fly: Fly, patience: Duration) -> Self {
         Self { fly, patience, started: Mutex::default() }
     }
 

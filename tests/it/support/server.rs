@@ -173,6 +173,11 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Its exit code, once it has ended.
+    pub fn exited(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().unwrap().map(|status| status.code())
+    }
+
     /// A signal, and the exit code that follows.
     pub async fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
         self.send(signal);
