@@ -156,9 +156,9 @@ impl Plan {
     pub fn resolve(role: Role, config: &Config) -> Result<Self, Error> {
         let mut check = Check { config, faults: Vec::new() };
         let plan = match role {
-            Role::Control => Self::Control(Box::new(control(config, check.access()))),
+            Role::Control => Self::Control(Box::new(check.control())),
             Role::Worker => Self::Worker(Box::new(worker(config)), Box::new(check.listener())),
-            Role::All => Self::All(Box::new(control(config, check.access())), Box::new(worker(config))),
+            Role::All => Self::All(Box::new(check.control()), Box::new(worker(config))),
         };
         if check.faults.is_empty() { Ok(plan) } else { Err(invalid(check.faults)) }
     }
@@ -222,6 +222,20 @@ impl Check<'_> {
     fn fault(&mut self, key: &str, problem: impl Into<String>) {
         let origin = self.config.origins.of(key);
         self.faults.push(Fault { key: key.to_owned(), problem: problem.into(), origin });
+    }
+
+    /// Without keys everybody who can connect is an administrator, so nobody else may be able to connect.
+    fn control(&mut self) -> ControlPlan {
+        let listen = self.config.server.listen;
+        if !listen.ip().is_loopback() && self.config.keys.is_empty() {
+            let problem = format!(
+                "{listen} can be reached from other machines and there is no API key; \
+                 add one to auth.keys (`flux key new`) or listen on 127.0.0.1"
+            );
+            self.fault("server.listen", problem);
+        }
+        let access = self.access();
+        control(self.config, access)
     }
 
     /// Jobs carry passwords, so what goes to another machine is encrypted, or somebody said that nobody listens there.

@@ -216,18 +216,6 @@ fn lists_in_the_environment() {
 }
 
 #[test]
-fn without_keys_only_loopback_is_served() {
-    let open = "[server]\nlisten = \"0.0.0.0:8080\"\n";
-    let found = faults(open, &[]);
-    assert_eq!(found[0].key, "server.listen");
-    assert!(found[0].problem.contains("flux key new"), "{}", found[0]);
-    assert!(load(open, &[("API_KEY", "k")]).is_ok());
-    let key = format!("[[auth.keys]]\nname = \"a\"\nsha256 = \"{}\"", "0".repeat(64));
-    assert!(load(&format!("{open}{key}"), &[]).is_ok());
-    assert!(load("[server]\nlisten = \"[::1]:1\"", &[]).is_ok());
-}
-
-#[test]
 fn a_faulty_key_is_not_mistaken_for_no_key() {
     let file = "[server]\nlisten = \"0.0.0.0:1\"\n[auth]\nkeys = [{ name = \"a\", sha256 = \"12\", scopes = [\"x\"] }, \
                 { name = \"b\", tenant = \"no good\", sha256 = \"12\", scopes = [] }]";

@@ -20,7 +20,7 @@ use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
 use super::{
-    ApiKey, Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker,
+    Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker,
 };
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
@@ -89,7 +89,7 @@ impl Check<'_> {
         let rate_per_minute = self.rate("auth.rate_per_minute", document.auth.rate_per_minute);
         let mut keys = self.keys(&document, rate_per_minute);
         keys.extend(api_key.map(|text| keys::seed_key(text, rate_per_minute)));
-        let server = self.server(&document, &keys);
+        let server = self.server(&document);
         let store = self.store(&document);
         let storage = self.storage(&document);
         let sealing_keys = self.sealing_keys(&document);
@@ -156,21 +156,11 @@ impl Check<'_> {
         }
     }
 
-    /// Without keys everybody who can connect is an administrator, so nobody else may be able to connect.
-    fn server(&mut self, document: &Document, keys: &[ApiKey]) -> Option<Server> {
+    fn server(&mut self, document: &Document) -> Option<Server> {
         let drain_timeout = self.span("server.drain_timeout", document.server.drain_timeout, 0..=24 * 3600);
         let header_timeout = self.span("server.header_timeout", document.server.header_timeout, 1..=300);
         let max_streams = self.number("server.max_streams", document.server.max_streams, 1..=1_000_000);
         let listen = self.ok("server.listen", place::listen(&document.server.listen))?;
-        if !listen.ip().is_loopback() && keys.is_empty() && document.auth.keys.is_empty() {
-            self.fault(
-                "server.listen",
-                format!(
-                    "{listen} can be reached from other machines and there is no API key; \
-                     add one to auth.keys (`flux key new`) or listen on 127.0.0.1"
-                ),
-            );
-        }
         Some(Server {
             listen,
             data_dir: PathBuf::from(&document.server.data_dir),

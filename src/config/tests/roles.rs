@@ -32,6 +32,23 @@ fn every_role_starts_with_the_defaults() {
 }
 
 #[test]
+fn without_keys_only_loopback_is_served() {
+    let open = "[server]\nlisten = \"0.0.0.0:8080\"\n";
+    for role in [Role::All, Role::Control] {
+        let (key, problem) = &refused(role, open, &[])[0];
+        assert!(key == "server.listen" && problem.contains("flux key new"), "{key}: {problem}");
+        let allowed =
+            |file: &str, env: &[(&str, &str)]| Plan::resolve(role, &load(file, env).unwrap()).is_ok();
+        assert!(allowed(open, &[("API_KEY", "k")]));
+        let key = format!("[[auth.keys]]\nname = \"a\"\nsha256 = \"{}\"", "0".repeat(64));
+        assert!(allowed(&format!("{open}{key}"), &[]));
+        assert!(allowed("[server]\nlisten = \"[::1]:1\"", &[]));
+    }
+    // A worker has no API, whatever a shared file or image says of it.
+    assert!(listener(open).network.listen.ip().is_loopback());
+}
+
+#[test]
 fn a_worker_that_others_reach_asks_who_calls() {
     let open = "[worker]\nlisten = \"0.0.0.0:50051\"";
     let faults = refused(Role::Worker, open, &[]);
