@@ -19,9 +19,7 @@ use super::document::{Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
-use super::{
-    Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker,
-};
+use super::{Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker};
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
 

@@ -38,10 +38,10 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
     }
 }
 
-/// Whether to ask would wake what sleeps: then somebody who needs it asks.
+/// Whether to ask might wake what sleeps: then whoever needs it asks. It may have left a moment after it answered, so
+/// that it answered last time says nothing.
 fn rests(shared: &Shared, member: &Arc<Member>) -> bool {
-    let silent = member.found != Found::InProcess && member.seen().contact == Contact::Silent;
-    shared.wakes.lets_sleep() && silent && shared.runs.count_on(member) == 0
+    shared.wakes.lets_sleep() && member.found != Found::InProcess && shared.runs.count_on(member) == 0
 }
 
 /// How the last look ended.

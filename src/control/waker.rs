@@ -154,7 +154,7 @@ impl Wakes {
         self.look.notify_one();
     }
 
-    /// Whether a silent worker is left alone until there is need for it: to ask after it would wake it.
+    /// Whether a worker without runs is left alone until there is need for it: to ask after it would wake it.
     pub(super) const fn lets_sleep(&self) -> bool {
         self.on_connect
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::support::server::{Role, Server, Start, job_for};
 use crate::support::{clips, eventually};
@@ -127,4 +129,54 @@ async fn an_operators_command_is_told_how_many() {
         eventually("it was run", async || std::fs::read_to_string(&told).ok().filter(|t| t.ends_with('\n')))
             .await;
     assert_eq!(line, "1 1 none a b\n");
+}
+
+/// Starts a worker when it is connected to, as Fly's proxy does, and tells how often it had to.
+async fn doorman(door: TcpListener, start: Start, started: watch::Sender<u32>) {
+    let mut worker: Option<Server> = None;
+    let mut calls = tokio::task::JoinSet::new();
+    while let Ok((mut caller, _)) = door.accept().await {
+        if worker.as_mut().is_none_or(|worker| worker.exited().is_some()) {
+            worker = Some(start.clone().server().await);
+            started.send_modify(|started| *started += 1);
+        }
+        let address = worker.as_ref().unwrap().address().to_owned();
+        calls.spawn(async move {
+            if let Ok(mut inside) = TcpStream::connect(address).await {
+                let _ = tokio::io::copy_bidirectional(&mut caller, &mut inside).await;
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_connecting_wakes_sleeps_until_there_is_work() {
+    let shared = tempfile::tempdir().unwrap();
+    let storage = format!("file:{}", shared.path().join("storage").display());
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = door.local_addr().unwrap().to_string();
+    let worker = Start::role(Role::Worker)
+        .set("FLUX__STORAGE__URL", &storage)
+        .set("FLUX__WORKER__IDLE_TIMEOUT", "300ms");
+    let (started, mut starts) = watch::channel(0);
+    let doorman = tokio::spawn(doorman(door, worker, started));
+    let control = Start::role(Role::Control)
+        .set("FLUX__STORAGE__URL", &storage)
+        .set("FLUX__WORKERS__NODES", &address)
+        .set("FLUX__WORKERS__WAKER", "connect")
+        .server()
+        .await;
+    // The control looks once who is there when it starts.
+    starts.wait_for(|starts| *starts == 1).await.unwrap();
+    // Not a wait for something, but for nothing: a worker's status is asked for every 3 s elsewhere.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(*starts.borrow(), 1, "nobody woke it for nothing");
+    uncharged(&control.encode(&clips::mp4(1)).await, &control.log());
+    assert_eq!(*starts.borrow(), 2, "once for the job");
+    // Longer than a slot is held that was granted and not used.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(*starts.borrow(), 2, "and not again behind it");
+    uncharged(&control.encode(&clips::mp4(1)).await, &control.log());
+    assert_eq!(*starts.borrow(), 3, "it had left");
+    doorman.abort();
 }

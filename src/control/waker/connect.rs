@@ -1,6 +1,7 @@
 //! Workers that something starts when they are connected to (Fly's proxy, Cloud Run): calling one is waking it.
 //!
-//! So a worker of this kind that is silent is not asked after by its minder, or it would never sleep.
+//! So a worker of this kind is asked after by its minder only while it runs something, or it would never sleep. What is
+//! not known to sleep is woken by the call that asks it for slots; this waker sees to those that took longer than that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
