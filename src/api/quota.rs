@@ -43,7 +43,7 @@ impl Rate {
         let total = owed + price;
         if total > MINUTE {
             let detail = format!("the key may submit {} jobs a minute", self.per_minute);
-            let wait = (total - MINUTE).as_secs_f64().ceil();
+            let wait = total.saturating_sub(MINUTE).as_secs_f64().ceil();
             return Err(Problem::new(Kind::RateLimited, detail).retry_after(Duration::from_secs_f64(wait)));
         }
         *paid_at = now.plus(total);

@@ -173,6 +173,7 @@ pub(super) struct Destinations {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of the keys")]
 pub(super) struct Queue {
     pub(super) max_pending: u64,
     pub(super) max_pending_per_tenant: u64,
@@ -231,7 +232,7 @@ impl Default for Workers {
             tls_domain: None,
             trusted_network: false,
             waker: "none".to_owned(),
-            startup_timeout: Span(Duration::from_secs(60)),
+            startup_timeout: Span(Duration::from_mins(1)),
             wake_max: None,
             wake_command: Vec::new(),
             fly_app: None,

@@ -187,7 +187,7 @@ pub(super) async fn run(shared: Arc<Shared>, waking: Waking) {
     let waker: Box<dyn Waker> = match &waking.how {
         How::Nobody => return shared.lifecycle.soft().cancelled().await,
         How::Connect => Box::new(connect::Connect::new(waking.startup_timeout)),
-        How::Process(children) => Box::new(process::Nursery::new(&**children, waking.startup_timeout)),
+        How::Process(children) => Box::new(process::Nursery::new(children, waking.startup_timeout)),
         How::Command(command) => Box::new(command.as_ref().clone()),
         How::Fly(fly) => Box::new(fly::Machines::new(fly.as_ref().clone(), waking.startup_timeout)),
     };

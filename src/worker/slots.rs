@@ -217,6 +217,8 @@ impl<H> Slots<H> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -340,7 +342,7 @@ mod tests {
             const IDLE: Duration = Duration::from_secs(5);
             let mut now = Instant::now();
             let mut slots: Slots<()> = Slots::new(2, now);
-            let (mut granted, mut held) = (Vec::new(), HashMap::new());
+            let (mut granted, mut held) = (Vec::new(), HashSet::new());
             let (mut next, mut left, mut last) = (0_u128, false, now);
             for step in steps {
                 match step {
@@ -363,10 +365,10 @@ mod tests {
                                 prop_assert!(!left);
                                 slots.occupy(wanted, ());
                                 granted.retain(|(other, _)| *other != id);
-                                held.insert(run, ());
+                                held.insert(run);
                                 last = now;
                             }
-                            Ok(Admission::Known) => prop_assert!(held.contains_key(&run)),
+                            Ok(Admission::Known) => prop_assert!(held.contains(&run)),
                             Err(refusal) => prop_assert!(!left || matches!(refusal, Refusal::Draining)),
                         }
                     }

@@ -68,16 +68,15 @@ impl Api {
     }
 }
 
-fn allowed(headers: &HeaderMap) -> Result<(), Response> {
-    let right = headers.get("authorization").is_some_and(|value| value == TOKEN);
-    if right { Ok(()) } else { Err(StatusCode::UNAUTHORIZED.into_response()) }
+fn allowed(headers: &HeaderMap) -> bool {
+    headers.get("authorization").is_some_and(|value| value == TOKEN)
 }
 
 async fn list(State(api): State<Shelf>, Path(app): Path<String>, headers: HeaderMap) -> Response {
     let mut api = api.lock().unwrap();
     api.log.push("list".to_owned());
-    if let Err(refusal) = allowed(&headers) {
-        return refusal;
+    if !allowed(&headers) {
+        return StatusCode::UNAUTHORIZED.into_response();
     }
     if let Some(fault) = api.fault("list") {
         return fault;
@@ -105,8 +104,8 @@ async fn start(
 ) -> Response {
     let mut api = api.lock().unwrap();
     api.log.push(format!("start {id}"));
-    if let Err(refusal) = allowed(&headers) {
-        return refusal;
+    if !allowed(&headers) {
+        return StatusCode::UNAUTHORIZED.into_response();
     }
     if let Some(fault) = api.fault("start") {
         return fault;

@@ -141,7 +141,9 @@ async fn as_many_workers_as_the_tasks_need_and_no_more() {
     jobs.push(bench.submit(1).await);
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(fake.wakes(), [3, 1]);
-    jobs.iter().for_each(|_| go.notify_one());
+    for _ in &jobs {
+        go.notify_one();
+    }
     for job in jobs {
         assert_eq!(bench.ended(job).await, JobStatus::Completed);
     }

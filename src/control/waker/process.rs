@@ -179,7 +179,7 @@ impl Cared {
         tokio::select! {
             biased;
             exited = child.wait() => return Err(End::Exited(exited)),
-            risen = rises => risen.map_err(|_| End::Mute)?,
+            up = rises => up.map_err(|_| End::Mute)?,
         }
         shared.join(self.handle.clone());
         shared.fleet.at(&self.handle.address).ok_or(End::Mute)

@@ -173,9 +173,9 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Its exit code, once it has ended.
-    pub fn exited(&mut self) -> Option<Option<i32>> {
-        self.child.try_wait().unwrap().map(|status| status.code())
+    /// How it ended, once it has.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// A signal, and the exit code that follows.
