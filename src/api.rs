@@ -22,6 +22,7 @@ mod json;
 mod params;
 mod presets;
 mod problem;
+mod quota;
 mod range;
 mod readings;
 mod routes;
@@ -38,12 +39,18 @@ mod uploads;
 mod view;
 mod workers;
 
+use std::convert::Infallible;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt as _};
 
 pub use auth::{ApiKey, Auth, Scope};
 pub use files::{ByteStream, Files, Received};
@@ -78,8 +85,34 @@ pub struct Services {
     pub limits: Limits,
     /// The metrics page.
     pub metrics: RenderMetrics,
+    /// What else is served on this port. Each sees to its own access, limits and answers.
+    pub mounts: Vec<Mount>,
     /// Ends streams and readiness when the process begins to stop.
     pub closing: CancellationToken,
+}
+
+/// A service that is not REST, such as the one where workers register.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    path: &'static str,
+    service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>,
+}
+
+impl Mount {
+    /// Serves it at this path, in the router's syntax.
+    pub fn new<S, B>(path: &'static str, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        let service = service.map_response(|answer: http::Response<B>| answer.map(Body::new));
+        Self { path, service: BoxCloneSyncService::new(service) }
+    }
 }
 
 /// Bounds on what clients may take. All times are wall time.
@@ -95,6 +128,10 @@ pub struct Limits {
     pub streams: usize,
     /// Event streams of one key.
     pub streams_per_key: usize,
+    /// Submissions a minute of everybody together on a server without keys; keys have their own.
+    pub submissions_per_minute: Option<NonZeroU32>,
+    /// Jobs of one tenant that may wait.
+    pub pending_per_tenant: Option<NonZeroU64>,
     /// Silence after which a stream gets a comment.
     pub heartbeat: Duration,
     /// Age at which a stream ends; clients resume it.
@@ -115,6 +152,8 @@ impl Default for Limits {
             large_bodies: 8,
             streams: 8_000,
             streams_per_key: 2_000,
+            submissions_per_minute: None,
+            pending_per_tenant: None,
             heartbeat: Duration::from_secs(15),
             stream_age: Duration::from_hours(1),
             max_upload_bytes: crate::domain::limits::SourceLimits::default().max_bytes,
@@ -131,6 +170,7 @@ struct Inner {
     streams: Arc<Semaphore>,
     large_bodies: Arc<Semaphore>,
     readings: readings::Readings,
+    queues: quota::Queues,
 }
 
 /// What handlers hold.
@@ -146,9 +186,9 @@ impl std::ops::Deref for Api {
 
 /// The whole API as a router, ready for [`serve`].
 pub fn router(services: Services) -> Router {
-    let gate = auth::Gate::new(&services.auth, services.limits.streams_per_key);
+    let gate = auth::Gate::new(&services.auth, &services.limits);
     let streams = Arc::new(Semaphore::new(services.limits.streams));
     let large_bodies = Arc::new(Semaphore::new(services.limits.large_bodies));
-    let readings = readings::Readings::new();
-    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies, readings })))
+    let (readings, queues) = (readings::Readings::new(), quota::Queues::default());
+    routes::build(Api(Arc::new(Inner { services, gate, streams, large_bodies, readings, queues })))
 }

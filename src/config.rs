@@ -12,6 +12,7 @@ mod document;
 mod fault;
 mod layers;
 mod place;
+mod plan;
 mod seeds;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod typed;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,9 @@ use url::Url;
 
 pub use fault::{Error, Fault, Faults, Origin};
 pub use place::AllowRule;
+pub use plan::{
+    CallerTls, Common, ControlPlan, Listener, ListenerTls, PemIdentity, Plan, Role, WorkerPlan, WorkersAccess,
+};
 
 use crate::domain::limits::SourceLimits;
 use crate::domain::{ObjectPath, Tenant, VerifyLevel, WorkerId};
@@ -42,6 +46,8 @@ pub struct Config {
     pub server: Server,
     /// Who may use the API. Empty only when the server listens on loopback.
     pub keys: Vec<ApiKey>,
+    /// Submissions a minute of a key that says nothing else, and of a server without keys; `None` = no bound.
+    pub rate_per_minute: Option<NonZeroU32>,
     /// Where jobs are recorded.
     pub store: Store,
     /// Where results without a place of their own go.
@@ -54,8 +60,12 @@ pub struct Config {
     pub destination_roots: Vec<PathBuf>,
     /// Bounds of the queue.
     pub queue: Queue,
+    /// Workers on other machines, as a control looks for them.
+    pub workers: Workers,
     /// Slots and tools.
     pub worker: Worker,
+    /// How a worker is reached from other machines.
+    pub network: Network,
     /// How closely outputs are checked when the job does not say.
     pub verify: VerifyLevel,
     /// The operator's preset documents, in order of their names.
@@ -67,6 +77,8 @@ pub struct Config {
     /// What the operator should know and what does not stop the start.
     pub warnings: Vec<String>,
     effective: document::Document,
+    origins: layers::Origins,
+    cwd: PathBuf,
 }
 
 /// `[server]`.
@@ -93,6 +105,9 @@ pub enum Scope {
     /// Submit, cancel, retry and delete jobs.
     #[serde(rename = "jobs:write")]
     JobsWrite,
+    /// Submit jobs with a priority above 0.
+    #[serde(rename = "jobs:priority")]
+    JobsPriority,
     /// All of it, for every tenant, and workers and metrics.
     #[serde(rename = "admin")]
     Admin,
@@ -109,6 +124,8 @@ pub struct ApiKey {
     pub hash: KeyHash,
     /// Sorted, without repeats, never empty.
     pub scopes: Vec<Scope>,
+    /// Submissions a minute; `None` = no bound.
+    pub rate_per_minute: Option<NonZeroU32>,
 }
 
 impl ApiKey {
@@ -214,8 +231,96 @@ pub struct Sources {
 pub struct Queue {
     /// Jobs that may wait; one more is refused with 503. With 0 a job is taken only while a slot is free.
     pub max_pending: u64,
+    /// Jobs of one tenant that may wait; one more is refused with 429. `None` = no bound of its own.
+    pub max_pending_per_tenant: Option<NonZeroU64>,
     /// Attempts charged to a task before its failure is final, 1 to 100.
     pub max_attempts: NonZeroU32,
+}
+
+/// `[workers]`.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// `HOST:PORT` of each.
+    pub nodes: Vec<String>,
+    /// `HOST:PORT` whose host has one address per worker.
+    pub dns: Option<String>,
+    /// What workers ask for, and what they register with.
+    pub token: Option<SecretString>,
+    /// Whether calls are encrypted.
+    pub tls: bool,
+    /// Jobs with their secrets may be sent in the clear to other machines.
+    pub trusted_network: bool,
+    /// How workers that are down are brought up.
+    pub waking: Waking,
+}
+
+/// How workers that are down are brought up when jobs wait.
+#[derive(Debug, Clone)]
+pub struct Waking {
+    /// Who does it.
+    pub waker: Waker,
+    /// How long a worker may take to come up.
+    pub startup_timeout: Duration,
+    /// No more are brought up while so many are up or coming.
+    pub most: NonZeroU32,
+}
+
+/// Who brings workers up.
+#[derive(Debug, Clone)]
+pub enum Waker {
+    /// Nobody: workers stay up, or come up by themselves.
+    Nobody,
+    /// Whatever starts a worker when it is connected to.
+    Connect,
+    /// The control, as children on its own machine.
+    Process(Children),
+    /// The operator's program with its arguments; the program's path is absolute.
+    Command(Vec<String>),
+    /// Fly's Machines API.
+    Fly(Fly),
+}
+
+/// What worker processes that a control starts have in common with it.
+#[derive(Debug, Clone)]
+pub struct Children {
+    /// The configuration file both read.
+    pub file: Option<PathBuf>,
+    /// Where relative paths begin.
+    pub cwd: PathBuf,
+    /// The data folder, absolute.
+    pub data_dir: PathBuf,
+    /// Their names begin with this.
+    pub id: WorkerId,
+    /// Slots of each.
+    pub slots: NonZeroU32,
+    /// Each ends after so long without work.
+    pub idle_timeout: Duration,
+}
+
+/// Where workers are machines on Fly.
+#[derive(Debug, Clone)]
+pub struct Fly {
+    /// The workers' app.
+    pub app: String,
+    /// Only machines of this process group; `None` = all of the app.
+    pub group: Option<String>,
+    /// Allowed to start the app's machines.
+    pub token: SecretString,
+    /// Where the Machines API is.
+    pub api_url: Url,
+}
+
+/// The part of `[worker]` about the network.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` for others; `None`: made of `listen` and the route to the control.
+    pub advertise: Option<String>,
+    /// Controls to register with.
+    pub control: Vec<Url>,
+    /// What callers must carry, and what is carried to controls.
+    pub token: Option<SecretString>,
 }
 
 /// `[worker]`.
@@ -237,6 +342,10 @@ pub struct Worker {
     pub stall_timeout: Duration,
     /// A task that runs longer is killed.
     pub task_timeout: Duration,
+    /// How long a run goes on without hearing from a control.
+    pub orphan_grace: Duration,
+    /// A process of the role worker ends after so long without work; `None` = never.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// A preset document as found in `presets.dir`; the domain reads it.
@@ -268,35 +377,6 @@ pub enum LogFormat {
     Pretty,
     /// One object a line.
     Json,
-}
-
-/// What a process is on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Control and worker in one process.
-    All,
-    /// API, store and dispatch.
-    Control,
-    /// Slots and ffmpeg.
-    Worker,
-}
-
-/// What `serve` starts. The separate roles join with workers on other machines.
-#[derive(Debug, Clone)]
-pub enum Plan {
-    /// Control and worker in one process.
-    All(Box<Config>),
-}
-
-impl Plan {
-    /// The part of a configuration that a role needs, or why this build cannot play it.
-    pub fn resolve(role: Role, config: Config) -> Result<Self, Error> {
-        match role {
-            Role::All => Ok(Self::All(Box::new(config))),
-            Role::Control => Err(Error::Role { role: "control" }),
-            Role::Worker => Err(Error::Role { role: "worker" }),
-        }
-    }
 }
 
 /// What the process finds around itself; tests make their own.
@@ -346,6 +426,8 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<String>,
+    /// `--grpc-listen`.
+    pub grpc_listen: Option<String>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
     /// `--log-level`.

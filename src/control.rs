@@ -6,10 +6,12 @@
 //! `Lost` makes the control forget the run and stop it.
 //!
 //! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
-//! `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
+//! `discovery` finds workers, `waker` brings them up, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
 //! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
-//! To add upkeep, write a `Reconciler`; to add a way for workers to be found, call `Shared::join`.
+//! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`; to be woken, `waker`.
 
+mod carry;
+mod discovery;
 mod dispatch;
 mod driver;
 mod ending;
@@ -23,20 +25,25 @@ mod runs;
 mod session;
 mod settings;
 mod shared;
+mod storage;
 #[cfg(test)]
 mod tests;
+mod waker;
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
+pub use self::carry::GivenSources;
+pub use self::discovery::Discovery;
 pub use self::reconcile::Sweeper;
 pub use self::settings::{ControlSettings, Pace};
+pub use self::waker::{Children, Command, Fly, How, Waking};
 
 use self::shared::Shared;
 use crate::domain::{BootId, Clock, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
 use crate::lifecycle::Lifecycle;
-use crate::rpc::WorkerClient;
+use crate::rpc::{self, WorkerClient};
 use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, QueueStats, Retried, Submitted};
 use crate::telemetry::metrics;
 
@@ -54,6 +61,8 @@ pub struct Deps {
     pub ids: Arc<dyn IdSource>,
     /// Workers known from the start.
     pub workers: Vec<WorkerHandle>,
+    /// How workers on other machines are found.
+    pub discovery: Discovery,
     /// Removes garbage.
     pub sweeper: Arc<dyn Sweeper>,
     /// Joins every task of the control. Soft: claim nothing more, finish what runs. Hard: drop everything now; what
@@ -66,8 +75,25 @@ pub struct Deps {
 pub struct WorkerHandle {
     /// How to call it.
     pub client: WorkerClient,
-    /// Where it is, for people; `in-process` for `--role all`.
+    /// Where it is; `in-process` for `--role all`. No two workers of a fleet have the same.
     pub address: String,
+    /// How it was found.
+    pub found: Found,
+}
+
+/// How a control came to know a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is part of this process.
+    InProcess,
+    /// It is on the configured list.
+    Listed,
+    /// A name resolves to it.
+    Resolved,
+    /// It registered.
+    Registered,
+    /// This control started it.
+    Started,
 }
 
 /// Why a control did not start.
@@ -76,6 +102,9 @@ pub enum Error {
     /// The store gave no session.
     #[error("cannot open a session in the store")]
     OpenSession(#[source] store::Error),
+    /// The token or the certificates for calls to workers cannot be used.
+    #[error("cannot speak to workers")]
+    Dial(#[source] rpc::DialError),
 }
 
 /// What a reader of one job follows: changes of `revision` say that the stored record changed.
@@ -100,6 +129,10 @@ pub struct WorkerView {
     pub version: String,
     /// State.
     pub state: WorkerState,
+    /// Why it gets no work, where that is not plain from its state.
+    pub reason: Option<String>,
+    /// How it was found.
+    pub found: Found,
     /// Slots in all.
     pub slots: u32,
     /// Tasks it runs for this control.
@@ -125,6 +158,8 @@ pub enum WorkerState {
     Draining,
     /// Does not answer.
     Unreachable,
+    /// Answers and gets no work all the same: a wrong token or certificate, another protocol.
+    Refused,
 }
 
 /// A task on a worker.
@@ -143,8 +178,9 @@ pub struct RunningTask {
 impl Control {
     /// Opens a session and starts every actor.
     pub async fn start(settings: ControlSettings, deps: Deps) -> Result<Self, Error> {
-        let ControlSettings { name, retention, pace } = settings;
-        let Deps { store, clock, ids, workers, sweeper, lifecycle } = deps;
+        let ControlSettings { name, retention, pace, waking } = settings;
+        let Deps { store, clock, ids, workers, discovery, sweeper, lifecycle } = deps;
+        let listed = discovery.listed().map_err(Error::Dial)?;
         let (hub, follower) = hub::Hub::new(store.changes());
         let session = store.open_session(&name, clock.now()).await.map_err(Error::OpenSession)?;
         let shared = Arc::new(Shared {
@@ -156,17 +192,21 @@ impl Control {
             fleet: fleet::Fleet::new(),
             runs: Arc::new(runs::Runs::new()),
             hub,
+            discovery,
             session: watch::Sender::new(session),
             dispatch: Notify::new(),
             alarm: Notify::new(),
+            wakes: waker::Wakes::new(&waking.how),
             done: lifecycle.hard().child_token(),
             lifecycle,
         });
         shared.spawn_essential("hub", follower.run(shared.done.clone()));
-        for worker in workers {
+        for worker in workers.into_iter().chain(listed) {
             shared.join(worker);
         }
+        shared.spawn_essential("discovery", discovery::run(Arc::clone(&shared)));
         shared.spawn_essential("dispatcher", dispatch::run(Arc::clone(&shared)));
+        shared.spawn("waker", waker::run(Arc::clone(&shared), waking));
         shared.spawn_essential("session", session::keep(Arc::clone(&shared)));
         shared.spawn("progress", progress::write(Arc::clone(&shared)));
         shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
@@ -256,6 +296,12 @@ impl Control {
     /// Figures of the queue, for metrics and back-pressure.
     pub async fn stats(&self) -> store::Result<QueueStats> {
         self.0.store.stats().await
+    }
+
+    /// Stops following runs and writes nothing more about them: they go on without this control, and the next session
+    /// takes them up.
+    pub fn leave(&self) {
+        self.0.done.cancel();
     }
 
     /// Resolves when, after the soft stop, no run is held any more, or at the hard stop.

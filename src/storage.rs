@@ -21,6 +21,7 @@ pub mod results;
 pub mod sources;
 #[cfg(test)]
 mod test_origin;
+mod token;
 pub mod uploads;
 
 use std::path::{Path, PathBuf};

@@ -478,6 +478,8 @@ pub trait JobStore: Send + Sync + 'static {
     async fn list(&self, filter: &JobFilter) -> Result<JobPage>;
     /// Events after `after`, in order.
     async fn events(&self, job: JobId, after: i64) -> Result<Vec<Event>>;
+    /// How many jobs of a tenant wait for a slot, counted up to `most`.
+    async fn waiting(&self, tenant: &Tenant, most: u64) -> Result<u64>;
     /// Figures for metrics.
     async fn stats(&self) -> Result<QueueStats>;
     /// Whether the store answers (readiness).

@@ -7,9 +7,11 @@
 //! once the end is acknowledged.
 //! To add a kind of task: its message in `rpc::wire`, an arm in `run`, a module beside [`transcode`].
 
+mod delivery;
 mod log;
 mod progress;
 mod publish;
+mod register;
 mod run;
 mod service;
 mod slots;
@@ -18,6 +20,7 @@ mod tests;
 mod transcode;
 mod workspace;
 
+pub use register::{Advertised, Registrar};
 pub use service::{Deps, Worker, WorkerSettings};
 pub use transcode::Limits;
 pub use workspace::{WorkRoot, WorkspaceError};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Api;
-use super::auth::Principal;
+use super::auth::{Principal, Scope};
 use super::body::{self, Json};
 use super::json;
 use super::problem::{Kind, Problem};
@@ -49,6 +49,9 @@ pub(super) async fn check(
     if large && submission.inline.is_none() {
         return Err(body::too_large());
     }
+    if submission.spec.priority > 0 {
+        who.needs(Scope::JobsPriority)?;
+    }
     settle_upload(api, &who.tenant, &mut submission).await?;
     let faults = check_places(api, &submission);
     if faults.is_empty() {
@@ -62,6 +65,9 @@ pub(super) async fn check(
 pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Result<Accepted, Problem> {
     let Checked { id, submission, idempotency } = checked;
     let Submission { spec, secrets, inline, .. } = submission;
+    if let Some(most) = api.limits.pending_per_tenant {
+        api.0.queues.admit(api.control.store(), &who.tenant, most, api.clock.now()).await?;
+    }
     let inline_key = match (&spec.source, inline) {
         (Source::Inline { key, .. }, Some(bytes)) => {
             api.files.store_inline(key, bytes).await?;

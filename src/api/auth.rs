@@ -4,6 +4,7 @@
 //! danger is a web page in the operator's browser: so `Host` and `Origin` must be local (PROTOCOL §1.28).
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Api;
 use super::params::Params;
 use super::problem::{Kind, Problem};
+use super::quota::Rate;
 use super::routes::{Access, Pace};
+use super::{Api, Limits};
 use crate::domain::Tenant;
 
 /// How requests are told apart.
@@ -44,6 +46,8 @@ pub struct ApiKey {
     pub sha256: [u8; 32],
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Submissions a minute; `None` = no bound.
+    pub submissions_per_minute: Option<NonZeroU32>,
 }
 
 /// A right that a key carries.
@@ -53,6 +57,8 @@ pub enum Scope {
     JobsRead,
     /// Submit, cancel, retry and delete jobs; upload.
     JobsWrite,
+    /// Submit jobs that go before others of their tenant.
+    JobsPriority,
     /// All of the above; speak for another tenant with `?tenant=NAME`, or for all with `?tenant=*`; see workers'
     /// details.
     Admin,
@@ -65,6 +71,7 @@ impl Scope {
         match self {
             Self::JobsRead => "jobs:read",
             Self::JobsWrite => "jobs:write",
+            Self::JobsPriority => "jobs:priority",
             Self::Admin => "admin",
         }
     }
@@ -72,7 +79,9 @@ impl Scope {
     /// The scope of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::JobsRead, Self::JobsWrite, Self::Admin].into_iter().find(|scope| scope.as_str() == name)
+        [Self::JobsRead, Self::JobsWrite, Self::JobsPriority, Self::Admin]
+            .into_iter()
+            .find(|scope| scope.as_str() == name)
     }
 }
 
@@ -84,7 +93,7 @@ pub(super) struct Principal {
     /// Whether it may see what concerns every tenant.
     pub(super) admin: bool,
     reach: Option<Tenant>,
-    streams: Arc<Semaphore>,
+    share: Arc<Share>,
 }
 
 impl Principal {
@@ -93,13 +102,23 @@ impl Principal {
         self.reach.as_ref()
     }
 
+    /// Refuses what the key was not given.
+    pub(super) fn needs(&self, scope: Scope) -> Result<(), Problem> {
+        if self.admin || self.share.scopes.contains(&scope) { Ok(()) } else { Err(insufficient(scope)) }
+    }
+
+    /// The right to submit one job now.
+    pub(super) fn admit_submission(&self, api: &Api) -> Result<(), Problem> {
+        self.share.rate.as_ref().map_or(Ok(()), |rate| rate.admit(api.clock.now()))
+    }
+
     /// The right to hold one event stream.
     pub(super) fn admit_stream(&self, api: &Api) -> Result<StreamPermit, Problem> {
         let full = |what| {
             Problem::new(Kind::TooManyStreams, format!("the limit of open event streams {what} is reached"))
                 .retry_after(Duration::from_secs(10))
         };
-        let own = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| full("for this key"))?;
+        let own = Arc::clone(&self.share.streams).try_acquire_owned().map_err(|_| full("for this key"))?;
         let all = Arc::clone(&api.0.streams).try_acquire_owned().map_err(|_| full("of this server"))?;
         Ok(StreamPermit { _own: own, _all: all })
     }
@@ -120,20 +139,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
     }
 }
 
-/// The door: keys and local names, with each key's share of streams.
+/// The door: keys and local names, with each key's share.
 pub(super) enum Gate {
-    Keys(Vec<(ApiKey, Arc<Semaphore>)>),
-    Loopback { hosts: Vec<String>, streams: Arc<Semaphore> },
+    Keys(Vec<(ApiKey, Arc<Share>)>),
+    Loopback { hosts: Vec<String>, share: Arc<Share> },
+}
+
+/// What one key may take.
+pub(super) struct Share {
+    scopes: Vec<Scope>,
+    streams: Arc<Semaphore>,
+    rate: Option<Rate>,
+}
+
+impl Share {
+    fn new(scopes: Vec<Scope>, streams: usize, per_minute: Option<NonZeroU32>) -> Arc<Self> {
+        Arc::new(Self { scopes, streams: Arc::new(Semaphore::new(streams)), rate: per_minute.map(Rate::new) })
+    }
 }
 
 impl Gate {
-    pub(super) fn new(auth: &Auth, streams_per_key: usize) -> Self {
-        let share = || Arc::new(Semaphore::new(streams_per_key));
+    pub(super) fn new(auth: &Auth, limits: &Limits) -> Self {
+        let streams = limits.streams_per_key;
+        let share = |key: &ApiKey| Share::new(key.scopes.clone(), streams, key.submissions_per_minute);
         match auth {
-            Auth::Keys(keys) => Self::Keys(keys.iter().map(|key| (key.clone(), share())).collect()),
+            Auth::Keys(keys) => Self::Keys(keys.iter().map(|key| (key.clone(), share(key))).collect()),
             Auth::Loopback { hosts } => Self::Loopback {
                 hosts: hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
-                streams: share(),
+                share: Share::new(Vec::new(), streams, limits.submissions_per_minute),
             },
         }
     }
@@ -145,17 +178,17 @@ impl Gate {
                     return Ok(anonymous());
                 };
                 let key = bearer(&parts.headers)?;
-                let (key, streams) =
+                let (key, share) =
                     find(keys, key).ok_or_else(|| unauthenticated("the API key is not known", true))?;
                 let admin = key.scopes.contains(&Scope::Admin);
                 if !admin && !key.scopes.contains(&scope) {
                     return Err(insufficient(scope));
                 }
-                principal(&key.tenant, admin, streams, &parts.uri)
+                principal(&key.tenant, admin, share, &parts.uri)
             }
-            Self::Loopback { hosts, streams } => {
+            Self::Loopback { hosts, share } => {
                 local_only(&parts.headers, &parts.uri, hosts)?;
-                principal(&Tenant::local(), true, streams, &parts.uri)
+                principal(&Tenant::local(), true, share, &parts.uri)
             }
         }
     }
@@ -188,12 +221,7 @@ pub(super) async fn guard(
     }
 }
 
-fn principal(
-    tenant: &Tenant,
-    admin: bool,
-    streams: &Arc<Semaphore>,
-    uri: &Uri,
-) -> Result<Principal, Problem> {
+fn principal(tenant: &Tenant, admin: bool, share: &Arc<Share>, uri: &Uri) -> Result<Principal, Problem> {
     let asked = Params::of(uri).one("tenant")?;
     let reach = match asked.as_deref() {
         None => Some(tenant.clone()),
@@ -207,12 +235,12 @@ fn principal(
             Some(parsed)
         }
     };
-    Ok(Principal { tenant: tenant.clone(), admin, reach, streams: Arc::clone(streams) })
+    Ok(Principal { tenant: tenant.clone(), admin, reach, share: Arc::clone(share) })
 }
 
 /// For routes that know nobody: it owns nothing and may open no stream.
 fn anonymous() -> Principal {
-    Principal { tenant: Tenant::local(), admin: false, reach: None, streams: Arc::new(Semaphore::new(0)) }
+    Principal { tenant: Tenant::local(), admin: false, reach: None, share: Share::new(Vec::new(), 0, None) }
 }
 
 /// The key of an `Authorization: Bearer …` header.
@@ -233,12 +261,12 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
 }
 
 /// Compares with every key in constant time, so that neither position nor prefix shows.
-fn find<'k>(keys: &'k [(ApiKey, Arc<Semaphore>)], key: &str) -> Option<(&'k ApiKey, &'k Arc<Semaphore>)> {
+fn find<'k>(keys: &'k [(ApiKey, Arc<Share>)], key: &str) -> Option<(&'k ApiKey, &'k Arc<Share>)> {
     let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let mut found = None;
-    for (candidate, streams) in keys {
+    for (candidate, share) in keys {
         if bool::from(candidate.sha256[..].ct_eq(hash.as_ref())) {
-            found = Some((candidate, streams));
+            found = Some((candidate, share));
         }
     }
     found
@@ -341,8 +369,14 @@ mod tests {
     fn keys_are_found_by_hash_alone() {
         let sha256: [u8; 32] =
             ring::digest::digest(&ring::digest::SHA256, b"k1").as_ref().try_into().unwrap();
-        let key = ApiKey { name: "ci".into(), tenant: Tenant::local(), sha256, scopes: vec![] };
-        let keys = vec![(key, Arc::new(Semaphore::new(1)))];
+        let key = ApiKey {
+            name: "ci".into(),
+            tenant: Tenant::local(),
+            sha256,
+            scopes: vec![],
+            submissions_per_minute: None,
+        };
+        let keys = vec![(key, Share::new(Vec::new(), 1, None))];
         assert!(find(&keys, "k1").is_some());
         assert!(find(&keys, "k2").is_none());
     }

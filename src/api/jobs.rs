@@ -44,6 +44,7 @@ pub(super) async fn create(
     let params = Params::of(request.uri());
     params.only(&["dry_run"])?;
     let dry = params.parsed("dry_run", |text| text.parse::<bool>().ok(), "true or false")?.unwrap_or(false);
+    who.admit_submission(&api)?;
     let key = idempotency::key(request.headers())?;
     let body = body::read_json(&api, request).await?;
     let checked = accept::check(&api, &who, key, body).await?;

@@ -47,6 +47,8 @@ kinds! {
     ValidationFailed = "validation_failed", 422, false, "The request has faults";
     IdempotencyKeyReused = "idempotency_key_reused", 422, false, "The idempotency key was used with another body";
     TooManyStreams = "too_many_streams", 429, true, "Too many open event streams";
+    RateLimited = "rate_limited", 429, true, "The key submits too fast";
+    TenantQueueFull = "tenant_queue_full", 429, true, "Too many jobs of the tenant wait";
     Internal = "internal", 500, true, "A defect in the server";
     QueueFull = "queue_full", 503, true, "The queue is full";
     Unavailable = "unavailable", 503, true, "The server cannot answer just now";

@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::auth::{Scope, guard};
 use super::edge::edge;
 use super::problem::Problem;
-use super::{Api, content, jobs, presets, stream, system, uploads, workers};
+use super::{Api, Mount, content, jobs, presets, stream, system, uploads, workers};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +114,9 @@ pub(super) fn build(api: Api) -> Router {
     for Route { path, access, pace, handler, .. } in table() {
         let guard = from_fn_with_state((api.clone(), access, pace), guard);
         router = router.route(path, handler.route_layer(guard));
+    }
+    for Mount { path, service } in api.mounts.clone() {
+        router = router.route_service(path, service);
     }
     router
         .fallback(|| async { Problem::of_status(http::StatusCode::NOT_FOUND) })

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -16,7 +17,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope, Services};
-use crate::control::{Control, ControlSettings, Deps, Sweeper};
+use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::{
     Abilities, Aggregate, Attempt, BootId, Clock, Code, Destination, Epoch, Event, EventKind, Failure,
@@ -215,7 +216,24 @@ pub(super) struct Server {
     pub(super) router: Router,
     pub(super) files: Arc<MemoryFiles>,
     pub(super) store: DynStore,
+    pub(super) clock: Arc<ShiftedClock>,
     pub(super) lifecycle: Lifecycle,
+}
+
+/// The machine's clock, which a test may put forward.
+#[derive(Default)]
+pub(super) struct ShiftedClock(Mutex<Duration>);
+
+impl ShiftedClock {
+    pub(super) fn advance(&self, by: Duration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus(*self.0.lock().unwrap())
+    }
 }
 
 /// An answer with its body read as JSON (`null` when it is none).
@@ -256,19 +274,27 @@ pub(super) async fn local() -> Server {
 /// A key of `tenant` that is its own name.
 pub(super) fn key(name: &str, tenant: &str, scopes: &[Scope]) -> ApiKey {
     let sha256 = ring::digest::digest(&ring::digest::SHA256, name.as_bytes()).as_ref().try_into().unwrap();
-    ApiKey { name: name.into(), tenant: tenant.parse().unwrap(), sha256, scopes: scopes.to_vec() }
+    ApiKey {
+        name: name.into(),
+        tenant: tenant.parse().unwrap(),
+        sha256,
+        scopes: scopes.to_vec(),
+        submissions_per_minute: None,
+    }
 }
 
 pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) -> Server {
     let options = Options { max_pending, ..Options::default() };
     let store: DynStore = Arc::new(SqliteStore::ephemeral(options).await.unwrap());
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
+    let (shifted, ids): (_, Arc<dyn IdSource>) = (Arc::new(ShiftedClock::default()), Arc::new(SystemIds));
+    let clock: Arc<dyn Clock> = Arc::clone(&shifted) as _;
     let (files, lifecycle) = (Arc::new(MemoryFiles::default()), Lifecycle::new());
     let deps = Deps {
         store: Arc::clone(&store),
         clock: Arc::clone(&clock),
         ids: Arc::clone(&ids),
         workers: vec![],
+        discovery: Discovery::default(),
         sweeper: Arc::new(NoGarbage),
         lifecycle: lifecycle.clone(),
     };
@@ -281,9 +307,10 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         auth,
         limits,
         metrics: Arc::new(|| "flux_up 1\n".to_owned()),
+        mounts: Vec::new(),
         closing: lifecycle.soft().clone(),
     });
-    Server { router, files, store, lifecycle }
+    Server { router, files, store, clock: shifted, lifecycle }
 }
 
 impl Server {

@@ -3,6 +3,7 @@
 mod access;
 mod files;
 mod jobs;
+mod limits;
 mod reference;
 mod streams;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Principal;
-use crate::control::{RunningTask, WorkerState, WorkerView};
+use crate::control::{Found, RunningTask, WorkerState, WorkerView};
 
 /// `GET /workers`.
 pub(super) async fn list(State(api): State<Api>, who: Principal) -> Response {
@@ -19,6 +19,14 @@ fn view(worker: &WorkerView, who: &Principal) -> Value {
         WorkerState::Ready => "ready",
         WorkerState::Draining => "draining",
         WorkerState::Unreachable => "unreachable",
+        WorkerState::Refused => "refused",
+    };
+    let found = match worker.found {
+        Found::InProcess => "in_process",
+        Found::Listed => "listed",
+        Found::Resolved => "dns",
+        Found::Registered => "registered",
+        Found::Started => "started",
     };
     let tasks: Vec<_> = if who.admin { worker.running.iter().map(task).collect() } else { Vec::new() };
     json!({
@@ -27,6 +35,8 @@ fn view(worker: &WorkerView, who: &Principal) -> Value {
         "address": who.admin.then_some(&worker.address),
         "version": worker.version,
         "state": state,
+        "reason": who.admin.then_some(&worker.reason),
+        "found": found,
         "slots": worker.slots,
         "running": worker.running.len(),
         "tasks": tasks,

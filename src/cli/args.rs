@@ -102,17 +102,34 @@ pub struct ServeArgs {
     /// Where it is configured.
     #[command(flatten)]
     pub file: ConfigFile,
-    /// Address of the API [default: 127.0.0.1:8080]
+    /// Address of the API, for the roles all and control [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Address that controls call, for the role worker [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDR")]
+    pub grpc_listen: Option<String>,
 }
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Role {
-    /// API, queue and workers in one process.
+    /// API, queue and a worker in one process.
     #[default]
     All,
+    /// API and queue; workers are on other machines.
+    Control,
+    /// A worker that controls call.
+    Worker,
+}
+
+impl From<Role> for crate::config::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::All => Self::All,
+            Role::Control => Self::Control,
+            Role::Worker => Self::Worker,
+        }
+    }
 }
 
 /// Arguments of `encode`.
@@ -249,9 +266,20 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigAction {
     /// Report every fault; exit code 5 if there is one
-    Check(ConfigFile),
+    Check(CheckArgs),
     /// Print what is in force, secrets hidden
     Show(ConfigFile),
+}
+
+/// Arguments of `config check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Also what this role needs: certificates, and that nobody is let in or told secrets by mistake
+    #[arg(long, value_enum, default_value_t)]
+    pub role: Role,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 /// Arguments of `key`.

@@ -55,7 +55,7 @@ async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
             return Ok(vec![Finding::Bad(format!("{error}; {hint}"))]);
         }
     };
-    let toolbox = assemble::toolbox(config)?;
+    let toolbox = assemble::worker::toolbox(&config.worker)?;
     let known = match tools.prove(&toolbox.spawner).await {
         Ok(known) => known,
         Err(error) => return Ok(vec![Finding::Bad(error.to_string())]),
@@ -94,7 +94,7 @@ async fn storage(config: &Config) -> Finding {
         Storage::Local { root } => root.display().to_string(),
         Storage::S3(s3) => format!("s3://{}", s3.bucket),
     };
-    let storage = match assemble::open_storage(config) {
+    let storage = match assemble::open_storage(&config.common()) {
         Ok(storage) => storage,
         Err(failed) => return Finding::Bad(format!("storage {place}: {:#}", failed.error)),
     };

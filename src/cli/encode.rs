@@ -48,7 +48,8 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     confine(&mut config, &scratch.0, &source, &output)?;
 
     let lifecycle = Lifecycle::new();
-    let machinery = assemble::start(&config, Record::Ephemeral, &lifecycle).await?;
+    let (control, worker) = config.alone();
+    let machinery = assemble::start((&control, &worker), Record::Ephemeral, &lifecycle).await?;
     let destination = Destination::File {
         path: output.display().to_string(),
         overwrite: if args.no_clobber { Overwrite::Fail } else { Overwrite::Replace },
@@ -78,7 +79,7 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
 }
 
 fn resolve(config: &Config, name: &str) -> Result<EncodeSpec, Failed> {
-    let presets = assemble::presets(config)?;
+    let presets = assemble::presets(&config.presets)?;
     presets.resolve(Some(name), serde_json::Map::new()).map_err(|faults| {
         let faults: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
         Failed::msg(Exit::Validation, faults.join("; "))
@@ -152,9 +153,9 @@ async fn encode_one(
     spec: JobSpec,
     secrets: JobSecrets,
 ) -> Result<Option<StoredJob>, Failed> {
-    let now = machinery.clock.now();
-    let id = JobId::from_uuid(machinery.ids.sortable(now));
-    let task = TaskId::from_uuid(machinery.ids.random());
+    let now = machinery.ground.clock.now();
+    let id = JobId::from_uuid(machinery.ground.ids.sortable(now));
+    let task = TaskId::from_uuid(machinery.ground.ids.random());
     let job = NewJob { id, task, tenant: Tenant::local(), spec, secrets, idempotency: None, now };
     let submitted = machinery.control.submit(job).await.context("cannot record the job")?;
     if submitted != Submitted::Created {
@@ -177,7 +178,7 @@ async fn encode_one(
 
 async fn follow(machinery: &Machinery, id: JobId, bar: &mut ProgressLine) -> Result<StoredJob, Failed> {
     let mut changes = machinery.control.watch(id).await;
-    let store: &dyn JobStore = &*machinery.store;
+    let store: &dyn JobStore = &*machinery.ground.store;
     loop {
         let report = changes.borrow_and_update().report.clone();
         if let Some(report) = report {

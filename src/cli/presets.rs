@@ -14,7 +14,7 @@ pub(super) fn run(args: &PresetsArgs) -> Outcome {
         data_dir: args.file.data_dir.clone(),
         ..Overrides::default()
     };
-    let presets = assemble::presets(&assemble::load(&overrides)?)?;
+    let presets = assemble::presets(&assemble::load(&overrides)?.presets)?;
     if let Some(name) = &args.name {
         let Some(spec) = presets.get(name) else {
             let near: Vec<&str> = presets.near(name).into_iter().map(PresetName::as_str).collect();

@@ -1,19 +1,23 @@
 //! `flux serve`.
 
-use std::sync::Arc;
+mod http;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 
-use super::args::{Role, ServeArgs};
-use super::assemble::{self, Machinery, Record};
-use super::files::StorageFiles;
+use super::args::ServeArgs;
+use super::assemble::control::{self, Ground};
+use super::assemble::{self, Machinery, Record, worker};
 use super::{Exit, Failed, Outcome};
-use crate::api::{self, ServerLimits, Services};
-use crate::config::{self, Config, Overrides, Plan};
-use crate::lifecycle::{Lifecycle, TaskKind};
+use crate::config::{ControlPlan, Listener, Overrides, Plan, Waker, WorkerPlan};
+use crate::control::Control;
+use crate::domain::SystemIds;
+use crate::lifecycle::{Lifecycle, ShutdownReason, TaskKind};
 use crate::telemetry::{self, Metrics};
+use crate::worker::Worker;
 
 /// Connections the kernel holds while all of ours are busy (STACK §5).
 const BACKLOG: u32 = 4096;
@@ -21,139 +25,164 @@ const BACKLOG: u32 = 4096;
 /// How long released runs may take to give their tasks back: killing processes and one row each.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
-/// How often finished histogram samples are folded away.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How often a worker that drains is asked whether it is done.
+const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(args: ServeArgs) -> Outcome {
     let overrides = Overrides {
         file: args.file.config.clone(),
         data_dir: args.file.data_dir.clone(),
         listen: args.listen.clone(),
+        grpc_listen: args.grpc_listen.clone(),
         log_level: None,
     };
     let config = assemble::load(&overrides)?;
     telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
-    let Role::All = args.role;
-    let Plan::All(config) =
-        Plan::resolve(config::Role::All, config).map_err(|e| Failed::new(Exit::Validation, e))?;
+    let plan = Plan::resolve(args.role.into(), &config).map_err(|e| Failed::new(Exit::Validation, e))?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let metrics = Metrics::install().map_err(anyhow::Error::new)?;
+    drop(config);
     let lifecycle = Lifecycle::new();
     lifecycle.obey_signals().context("cannot listen for signals")?;
     raise_descriptor_limit();
-    let machinery = assemble::start(&config, Record::Durable, &lifecycle).await?;
-    listen(&config, &machinery, metrics, &lifecycle)?;
-    lifecycle.stopping().await;
-    stop(&config, machinery, &lifecycle).await;
+    match plan {
+        Plan::All(control, worker) => Box::pin(serve_all(&control, &worker, &lifecycle)).await?,
+        Plan::Control(control) => Box::pin(serve_control(&control, &lifecycle)).await?,
+        Plan::Worker(worker, listener) => Box::pin(serve_worker(&worker, &listener, &lifecycle)).await?,
+    }
     match lifecycle.reason() {
         Some(reason) if reason.code() != 0 => Err(Failed::msg(Exit::Failed, reason)),
         _ => Ok(Exit::Ok),
     }
 }
 
-fn listen(
-    config: &Config,
-    machinery: &Machinery,
-    metrics: Metrics,
+async fn serve_all(
+    plan: &ControlPlan,
+    worker_plan: &WorkerPlan,
     lifecycle: &Lifecycle,
 ) -> Result<(), Failed> {
-    let listener = bind(config)?;
-    let address = listener.local_addr().context("cannot read the listening address")?;
-    let upkeep = metrics.clone();
-    let app = api::router(Services {
-        control: machinery.control.clone(),
-        presets: Arc::clone(&machinery.presets),
-        files: Arc::new(StorageFiles::new(machinery.storage.clone())),
-        clock: Arc::clone(&machinery.clock),
-        ids: Arc::clone(&machinery.ids),
-        auth: auth(config),
-        limits: api::Limits {
-            max_upload_bytes: config.sources.limits.max_bytes,
-            streams: config.server.max_streams,
-            ..api::Limits::default()
-        },
-        metrics: Arc::new(move || metrics.render()),
-        closing: lifecycle.soft().clone(),
-    });
-    let limits = ServerLimits { header_timeout: config.server.header_timeout, ..ServerLimits::default() };
-    lifecycle.spawn(TaskKind::Essential, "http", api::serve(listener, app, lifecycle.soft().clone(), limits));
-    let closing = lifecycle.soft().clone();
-    lifecycle.spawn(TaskKind::Background, "metrics upkeep", async move {
-        let mut tick = tokio::time::interval(METRICS_UPKEEP);
-        while closing.run_until_cancelled(tick.tick()).await.is_some() {
-            upkeep.upkeep();
-        }
-    });
-    tracing::info!(
-        role = "all",
-        listen = %address,
-        data_dir = %config.server.data_dir.display(),
-        version = env!("CARGO_PKG_VERSION"),
-        "ready: http://{address}"
-    );
+    let metrics = Metrics::install().map_err(anyhow::Error::new)?;
+    let Machinery { control, worker, ground } =
+        assemble::start((plan, worker_plan), Record::Durable, lifecycle).await?;
+    if worker_plan.worker.idle_timeout.is_some() && !matches!(plan.workers.waking.waker, Waker::Process(_)) {
+        tracing::warn!("worker.idle_timeout is for --role worker: this process stays");
+    }
+    http::listen("all", plan, (&control, &ground), metrics, lifecycle)?;
+    lifecycle.stopping().await;
+    drain(&worker, plan.common.drain_timeout, lifecycle).await;
+    drop(worker);
+    close(control, ground, lifecycle).await;
     Ok(())
 }
 
-fn bind(config: &Config) -> Result<tokio::net::TcpListener, Failed> {
-    let address = config.server.listen;
+async fn serve_control(plan: &ControlPlan, lifecycle: &Lifecycle) -> Result<(), Failed> {
+    let metrics = Metrics::install().map_err(anyhow::Error::new)?;
+    let ground = control::open(plan, Record::Durable, lifecycle).await?;
+    let control = control::start(plan, &ground, Vec::new(), lifecycle).await?;
+    http::listen("control", plan, (&control, &ground), metrics, lifecycle)?;
+    lifecycle.stopping().await;
+    close(control, ground, lifecycle).await;
+    Ok(())
+}
+
+async fn serve_worker(plan: &WorkerPlan, listener: &Listener, lifecycle: &Lifecycle) -> Result<(), Failed> {
+    let data_dir = &plan.common.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    let (socket, address) = bind(listener.network.listen, "--grpc-listen")?;
+    let storage = assemble::open_storage(&plan.common)?;
+    let ids: std::sync::Arc<dyn crate::domain::IdSource> = std::sync::Arc::new(SystemIds);
+    let worker = worker::start(plan, &storage, &ids, lifecycle)?;
+    let stop = lifecycle.hard().child_token();
+    worker::expose(&worker, listener, (socket, address), &stop, lifecycle)?;
+    if let Some(timeout) = plan.worker.idle_timeout {
+        lifecycle.spawn(
+            TaskKind::Background,
+            "idle exit",
+            leave_when_idle(worker.clone(), timeout, lifecycle.clone()),
+        );
+    }
+    tracing::info!(
+        role = "worker",
+        grpc_listen = %address,
+        worker = %plan.worker.id,
+        slots = plan.worker.slots,
+        data_dir = %data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready: grpc on {address}"
+    );
+    lifecycle.stopping().await;
+    drain(&worker, plan.common.drain_timeout, lifecycle).await;
+    stop.cancel();
+    lifecycle.drain(RELEASE_TIME).await;
+    Ok(())
+}
+
+/// The worker decides under its own lock; nothing can be lost between that and the end of the process.
+async fn leave_when_idle(worker: Worker, timeout: Duration, lifecycle: Lifecycle) {
+    let stopping = lifecycle.soft().clone();
+    if stopping.run_until_cancelled(worker.idle_out(timeout)).await.is_some() {
+        lifecycle.shut_down(ShutdownReason::Idle);
+    }
+}
+
+/// Runs may finish until the drain timeout (or a second signal), then they are given back, uncharged.
+async fn drain(worker: &Worker, timeout: Duration, lifecycle: &Lifecycle) {
+    worker.drain();
+    let idle = async || {
+        while !worker.idle() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = idle() => {}
+        () = tokio::time::sleep(timeout) => {}
+        () = lifecycle.hard().cancelled() => {}
+    }
+    worker.release_all();
+    tokio::select! {
+        () = idle() => {}
+        () = lifecycle.hard().cancelled() => {}
+        () = tokio::time::sleep(RELEASE_TIME) => {
+            tracing::warn!("no control took note of some runs that were given back; it will miss them");
+        }
+    }
+}
+
+/// Runs on other machines go on without this control; the next one takes them up.
+async fn close(control: Control, ground: Ground, lifecycle: &Lifecycle) {
+    control.leave();
+    lifecycle.drain(RELEASE_TIME).await;
+    // The data folder's lock goes with the store: the next server may start when this one has ended.
+    let closed = ground.store.closed();
+    drop((control, ground));
+    if tokio::time::timeout(RELEASE_TIME, closed).await.is_err() {
+        tracing::warn!("the record was still in use at the end");
+    }
+}
+
+fn bind(address: SocketAddr, flag: &str) -> Result<(TcpListener, SocketAddr), Failed> {
     let open = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
     };
-    open().map_err(|error| {
+    open().map_err(|error: std::io::Error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; another program listens there, choose another with --listen",
-            _ => "",
+            std::io::ErrorKind::AddrInUse => {
+                format!("; another program listens there, choose another with {flag}")
+            }
+            _ => String::new(),
         };
         Failed::new(
             Exit::Unavailable,
             anyhow::Error::new(error).context(format!("cannot listen on {address}{hint}")),
         )
     })
-}
-
-/// Runs may finish until the drain timeout (or a second signal), then they are given back, uncharged.
-async fn stop(config: &Config, machinery: Machinery, lifecycle: &Lifecycle) {
-    machinery.worker.drain();
-    let hard = lifecycle.hard();
-    tokio::select! {
-        () = machinery.control.drained() => {}
-        () = tokio::time::sleep(config.server.drain_timeout) => {}
-        () = hard.cancelled() => {}
-    }
-    machinery.worker.release_all();
-    if tokio::time::timeout(RELEASE_TIME, machinery.control.drained()).await.is_err() {
-        tracing::warn!("some runs were not given back in time; they are taken up at the next start");
-    }
-    lifecycle.drain(RELEASE_TIME).await;
-    // The data folder's lock goes with the store: the next server may start when this one has ended.
-    let closed = machinery.store.closed();
-    drop(machinery);
-    if tokio::time::timeout(RELEASE_TIME, closed).await.is_err() {
-        tracing::warn!("the record was still in use at the end");
-    }
-}
-
-fn auth(config: &Config) -> api::Auth {
-    if config.keys.is_empty() {
-        return api::Auth::Loopback { hosts: Vec::new() };
-    }
-    let scope = |scope: &config::Scope| match scope {
-        config::Scope::JobsRead => api::Scope::JobsRead,
-        config::Scope::JobsWrite => api::Scope::JobsWrite,
-        config::Scope::Admin => api::Scope::Admin,
-    };
-    let key = |key: &config::ApiKey| api::ApiKey {
-        name: key.name.clone(),
-        tenant: key.tenant.clone(),
-        sha256: key.hash.0,
-        scopes: key.scopes.iter().map(scope).collect(),
-    };
-    api::Auth::Keys(config.keys.iter().map(key).collect())
 }
 
 /// A thousand readers need more descriptors than the usual soft limit of 1,024.

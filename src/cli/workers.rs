@@ -21,11 +21,12 @@ pub(super) async fn run(server: &Server) -> Outcome {
             field(&worker["state"]),
             format!("{}/{}", field(&worker["running"]), field(&worker["slots"])),
             field(&worker["address"]),
+            field(&worker["reason"]),
             field(&capabilities["ffmpeg"]),
             encoders.join(" "),
         ]
     };
     let rows: Vec<_> = workers.iter().map(row).collect();
-    table(&["ID", "STATE", "SLOTS", "ADDRESS", "FFMPEG", "ENCODERS"], &rows);
+    table(&["ID", "STATE", "SLOTS", "ADDRESS", "REASON", "FFMPEG", "ENCODERS"], &rows);
     Ok(Exit::Ok)
 }

@@ -25,6 +25,7 @@ pub(super) struct Document {
     pub(super) sources: Sources,
     pub(super) destinations: Destinations,
     pub(super) queue: Queue,
+    pub(super) workers: Workers,
     pub(super) worker: Worker,
     pub(super) verify: Verify,
     pub(super) presets: Presets,
@@ -33,19 +34,22 @@ pub(super) struct Document {
 }
 
 /// Keys whose value in the environment is a comma-separated list.
-pub(super) const LISTS: &[&str] =
-    &["auth.keys", "secrets.keys", "sources.file_roots", "sources.allow", "destinations.file_roots"];
+pub(super) const LISTS: &[&str] = &[
+    "auth.keys",
+    "secrets.keys",
+    "sources.file_roots",
+    "sources.allow",
+    "destinations.file_roots",
+    "workers.nodes",
+    "workers.wake_command",
+    "worker.control",
+];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("storage.profiles", "named storage profiles"),
     ("scratch", "split jobs"),
     ("split", "split jobs"),
-    ("workers", "workers on other machines"),
-    ("worker.listen", "workers on other machines"),
-    ("worker.token", "workers on other machines"),
-    ("worker.control", "workers on other machines"),
-    ("worker.idle_timeout", "workers on other machines"),
     ("webhooks", "webhooks"),
 ];
 
@@ -75,6 +79,7 @@ impl Default for Server {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Auth {
     pub(super) keys: Vec<Key>,
+    pub(super) rate_per_minute: u32,
 }
 
 /// One entry of `auth.keys`.
@@ -87,6 +92,8 @@ pub(super) struct Key {
     pub(super) sha256: Hidden,
     #[serde(default = "default_scopes")]
     pub(super) scopes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate_per_minute: Option<u32>,
 }
 
 fn default_scopes() -> Vec<String> {
@@ -166,20 +173,91 @@ pub(super) struct Destinations {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of the keys")]
 pub(super) struct Queue {
     pub(super) max_pending: u64,
+    pub(super) max_pending_per_tenant: u64,
     pub(super) max_attempts: u32,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_pending: 10_000, max_attempts: 3 }
+        Self { max_pending: 10_000, max_pending_per_tenant: 0, max_attempts: 3 }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Workers {
+    pub(super) nodes: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dns: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_cert_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_key_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_domain: Option<String>,
+    pub(super) trusted_network: bool,
+    pub(super) waker: String,
+    pub(super) startup_timeout: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wake_max: Option<u32>,
+    pub(super) wake_command: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_app: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fly_token: Option<Hidden>,
+    pub(super) fly_api_url: String,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            dns: None,
+            token: None,
+            tls: None,
+            tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_domain: None,
+            trusted_network: false,
+            waker: "none".to_owned(),
+            startup_timeout: Span(Duration::from_mins(1)),
+            wake_max: None,
+            wake_command: Vec::new(),
+            fly_app: None,
+            fly_group: None,
+            fly_token: None,
+            fly_api_url: "http://_api.internal:4280".to_owned(),
+        }
     }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Worker {
+    pub(super) listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) advertise: Option<String>,
+    pub(super) control: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_cert_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_key_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_client_ca_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,11 +269,21 @@ pub(super) struct Worker {
     pub(super) nice: u8,
     pub(super) stall_timeout: Span,
     pub(super) task_timeout: Span,
+    pub(super) orphan_grace: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) idle_timeout: Option<Span>,
 }
 
 impl Default for Worker {
     fn default() -> Self {
         Self {
+            listen: "127.0.0.1:50051".to_owned(),
+            advertise: None,
+            control: Vec::new(),
+            token: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
             id: None,
             slots: None,
             work_dir: None,
@@ -204,6 +292,8 @@ impl Default for Worker {
             nice: 10,
             stall_timeout: Span(Duration::from_mins(1)),
             task_timeout: Span(Duration::from_hours(24)),
+            orphan_grace: Span(Duration::from_mins(10)),
+            idle_timeout: None,
         }
     }
 }

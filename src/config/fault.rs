@@ -93,10 +93,4 @@ pub enum Error {
     /// Values are wrong.
     #[error("the configuration is not valid:\n{0}")]
     Invalid(Faults),
-    /// The role is not part of this build.
-    #[error("role {role} is not in this build yet; use --role all")]
-    Role {
-        /// As on the command line.
-        role: &'static str,
-    },
 }

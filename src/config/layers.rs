@@ -3,6 +3,7 @@
 //! Each value keeps its origin, so that a fault can say where to look.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
@@ -10,7 +11,7 @@ use serde_path_to_error::Segment;
 
 use super::document::{Document, Hidden, LATER, LISTS};
 use super::fault::{Error, Fault, Origin};
-use super::seeds::{self, Seeds};
+use super::seeds::{self, Port, Seeds};
 use super::{Overrides, Surroundings};
 
 /// The one key with two spellings (MEDIA-RULES §4): higher sources use the second only.
@@ -26,12 +27,25 @@ pub(super) struct Merged {
 }
 
 /// Where each value came from.
+#[derive(Clone)]
 pub(super) struct Origins {
     tree: Value,
     file: Option<String>,
 }
 
+impl fmt::Debug for Origins {
+    /// The values themselves hold secrets in clear.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origins(…)")
+    }
+}
+
 impl Origins {
+    /// The configuration file that was read.
+    pub(super) fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
     /// The origin of a key; an element of a list has its list's.
     pub(super) fn of(&self, key: &str) -> Origin {
         let path = key.split('[').next().unwrap_or(key);
@@ -47,6 +61,7 @@ impl Origins {
         }
         match (value.origin(), &self.file) {
             (Some("--listen"), _) => Origin::Flag("--listen"),
+            (Some("--grpc-listen"), _) => Origin::Flag("--grpc-listen"),
             (Some("--data-dir"), _) => Origin::Flag("--data-dir"),
             (Some("--log-level"), _) => Origin::Flag("--log-level"),
             (Some(variable), _) => Origin::Variable(variable.to_owned()),
@@ -62,9 +77,9 @@ pub(super) fn merge(around: &Surroundings, overrides: &Overrides) -> Result<Merg
         Some(path) => read_file(path)?,
         None => String::new(),
     };
-    let Seeds { mut values, port, api_key, mut faults, warnings } = seeds::read(&around.env);
-    if let Some((variable, port)) = port {
-        listen_on_port(&text, variable, &port, &mut values, &mut faults)?;
+    let Seeds { mut values, ports, api_key, mut faults, warnings } = seeds::read(&around.env);
+    for port in &ports {
+        listen_on_port(&text, port, &mut values, &mut faults)?;
     }
     let own = own_variables(&around.env, &mut faults);
     let flags = flags(overrides);
@@ -129,27 +144,26 @@ fn build<const N: usize>(text: &str, layers: [Layer; N]) -> Result<Value, Error>
     Ok(built.cache)
 }
 
-/// `PORT` keeps the host of the address below it and changes the port only.
+/// A port keeps the host of the address below it and changes the port only.
 fn listen_on_port(
     text: &str,
-    variable: &'static str,
-    port: &str,
+    Port { key, variable, text: port }: &Port,
     values: &mut Map<String, Value>,
     faults: &mut Vec<Fault>,
 ) -> Result<(), Error> {
-    let key = "server.listen";
     let Ok(port) = port.parse::<u16>() else {
-        let origin = Origin::Variable(variable.to_owned());
-        faults.push(Fault { key: key.to_owned(), problem: "expected a port number".to_owned(), origin });
+        let origin = Origin::Variable((*variable).to_owned());
+        faults.push(Fault { key: (*key).to_owned(), problem: "expected a port number".to_owned(), origin });
         return Ok(());
     };
     let configured = Origins { tree: build::<0>(text, [])?, file: None };
     let listen = match lookup(&configured.tree, key).map(|value| &value.kind) {
         Some(ValueKind::String(listen)) => listen.clone(),
+        _ if *key == "worker.listen" => Document::default().worker.listen,
         _ => Document::default().server.listen,
     };
     let host = listen.rsplit_once(':').map_or(listen.as_str(), |(host, _)| host);
-    values.insert(key.to_owned(), text_value(variable, &format!("{host}:{port}")));
+    values.insert((*key).to_owned(), text_value(variable, &format!("{host}:{port}")));
     Ok(())
 }
 
@@ -210,6 +224,7 @@ fn list(variable: &str, text: &str) -> Result<Value, String> {
 fn flags(overrides: &Overrides) -> Map<String, Value> {
     let given = [
         ("server.listen", "--listen", overrides.listen.clone()),
+        ("worker.listen", "--grpc-listen", overrides.grpc_listen.clone()),
         ("server.data_dir", "--data-dir", overrides.data_dir.as_ref().map(|path| path.display().to_string())),
         ("log.level", "--log-level", overrides.log_level.clone()),
     ];

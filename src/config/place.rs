@@ -21,6 +21,30 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// `host:port` of a worker to call: a name or an address, never `0.0.0.0`, never port 0.
+pub(super) fn node(text: &str) -> Result<String, String> {
+    let expected = || "expected HOST:PORT, such as \"worker-1:50051\" or \"[fd00::1]:50051\"".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(expected)?;
+    let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => Some(IpAddr::V6(v6.parse().map_err(|_| expected())?)),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    };
+    match address {
+        Some(address) if address.is_unspecified() => Err(expected()),
+        Some(_) => Ok(text.to_owned()),
+        None if matches!(host.parse(), Ok(AllowRule::Host(_))) => Ok(text.to_ascii_lowercase()),
+        None => Err(expected()),
+    }
+}
+
+/// Whether `host:port` or a URL's host is certain to be this machine.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let plain = host.trim_matches(['[', ']']);
+    plain == "localhost" || plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// The two forms of `storage.url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StorageUrl {
@@ -176,6 +200,38 @@ mod tests {
         assert!(endpoint("http://127.0.0.1:9000").is_ok());
         for bad in ["127.0.0.1:9000", "ftp://h", "http://u:p@h", "http://h?x=1"] {
             assert!(endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_names_or_addresses_with_a_port() {
+        for good in ["worker-1:50051", "10.0.0.7:1", "[fd00::1]:50051", "w.internal:65535"] {
+            assert_eq!(node(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "w",
+            "w:",
+            "w:0",
+            "w:65536",
+            ":1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "fd00::1:1",
+            "[x]:1",
+            "a b:1",
+            "http://w:1",
+        ] {
+            assert!(node(bad).is_err(), "{bad}");
+        }
+        for (address, expected) in [
+            ("localhost:1", true),
+            ("127.0.0.9:1", true),
+            ("[::1]:1", true),
+            ("10.0.0.1:1", false),
+            ("w:1", false),
+        ] {
+            assert_eq!(is_loopback(address), expected, "{address}");
         }
     }
 

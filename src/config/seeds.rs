@@ -35,7 +35,6 @@ pub(super) struct Ambient<'a> {
     pub(super) session_token: Option<&'a str>,
 }
 
-const WORKERS: &[&str] = &["WORKER_NODES", "WORKER_STARTUP_TIMEOUT", "GRPC_PORT"];
 const DATABASES: &[&str] =
     &["MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DATABASE", "REDIS_ADDR"];
 
@@ -44,14 +43,24 @@ const DATABASES: &[&str] =
 pub(super) struct Seeds {
     /// Values by dotted key, with their origin.
     pub(super) values: Map<String, Value>,
-    /// `PORT`: it replaces the port of whatever address is configured below `FLUX__SERVER__LISTEN`.
-    pub(super) port: Option<(&'static str, String)>,
+    /// Ports (`PORT`, `GRPC_PORT`) by the key of the address whose port they replace, whatever address is configured
+    /// below `FLUX__…`.
+    pub(super) ports: Vec<Port>,
     /// `API_KEY`, in clear.
     pub(super) api_key: Option<String>,
     /// Contradictions.
     pub(super) faults: Vec<Fault>,
     /// For the operator.
     pub(super) warnings: Vec<String>,
+}
+
+/// A port without an address.
+#[derive(Debug)]
+pub(super) struct Port {
+    /// The key of the address.
+    pub(super) key: &'static str,
+    pub(super) variable: &'static str,
+    pub(super) text: String,
 }
 
 /// Reads them. Empty variables count as absent: compose files set them so.
@@ -63,7 +72,19 @@ pub(super) fn read(env: &BTreeMap<String, String>) -> Seeds {
             seeds.set(key, variable, value);
         }
     }
-    seeds.port = ["PORT", "API_PORT"].into_iter().find_map(|name| Some((name, get(name)?.to_owned())));
+    let port = |key, names: &[&'static str]| {
+        names.iter().find_map(|&variable| Some(Port { key, variable, text: get(variable)?.to_owned() }))
+    };
+    seeds.ports.extend(port("server.listen", &["PORT", "API_PORT"]));
+    seeds.ports.extend(port("worker.listen", &["GRPC_PORT"]));
+    if let Some(nodes) = get("WORKER_NODES") {
+        let origin = Some("WORKER_NODES".to_owned());
+        let nodes = nodes.split(',').map(str::trim).filter(|node| !node.is_empty());
+        let nodes = nodes.map(|node| Value::new(origin.as_ref(), ValueKind::String(node.to_owned())));
+        seeds
+            .values
+            .insert("workers.nodes".to_owned(), Value::new(origin.as_ref(), nodes.collect::<Vec<_>>()));
+    }
     seeds.api_key = get("API_KEY").map(str::to_owned);
     if let Some(format) = get("ENV").and_then(log_format) {
         seeds.set("log.format", "ENV", format);
@@ -124,7 +145,7 @@ impl Seeds {
                 self.warnings.push(format!("{} ignored: {why}", found.join(", ")));
             }
         };
-        ignored(WORKERS, "workers on other machines are not in this build yet");
+        ignored(&["WORKER_STARTUP_TIMEOUT"], "waking workers is not in this build yet");
         ignored(DATABASES, "flux keeps jobs and queue in its own store and needs neither MySQL nor Redis");
         if get("DATABASE_URL").is_some_and(|url| url.starts_with("postgres")) {
             ignored(&["DATABASE_URL"], "PostgreSQL is not in this build yet, jobs are kept in SQLite");

@@ -1,5 +1,7 @@
 mod reference;
+mod roles;
 mod seeds;
+mod waking;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -166,7 +168,7 @@ fn all_faults_come_at_once_with_their_origin() {
     }
     let text = Faults(found).to_string();
     for part in [
-        "queue.max_pendng: no such key; expected `max_pending` or `max_attempts` (file ",
+        "queue.max_pendng: no such key; expected one of `max_pending`, `max_pending_per_tenant`, `max_attempts` (file ",
         "queue.max_attempts: expected an integer",
         "verify.level: unknown variant `half`, expected one of `probe`, `sampled`, `full`",
         "worker.nice: must be from 0 to 19 (environment variable FLUX__WORKER__NICE)",
@@ -185,16 +187,11 @@ fn a_section_that_is_a_value_is_a_fault() {
 
 #[test]
 fn keys_of_later_builds_are_refused_with_the_reason() {
-    let file = "[workers]\nnodes = [\"a:1\"]\n[worker]\ntoken = \"t\"\n[split]\nchunk = \"6s\"\n[webhooks]\nsecret = \"w\"\n\
+    let file = "[split]\nchunk = \"6s\"\n[webhooks]\nsecret = \"w\"\n\
                 [scratch]\nurl = \"x\"\n[storage.profiles.a]\nurl = \"x\"\n[store]\nurl = \"postgres://h/d\"";
     let found = faults(file, &[]);
-    assert_eq!(found.len(), 7, "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
     assert!(found.iter().all(|fault| fault.problem.contains("not in this build yet")), "{found:?}");
-    for role in [Role::Control, Role::Worker] {
-        let error = Plan::resolve(role, load("", &[]).unwrap()).unwrap_err();
-        assert!(error.to_string().contains("not in this build yet"));
-    }
-    assert!(matches!(Plan::resolve(Role::All, load("", &[]).unwrap()), Ok(Plan::All(_))));
 }
 
 #[test]
@@ -216,18 +213,6 @@ fn lists_in_the_environment() {
     assert_eq!(config.keys[0].hash, KeyHash([0xab; 32]));
     assert!(config.keys[0].allows(Scope::JobsWrite) && !config.keys[0].allows(Scope::Admin));
     assert_eq!(faults("", &[("FLUX__AUTH__KEYS", "[oops")])[0].key, "auth.keys");
-}
-
-#[test]
-fn without_keys_only_loopback_is_served() {
-    let open = "[server]\nlisten = \"0.0.0.0:8080\"\n";
-    let found = faults(open, &[]);
-    assert_eq!(found[0].key, "server.listen");
-    assert!(found[0].problem.contains("flux key new"), "{}", found[0]);
-    assert!(load(open, &[("API_KEY", "k")]).is_ok());
-    let key = format!("[[auth.keys]]\nname = \"a\"\nsha256 = \"{}\"", "0".repeat(64));
-    assert!(load(&format!("{open}{key}"), &[]).is_ok());
-    assert!(load("[server]\nlisten = \"[::1]:1\"", &[]).is_ok());
 }
 
 #[test]

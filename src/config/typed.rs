@@ -2,9 +2,11 @@
 
 mod files;
 mod keys;
+mod network;
+mod waking;
 
 use std::fmt::Display;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,11 +19,12 @@ use super::document::{Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
-use super::{
-    ApiKey, Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker,
-};
+use super::{Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker};
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
+
+/// The least time without work after which a worker may leave.
+const SHORTEST_IDLE: Duration = Duration::from_millis(100);
 
 pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, Error> {
     let Merged { document, origins, faults, warnings, api_key } = merged;
@@ -32,7 +35,7 @@ pub(super) fn convert(merged: Merged, around: &Surroundings) -> Result<Config, E
     }
 }
 
-fn invalid(mut faults: Vec<Fault>) -> Error {
+pub(super) fn invalid(mut faults: Vec<Fault>) -> Error {
     faults.sort();
     faults.dedup();
     Error::Invalid(Faults(faults))
@@ -81,15 +84,18 @@ impl Check<'_> {
     /// Every part is looked at before the first one that is missing ends it, so that all faults are found.
     fn config(&mut self, mut document: Document, api_key: Option<&str>) -> Option<Config> {
         self.fill_in(&mut document);
-        let mut keys = self.keys(&document);
-        keys.extend(api_key.map(keys::seed_key));
-        let server = self.server(&document, &keys);
+        let rate_per_minute = self.rate("auth.rate_per_minute", document.auth.rate_per_minute);
+        let mut keys = self.keys(&document, rate_per_minute);
+        keys.extend(api_key.map(|text| keys::seed_key(text, rate_per_minute)));
+        let server = self.server(&document);
         let store = self.store(&document);
         let storage = self.storage(&document);
         let sealing_keys = self.sealing_keys(&document);
         let sources = self.sources(&document);
         let destination_roots = self.roots("destinations.file_roots", &document.destinations.file_roots);
         let queue = self.queue(&document);
+        let workers = self.workers(&document);
+        let network = self.network(&document);
         let worker = self.worker(&document);
         let verify = self.variant("verify.level", &document.verify.level);
         let presets = self.presets(&document);
@@ -98,19 +104,24 @@ impl Check<'_> {
         Some(Config {
             server: server?,
             keys,
+            rate_per_minute,
             store: store?,
             storage: storage?,
             sealing_keys,
             sources,
             destination_roots,
             queue,
+            workers: workers?,
             worker: worker?,
+            network: network?,
             verify: verify?,
             presets,
             retention: Duration::from_hours(u64::from(hours)),
             log: log?,
             warnings: std::mem::take(&mut self.warnings),
             effective: document,
+            origins: self.origins.clone(),
+            cwd: self.around.cwd.clone(),
         })
     }
 
@@ -128,28 +139,26 @@ impl Check<'_> {
         document.worker.work_dir.get_or_insert_with(|| below("work"));
         document.worker.id.get_or_insert_with(|| worker_name(&self.around.hostname));
         let cores = u32::try_from(self.around.cores.get()).unwrap_or(u32::MAX).min(1024);
-        document.worker.slots.get_or_insert(cores);
+        let slots = *document.worker.slots.get_or_insert(cores);
+        if document.workers.waker == "process" {
+            document.workers.wake_max.get_or_insert((cores / slots.max(1)).max(1));
+        }
+        let workers = &document.workers;
+        let certificates =
+            [&workers.tls_ca_file, &workers.tls_cert_file, &workers.tls_key_file, &workers.tls_domain];
+        let tls = certificates.into_iter().any(Option::is_some);
+        document.workers.tls.get_or_insert(tls);
         if document.storage.url.as_deref().is_some_and(|url| url.starts_with("s3:")) {
             document.storage.region.get_or_insert_with(|| "us-east-1".to_owned());
             document.storage.path_style.get_or_insert(document.storage.endpoint.is_some());
         }
     }
 
-    /// Without keys everybody who can connect is an administrator, so nobody else may be able to connect.
-    fn server(&mut self, document: &Document, keys: &[ApiKey]) -> Option<Server> {
+    fn server(&mut self, document: &Document) -> Option<Server> {
         let drain_timeout = self.span("server.drain_timeout", document.server.drain_timeout, 0..=24 * 3600);
         let header_timeout = self.span("server.header_timeout", document.server.header_timeout, 1..=300);
         let max_streams = self.number("server.max_streams", document.server.max_streams, 1..=1_000_000);
         let listen = self.ok("server.listen", place::listen(&document.server.listen))?;
-        if !listen.ip().is_loopback() && keys.is_empty() && document.auth.keys.is_empty() {
-            self.fault(
-                "server.listen",
-                format!(
-                    "{listen} can be reached from other machines and there is no API key; \
-                     add one to auth.keys (`flux key new`) or listen on 127.0.0.1"
-                ),
-            );
-        }
         Some(Server {
             listen,
             data_dir: PathBuf::from(&document.server.data_dir),
@@ -244,8 +253,11 @@ impl Check<'_> {
 
     fn queue(&mut self, document: &Document) -> Queue {
         let attempts = self.number("queue.max_attempts", document.queue.max_attempts, 1..=100);
+        let per_tenant = document.queue.max_pending_per_tenant;
+        let per_tenant = self.number("queue.max_pending_per_tenant", per_tenant, 0..=1_000_000);
         Queue {
             max_pending: self.number("queue.max_pending", document.queue.max_pending, 0..=10_000_000),
+            max_pending_per_tenant: NonZeroU64::new(per_tenant),
             max_attempts: NonZeroU32::new(attempts).unwrap_or(NonZeroU32::MIN),
         }
     }
@@ -255,6 +267,8 @@ impl Check<'_> {
         let slots = self.number("worker.slots", worker.slots.unwrap_or(1), 1..=1024);
         let stall_timeout = self.span("worker.stall_timeout", worker.stall_timeout, 5..=24 * 3600);
         let task_timeout = self.span("worker.task_timeout", worker.task_timeout, 10..=30 * 24 * 3600);
+        let orphan_grace = self.span("worker.orphan_grace", worker.orphan_grace, 30..=24 * 3600);
+        let idle_timeout = worker.idle_timeout.map(|span| self.idle_timeout(span));
         let nice = self.number("worker.nice", worker.nice, 0..=19);
         Some(Worker {
             id: self.ok("worker.id", worker.id.as_deref().unwrap_or_default().parse::<WorkerId>())?,
@@ -265,7 +279,20 @@ impl Check<'_> {
             nice,
             stall_timeout,
             task_timeout,
+            orphan_grace,
+            idle_timeout,
         })
+    }
+
+    /// Below a moment a worker would leave before anybody can call it.
+    fn idle_timeout(&mut self, Span(value): Span) -> Duration {
+        if !(SHORTEST_IDLE..=Duration::from_hours(24 * 7)).contains(&value) {
+            self.fault(
+                "worker.idle_timeout",
+                "must be from 100ms to 7days; leave it out for a worker that stays",
+            );
+        }
+        value
     }
 
     fn log(&mut self, document: &Document) -> Option<Log> {

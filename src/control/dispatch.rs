@@ -40,6 +40,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         settle: None,
         again: None,
         backoff: Backoff::new(&shared.pace),
+        queue: Queue::Empty,
+        waiting: None,
     };
     dispatcher.work().await;
     shared.runs.close();
@@ -59,6 +61,10 @@ struct Dispatcher {
     /// A worker granted less than we think it has: it may still be putting an ended run away.
     again: Option<Instant>,
     backoff: Backoff,
+    /// What the last claim left.
+    queue: Queue,
+    /// Tasks that wait, as far as is known: nobody is asked for more slots.
+    waiting: Option<u32>,
 }
 
 /// Whether a claim left work in the queue.
@@ -110,7 +116,19 @@ impl Dispatcher {
     }
 
     /// Asks everyone who may have room; claims at once if nobody has to be asked.
+    ///
+    /// While the queue is known to be deep it is not looked at; while it may be empty that costs nothing, and spares
+    /// workers reservations that nobody uses and that keep them from leaving when idle.
     async fn pass(&mut self) {
+        self.waiting = None;
+        if self.queue == Queue::Empty
+            && let Ok(stats) = self.shared.store.stats().await
+        {
+            self.waiting = Some(u32::try_from(stats.ready).unwrap_or(u32::MAX));
+        }
+        if self.waiting == Some(0) {
+            return;
+        }
         self.ask();
         if self.awaited.is_empty() {
             self.fill().await;
@@ -130,7 +148,7 @@ impl Dispatcher {
                 continue;
             };
             let taken = self.shared.runs.count_on(member).saturating_add(self.shelf.of(member, now));
-            let free = slots.saturating_sub(taken);
+            let free = slots.saturating_sub(taken).min(self.waiting.unwrap_or(u32::MAX));
             if free > 0 {
                 let (member, session) = (Arc::clone(member), *self.shared.session.borrow());
                 let limit = self.shared.pace.call;
@@ -174,6 +192,7 @@ impl Dispatcher {
         loop {
             let slots = self.shelf.take(BATCH, Instant::now());
             if slots.is_empty() {
+                self.shared.wakes.look();
                 return;
             }
             if self.claim(slots).await == Queue::Empty {
@@ -215,10 +234,13 @@ impl Dispatcher {
                 tracing::error!(run = %claimed.key.run, "the store claimed for a run that was not offered");
             }
         }
-        let queue = if offered.is_empty() && fresh > 0 { Queue::MaybeMore } else { Queue::Empty };
+        self.waiting = self.waiting.map(|waiting| waiting.saturating_sub(fresh));
+        let filled = offered.is_empty() && fresh > 0 && self.waiting != Some(0);
+        let queue = if filled { Queue::MaybeMore } else { Queue::Empty };
         for slot in offered.into_values() {
             self.shelf.put(slot);
         }
+        self.queue = queue;
         queue
     }
 }

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::dial::Dial;
-use super::ending;
 use super::fleet::{Member, bounded};
 use super::runs::Guard;
 use super::settings::Backoff;
 use super::shared::Shared;
+use super::{carry, ending};
 use crate::domain::{Code, Failure, OutputIndex, Progress, Publication, RunId, RunOutcome};
 use crate::rpc::wire::{PermitGrant, Permitted, ReservationId, RunEvent};
 use crate::rpc::{CallError, EventStream};
@@ -240,6 +240,10 @@ impl Driver {
                 metrics::failure(failure.code);
                 Err(End::Recorded)
             }
+            RunEvent::NeedSource => {
+                carry::start(&self.shared, self.held.share(), self.claimed.spec.source.clone());
+                Ok(())
+            }
             RunEvent::Released(reason) => {
                 tracing::info!(reason, "worker gave the run back");
                 self.held.member.poke.notify_one();
@@ -296,17 +300,19 @@ impl Driver {
                     self.held.doubt.notify_one();
                     return Ok(());
                 }
-                Some(Err(CallError::Protocol(what))) => {
-                    tracing::error!(what, "worker does not take the permit");
+                Some(Err(error @ (CallError::Protocol(_) | CallError::Incompatible { .. }))) => {
+                    tracing::error!(%error, "worker does not take the permit");
                     return Err(End::Broken("the worker did not take its permit"));
                 }
-                Some(Err(CallError::Unreachable(_))) if since.elapsed() < self.shared.pace.silence => {
+                Some(Err(CallError::Refused(_) | CallError::Unreachable(_) | CallError::Unauthorized(_)))
+                    if since.elapsed() < self.shared.pace.silence =>
+                {
                     let wait = tokio::time::sleep(backoff.step());
                     if self.held.stop.run_until_cancelled(wait).await.is_none() {
                         return Err(End::Forget);
                     }
                 }
-                Some(Err(CallError::Unreachable(_))) => return Err(End::GiveBack(RequeueReason::Lost)),
+                Some(Err(_)) => return Err(End::GiveBack(RequeueReason::Lost)),
             }
         }
     }

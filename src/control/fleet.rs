@@ -3,18 +3,20 @@
 //! The list is replaced as a whole when a worker joins; each [`Member`] is written by its own minder alone. Static
 //! lists, DNS and self-registration all come in through [`Fleet::join`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::runs::Runs;
-use super::{RunningTask, WorkerHandle, WorkerState, WorkerView};
+use super::{Found, RunningTask, WorkerHandle, WorkerState, WorkerView};
 use crate::domain::{BootId, Timestamp, WorkerId};
-use crate::rpc::wire::WorkerReport;
+use crate::rpc::wire::{PROTOCOL, WorkerReport};
 use crate::rpc::{CallError, WorkerClient};
 
 /// No heartbeat of this incarnation was heard.
@@ -25,6 +27,9 @@ const NONE: u64 = u64::MAX;
 pub(super) struct Member {
     pub(super) client: WorkerClient,
     pub(super) address: String,
+    pub(super) found: Found,
+    /// It left the fleet.
+    pub(super) gone: CancellationToken,
     /// Look at it again now.
     pub(super) poke: Notify,
     seen: watch::Sender<Seen>,
@@ -45,6 +50,21 @@ pub(super) struct Seen {
     pub(super) at: Timestamp,
     /// It refused work: left alone until then.
     pub(super) rests_until: Option<Instant>,
+    /// Why it gets no work.
+    pub(super) trouble: Option<Trouble>,
+    /// When it last registered.
+    pub(super) registered: Option<Instant>,
+    /// The incarnation that was seen to share our storage.
+    pub(super) shares_storage: Option<BootId>,
+}
+
+/// Why a worker gets no work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It does not answer.
+    Silent(String),
+    /// It answers, and must not be used.
+    Refused(String),
 }
 
 /// Whether a worker answers.
@@ -60,10 +80,20 @@ pub(super) enum Contact {
 
 impl Member {
     pub(super) fn new(handle: WorkerHandle, now: Timestamp) -> Self {
-        let seen = Seen { report: None, contact: Contact::Unknown, at: now, rests_until: None };
+        let seen = Seen {
+            report: None,
+            contact: Contact::Unknown,
+            at: now,
+            rests_until: None,
+            trouble: None,
+            registered: None,
+            shares_storage: None,
+        };
         Self {
             client: handle.client,
             address: handle.address,
+            found: handle.found,
+            gone: CancellationToken::new(),
             poke: Notify::new(),
             seen: watch::Sender::new(seen),
             heartbeat: AtomicU64::new(NONE),
@@ -74,6 +104,29 @@ impl Member {
     /// What it was last seen to be.
     pub(super) fn seen(&self) -> Seen {
         self.seen.borrow().clone()
+    }
+
+    /// The incarnation that answered last.
+    pub(super) fn boot(&self) -> Option<BootId> {
+        self.seen.borrow().report.as_ref().map(|report| report.boot)
+    }
+
+    /// Resolves when it answers.
+    pub(super) async fn answers(&self) {
+        // The sender is ours: it does not go away while we wait.
+        let _ = self.seen.subscribe().wait_for(|seen| seen.contact == Contact::Answers).await;
+    }
+
+    /// Its process has ended.
+    pub(super) fn left(&self) {
+        self.troubled(Trouble::Silent("it has left".to_owned()));
+    }
+
+    /// Its name, while it answers.
+    pub(super) fn name(&self) -> Option<WorkerId> {
+        let seen = self.seen.borrow();
+        let report = seen.report.as_ref().filter(|_| seen.contact == Contact::Answers)?;
+        Some(report.worker.clone())
     }
 
     /// Name and incarnation, if it takes work now.
@@ -98,14 +151,28 @@ impl Member {
                 self.confirmed.store(NONE, Ordering::Relaxed);
             }
             seen.contact = Contact::Answers;
+            seen.trouble = None;
             seen.at = now;
         });
         news
     }
 
-    /// It did not answer.
-    pub(super) fn silent(&self) {
-        self.seen.send_modify(|seen| seen.contact = Contact::Silent);
+    /// It did not answer, or must not be used.
+    pub(super) fn troubled(&self, trouble: Trouble) {
+        self.seen.send_modify(|seen| {
+            seen.contact = Contact::Silent;
+            seen.trouble = Some(trouble);
+        });
+    }
+
+    /// This incarnation has read what we left in the storage.
+    pub(super) fn shares_storage(&self, boot: BootId) {
+        self.seen.send_modify(|seen| seen.shares_storage = Some(boot));
+    }
+
+    /// It made itself known.
+    pub(super) fn registered(&self, now: Instant) {
+        self.seen.send_modify(|seen| seen.registered = Some(now));
     }
 
     /// It refused a start: leave it alone for a while, so that refusing and claiming do not chase each other.
@@ -138,6 +205,7 @@ impl Member {
     fn view(self: &Arc<Self>, runs: &Runs) -> Option<WorkerView> {
         let seen = self.seen();
         let state = match (seen.contact, &seen.report) {
+            _ if matches!(seen.trouble, Some(Trouble::Refused(_))) => WorkerState::Refused,
             (Contact::Unknown | Contact::Silent, _) | (Contact::Answers, None) => WorkerState::Unreachable,
             (Contact::Answers, Some(report)) if report.draining => WorkerState::Draining,
             (Contact::Answers, Some(_)) => WorkerState::Ready,
@@ -158,6 +226,8 @@ impl Member {
             address: self.address.clone(),
             version: report.version,
             state,
+            reason: seen.trouble.map(|(Trouble::Silent(why) | Trouble::Refused(why))| why),
+            found: self.found,
             slots: report.slots,
             running,
             encoders: report.encoders,
@@ -171,16 +241,52 @@ impl Member {
 
 /// The list of workers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Fleet(Arc<watch::Sender<Arc<[Arc<Member>]>>>);
+pub(super) struct Fleet(Arc<watch::Sender<Arc<[Arc<Member>]>>>, Arc<Mutex<HashMap<BootId, Arc<Member>>>>);
 
 impl Fleet {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Arc::from([]))))
+        Self(Arc::new(watch::Sender::new(Arc::from([]))), Arc::default())
     }
 
-    /// Adds a worker. Its minder is the caller's to start.
-    pub(super) fn join(&self, member: Arc<Member>) {
-        self.0.send_modify(|list| *list = list.iter().cloned().chain([member]).collect());
+    /// Adds a worker, if none of its address is there; whether it did. Its minder is the caller's to start.
+    pub(super) fn join(&self, member: &Arc<Member>) -> bool {
+        self.0.send_if_modified(|list| {
+            let new = list.iter().all(|known| known.address != member.address);
+            if new {
+                *list = list.iter().chain([member]).cloned().collect();
+            }
+            new
+        })
+    }
+
+    /// Takes a worker out.
+    pub(super) fn leave(&self, member: &Arc<Member>) {
+        let others =
+            |list: &[Arc<Member>]| list.iter().filter(|known| !Arc::ptr_eq(known, member)).cloned().collect();
+        self.0.send_modify(|list| *list = others(list));
+        self.incarnations().retain(|_, known| !Arc::ptr_eq(known, member));
+    }
+
+    /// The worker of an address.
+    pub(super) fn at(&self, address: &str) -> Option<Arc<Member>> {
+        self.members().iter().find(|member| member.address == address).cloned()
+    }
+
+    /// Notes who speaks for an incarnation; `Err` with the member that does already, by another address.
+    pub(super) fn speak_for(&self, boot: BootId, member: &Arc<Member>) -> Result<(), Arc<Member>> {
+        let mut speakers = self.incarnations();
+        let other = speakers.get(&boot).filter(|known| !Arc::ptr_eq(known, member));
+        if let Some(other) = other.filter(|other| other.seen().contact != Contact::Silent) {
+            return Err(Arc::clone(other));
+        }
+        speakers.retain(|_, known| !Arc::ptr_eq(known, member));
+        speakers.insert(boot, Arc::clone(member));
+        Ok(())
+    }
+
+    /// A panic elsewhere cannot leave the map half-changed: every change is one insert or one sweep.
+    fn incarnations(&self) -> MutexGuard<'_, HashMap<BootId, Arc<Member>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everyone, in the order they joined.
@@ -233,6 +339,7 @@ fn unknown(address: &str) -> Option<WorkerReport> {
         ffmpeg_version: String::new(),
         sandbox: Vec::new(),
         disk_free: 0,
+        protocol: PROTOCOL,
     })
 }
 

@@ -1,12 +1,19 @@
 //! Looks after one worker: asks for its status, renews the runs it has from us, doubts those it does not know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{Contact, Member, bounded};
+use super::Found;
+use super::fleet::{Contact, Member, Trouble, bounded};
 use super::shared::Shared;
+use super::storage;
+use crate::rpc::CallError;
 use crate::rpc::wire::Renewal;
+
+/// Until somebody pokes.
+const FOREVER: Duration = Duration::from_hours(24 * 365);
 
 /// Runs until the control is done. Only this task waits for this worker's answers to these two calls.
 pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
@@ -17,39 +24,89 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
         tokio::select! {
             biased;
             () = shared.done.cancelled() => return,
+            () = member.gone.cancelled() => return,
             () = tokio::time::sleep_until(status_at) => {}
             () = member.poke.notified() => {}
         }
-        look(&shared, &member).await;
+        let look = look(&shared, &member).await;
         shared.store.offer(shared.fleet.slots());
-        if Instant::now() >= renewal_at {
+        if look == Look::Ours && Instant::now() >= renewal_at {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;
         }
-        status_at = Instant::now() + pace.status;
+        status_at = Instant::now() + if rests(&shared, &member) { FOREVER } else { pace.status };
     }
 }
 
-async fn look(shared: &Shared, member: &Arc<Member>) {
-    let before = member.seen().contact;
-    match bounded(shared.pace.call, member.client.status()).await {
-        Ok(report) => {
-            let boot = report.boot;
-            if member.answered(report, shared.clock.now()) {
-                tracing::info!(address = %member.address, "worker answers");
-                shared.dispatch.notify_one();
-            }
-            for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
-                held.doubt.notify_one();
-            }
-        }
+/// Whether to ask might wake what sleeps: then whoever needs it asks. It may have left a moment after it answered, so
+/// that it answered last time says nothing.
+fn rests(shared: &Shared, member: &Arc<Member>) -> bool {
+    shared.wakes.lets_sleep() && member.found != Found::InProcess && shared.runs.count_on(member) == 0
+}
+
+/// How the last look ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It is a worker of ours, or may be again.
+    Ours,
+    /// Another member speaks for it, or it must not be used: what runs there is not ours to renew.
+    NotOurs,
+}
+
+async fn look(shared: &Shared, member: &Arc<Member>) -> Look {
+    let report = match bounded(shared.pace.call, member.client.status()).await {
+        Ok(report) => report,
         Err(error) => {
-            if before != Contact::Silent {
-                tracing::warn!(address = %member.address, %error, "worker does not answer");
+            let answered = member.seen().contact == Contact::Answers;
+            trouble(member, of(&error));
+            if answered {
+                shared.wakes.look();
             }
-            member.silent();
+            return Look::Ours;
+        }
+    };
+    let boot = report.boot;
+    for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
+        held.doubt.notify_one();
+    }
+    // Renewed under two addresses, each list would tell the worker to stop what the other one holds.
+    if let Err(twin) = shared.fleet.speak_for(boot, member) {
+        trouble(member, Trouble::Refused(format!("it is the worker at {} by another address", twin.address)));
+        return Look::NotOurs;
+    }
+    if let Err(why) = storage::shared(shared, member, boot).await {
+        trouble(member, Trouble::Refused(why));
+        return Look::Ours;
+    }
+    if member.answered(report, shared.clock.now()) {
+        tracing::info!(address = %member.address, "worker answers");
+        shared.dispatch.notify_one();
+        shared.wakes.look();
+    }
+    Look::Ours
+}
+
+fn of(error: &CallError) -> Trouble {
+    match error {
+        CallError::Unauthorized(_) | CallError::Incompatible { .. } | CallError::Protocol(_) => {
+            Trouble::Refused(error.to_string())
+        }
+        CallError::Refused(_) | CallError::Unreachable(_) | CallError::NotFound | CallError::Stale(_) => {
+            Trouble::Silent(error.to_string())
         }
     }
+}
+
+/// Notes why a worker gets no work; says so when it begins and when it changes its kind.
+fn trouble(member: &Arc<Member>, trouble: Trouble) {
+    let before = member.seen().trouble;
+    match (&before, &trouble) {
+        (Some(Trouble::Silent(_)), Trouble::Silent(_)) | (Some(Trouble::Refused(_)), Trouble::Refused(_)) => {
+        }
+        (_, Trouble::Silent(why)) => tracing::warn!(address = %member.address, why, "worker does not answer"),
+        (_, Trouble::Refused(why)) => tracing::error!(address = %member.address, why, "worker gets no work"),
+    }
+    member.troubled(trouble);
 }
 
 /// Extends our runs there. A run that was accepted before and is missing in the answer is looked for by its driver.
@@ -68,7 +125,7 @@ async fn renew(shared: &Shared, member: &Arc<Member>) {
         Some(echo) => echo,
         // Nothing to count a ttl from yet: an echo of 0 would read as "heard from at the worker's start".
         None if !runs.is_empty() => return,
-        None => std::time::Duration::ZERO,
+        None => Duration::ZERO,
     };
     let renewal = Renewal { session, runs, ttl: shared.pace.orphan_grace, echo };
     let Ok(renewed) = bounded(shared.pace.call, member.client.renew(&renewal)).await else {

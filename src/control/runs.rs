@@ -177,6 +177,13 @@ pub(super) struct Guard {
     held: Arc<Held>,
 }
 
+impl Guard {
+    /// The run, for tasks beside its driver.
+    pub(super) fn share(&self) -> Arc<Held> {
+        Arc::clone(&self.held)
+    }
+}
+
 impl std::ops::Deref for Guard {
     type Target = Held;
     fn deref(&self) -> &Held {

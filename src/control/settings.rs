@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::waker::Waking;
+
 /// How a control is run.
 #[derive(Debug, Clone)]
 pub struct ControlSettings {
@@ -11,12 +13,19 @@ pub struct ControlSettings {
     pub retention: Option<Duration>,
     /// The paces of the protocol; only tests and simulations change them.
     pub pace: Pace,
+    /// How workers that are down are brought up.
+    pub waking: Waking,
 }
 
 impl Default for ControlSettings {
     /// A week of retention (DESIGN §11).
     fn default() -> Self {
-        Self { name: "control".to_owned(), retention: Some(Duration::from_hours(168)), pace: Pace::default() }
+        Self {
+            name: "control".to_owned(),
+            retention: Some(Duration::from_hours(168)),
+            pace: Pace::default(),
+            waking: Waking::default(),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use super::fleet::{Fleet, Member};
 use super::hub::Hub;
 use super::runs::Runs;
 use super::settings::Pace;
-use super::{WorkerHandle, minder};
+use super::waker::Wakes;
+use super::{Discovery, WorkerHandle, minder};
 use crate::domain::{Clock, IdSource, SessionId};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::store::DynStore;
@@ -24,12 +25,15 @@ pub(super) struct Shared {
     pub(super) fleet: Fleet,
     pub(super) runs: Arc<Runs>,
     pub(super) hub: Hub,
+    pub(super) discovery: Discovery,
     /// The session in force; written by its keeper alone.
     pub(super) session: watch::Sender<SessionId>,
     /// Something may be claimable.
     pub(super) dispatch: Notify,
     /// Something may be due sooner than known.
     pub(super) alarm: Notify,
+    /// Workers may be missing.
+    pub(super) wakes: Wakes,
     /// Joins every task; its soft stage ends claiming.
     pub(super) lifecycle: Lifecycle,
     /// Nothing is left to do: everything is drained, or the process ends now.
@@ -51,11 +55,22 @@ impl Shared {
         self.spawn_as(TaskKind::Background, name, task);
     }
 
-    /// Takes a worker into the fleet and looks after it.
+    /// Takes a worker into the fleet and looks after it, unless one of the same address is there already.
     pub(super) fn join(self: &Arc<Self>, handle: WorkerHandle) {
         let member = Arc::new(Member::new(handle, self.clock.now()));
-        self.fleet.join(Arc::clone(&member));
-        self.spawn("minder", minder::mind(Arc::clone(self), member));
+        if self.fleet.join(&member) {
+            tracing::info!(address = %member.address, found = ?member.found, "worker joined");
+            self.spawn("minder", minder::mind(Arc::clone(self), member));
+        }
+    }
+
+    /// Forgets a worker that is gone; never one that we still hold runs on.
+    pub(super) fn leave(&self, member: &Arc<Member>) {
+        if self.runs.count_on(member) == 0 {
+            tracing::info!(address = %member.address, "worker left");
+            self.fleet.leave(member);
+            member.gone.cancel();
+        }
     }
 
     /// A task is dropped at its next wait once the control is done.

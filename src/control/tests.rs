@@ -1,10 +1,13 @@
 //! The control against scripted workers and the real state machine, on paused time.
 
+mod discovery;
 mod failures;
+mod fly;
 mod memory;
 mod normal;
 mod random;
 mod sqlite;
+mod waker;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -17,7 +20,7 @@ use tokio::time::Instant;
 
 use self::memory::Memory;
 use self::worker::{Destination, FakeWorker, Handle};
-use super::{Control, ControlSettings, Deps, Sweeper, WorkerHandle};
+use super::{Control, ControlSettings, Deps, Discovery, Found, Sweeper, WorkerHandle};
 use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
@@ -71,6 +74,15 @@ impl Bench {
     }
 
     async fn start_with(slots: &[u32], seed: u64, prepare: impl FnOnce(&[Arc<FakeWorker>])) -> Self {
+        Self::start_full(slots, seed, Discovery::default(), prepare).await
+    }
+
+    async fn start_full(
+        slots: &[u32],
+        seed: u64,
+        discovery: Discovery,
+        prepare: impl FnOnce(&[Arc<FakeWorker>]),
+    ) -> Self {
         let destination = Arc::new(Destination::default());
         let worker =
             |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
@@ -84,6 +96,7 @@ impl Bench {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids) as Arc<dyn IdSource>,
             workers: workers.iter().map(in_process).collect(),
+            discovery,
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
@@ -157,7 +170,8 @@ impl Bench {
 fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
     WorkerHandle {
         client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
-        address: "in-process".into(),
+        address: worker.id.to_string(),
+        found: Found::InProcess,
     }
 }
 

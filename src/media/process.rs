@@ -2,8 +2,8 @@
 //!
 //! Linux sends the parent-death signal when the *thread* that forked ends, not when the process does (PROTOCOL §1.29).
 //! So one thread that lives as long as any [`Spawner`] or [`Child`] does every fork; nothing else in flux may.
-//! A child gets its own process group, an empty environment (an inherited `http_proxy` would be obeyed even for
-//! loopback, GATEWAY §1.1), no stdin, and dies with its [`Child`] value. Cancelling is SIGKILL to the group, at once:
+//! A child gets its own process group, no environment but what its spec names (an inherited `http_proxy` would be obeyed
+//! even for loopback, GATEWAY §1.1), no stdin, and dies with its [`Child`] value. Cancelling is SIGKILL to the group, at once:
 //! ffmpeg that is blocked reading ignores SIGTERM, and otherwise turns it into a short file that looks whole.
 
 mod launch;
@@ -50,6 +50,15 @@ pub enum Stdout {
     Null,
 }
 
+/// What becomes of a program's standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// Read by us.
+    Piped,
+    /// Ours too: the program writes a log of its own.
+    Inherited,
+}
+
 /// Bounds the kernel keeps for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
@@ -70,6 +79,12 @@ pub struct Spec {
     pub folder: PathBuf,
     /// Standard output.
     pub stdout: Stdout,
+    /// Standard error.
+    pub stderr: Stderr,
+    /// Its whole environment, besides `LC_ALL=C` where it says nothing of that.
+    pub env: Vec<(OsString, OsString)>,
+    /// Niceness, 0 to 19.
+    pub nice: u8,
     /// Kernel limits.
     pub limits: Limits,
 }
@@ -86,6 +101,9 @@ impl Spec {
             args: args.into_iter().map(Into::into).collect(),
             folder: folder.into(),
             stdout: Stdout::Piped,
+            stderr: Stderr::Piped,
+            env: Vec::new(),
+            nice: NICE,
             limits: Limits::default(),
         }
     }
@@ -226,7 +244,7 @@ fn start(launcher: &Launcher, spec: &Spec) -> Result<tokio::process::Child, Spaw
     };
     let (program, args) = match launcher {
         Launcher::Direct => (spec.program.clone(), spec.args.clone()),
-        Launcher::ReExec(exe) => (exe.clone(), launch::arguments(spec, NICE)),
+        Launcher::ReExec(exe) => (exe.clone(), launch::arguments(spec)),
     };
     #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
     let mut command = tokio::process::Command::new(program);
@@ -234,30 +252,35 @@ fn start(launcher: &Launcher, spec: &Spec) -> Result<tokio::process::Child, Spaw
         Stdout::Piped => Stdio::piped(),
         Stdout::Null => Stdio::null(),
     };
+    let stderr = match spec.stderr {
+        Stderr::Piped => Stdio::piped(),
+        Stderr::Inherited => Stdio::inherit(),
+    };
     command
         .args(args)
         .current_dir(&spec.folder)
         .env_clear()
         .env("LC_ALL", "C")
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(stdout)
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .process_group(0)
         .kill_on_drop(true);
     let child = command.spawn().map_err(failed)?;
     if *launcher == Launcher::Direct {
-        restrain(&child, spec.limits);
+        restrain(&child, spec);
     }
     Ok(child)
 }
 
 /// What the launcher would have done, from outside. Best effort: the program may already have ended.
-fn restrain(child: &tokio::process::Child, limits: Limits) {
+fn restrain(child: &tokio::process::Child, spec: &Spec) {
     let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
         return;
     };
-    let _ = rustix::process::setpriority_process(Some(pid), i32::from(NICE));
-    for (resource, most) in launch::resources(limits) {
+    let _ = rustix::process::setpriority_process(Some(pid), i32::from(spec.nice));
+    for (resource, most) in launch::resources(spec.limits) {
         let _ = rustix::process::prlimit(
             Some(pid),
             resource,

@@ -3,14 +3,15 @@
 use std::pin::Pin;
 
 use async_trait::async_trait;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 
-use super::pb;
-use super::pb::worker_service_server::WorkerService;
-use super::wire::{self, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport};
+use super::pb::worker_service_server::{WorkerService, WorkerServiceServer};
+use super::wire::{self, Given, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport};
+use super::{MAX_MESSAGE, carry, pb};
 use crate::domain::{RunId, SessionId};
 
 /// Where a run's events go. Bounded: a control that does not read makes the run wait to *report*, never to encode.
@@ -45,6 +46,10 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn renew(&self, renewal: Renewal) -> Renewed;
     /// Answers a run's `Ready`.
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal>;
+    /// Gives a run the source it asked for.
+    async fn put_source(&self, run: RunId, given: Given) -> Result<(), Refusal>;
+    /// What the control left in the storage under this id; `Ok(None)` = there is none. An error is for people.
+    async fn read_token(&self, id: Uuid) -> Result<Option<String>, String>;
     /// The run's end is on record.
     async fn ack(&self, run: RunId);
 }
@@ -58,6 +63,13 @@ impl<A: WorkerApi> WorkerServer<A> {
     pub fn new(api: std::sync::Arc<A>) -> Self {
         Self(api)
     }
+}
+
+/// The generated service, with the bounds that hold on every transport.
+pub(super) fn generated<A: WorkerApi>(api: std::sync::Arc<A>) -> WorkerServiceServer<WorkerServer<A>> {
+    WorkerServiceServer::new(WorkerServer::new(api))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
 }
 
 impl From<Refusal> for Status {
@@ -81,6 +93,7 @@ type ProgressStream = Pin<Box<dyn Stream<Item = Result<pb::JobProgress, Status>>
 #[async_trait]
 impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     type SubmitJobStream = ProgressStream;
+    type PutSourceStream = Pin<Box<dyn Stream<Item = Result<pb::PutSourceResponse, Status>> + Send>>;
 
     async fn submit_job(&self, request: Request<pb::JobRequest>) -> Result<Response<ProgressStream>, Status> {
         let events = self.0.run(request.into_inner().try_into()?).await?;
@@ -120,6 +133,28 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     ) -> Result<Response<pb::PermitResponse>, Status> {
         self.0.permit(request.into_inner().try_into()?).await?;
         Ok(Response::new(pb::PermitResponse {}))
+    }
+
+    async fn put_source(
+        &self,
+        request: Request<Streaming<pb::SourcePart>>,
+    ) -> Result<Response<Self::PutSourceStream>, Status> {
+        // The head of the answer goes out at once: a long source is no slow call.
+        let api = std::sync::Arc::clone(&self.0);
+        let received = async move { carry::receive(&*api, request.into_inner()).await };
+        Ok(Response::new(Box::pin(stream::once(received))))
+    }
+
+    async fn read_token(
+        &self,
+        request: Request<pb::ReadTokenRequest>,
+    ) -> Result<Response<pb::ReadTokenResponse>, Status> {
+        let id = wire::uuid(&request.into_inner().token_id, "token_id")?;
+        let (text, trouble) = match self.0.read_token(id).await {
+            Ok(text) => (text, String::new()),
+            Err(trouble) => (None, trouble),
+        };
+        Ok(Response::new(pb::ReadTokenResponse { text, trouble }))
     }
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {

@@ -4,6 +4,8 @@ mod convert;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::domain::{
@@ -12,6 +14,10 @@ use crate::domain::{
 };
 
 pub(super) use convert::{raw, uuid};
+
+/// The protocol this build speaks. It grows when a worker and a control of different builds would misunderstand each
+/// other; fields that may be absent do not count.
+pub const PROTOCOL: u32 = 1;
 
 /// A message that is not what the protocol says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +124,8 @@ pub enum RunEvent {
     Failed(Box<RunFailure>),
     /// Given back; nothing is charged.
     Released(String),
+    /// The source is with the control, and should be sent.
+    NeedSource,
 }
 
 impl RunEvent {
@@ -125,6 +133,28 @@ impl RunEvent {
     #[must_use]
     pub const fn is_last(&self) -> bool {
         matches!(self, Self::Finished | Self::Failed(_) | Self::Released(_))
+    }
+}
+
+/// A source that a client gave to the control, on its way to a run.
+pub enum Given {
+    /// It is not there any more.
+    Gone,
+    /// Its bytes.
+    Bytes {
+        /// How many.
+        size: u64,
+        /// In chunks of at most 1 MiB. An error ends them; what came is worth nothing then.
+        chunks: BoxStream<'static, std::io::Result<Bytes>>,
+    },
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone => f.write_str("Gone"),
+            Self::Bytes { size, .. } => write!(f, "{size} bytes"),
+        }
     }
 }
 
@@ -188,6 +218,8 @@ pub struct WorkerReport {
     pub sandbox: Vec<String>,
     /// Bytes free where work folders live.
     pub disk_free: u64,
+    /// The protocol it speaks.
+    pub protocol: u32,
 }
 
 /// The answer to a reservation.
@@ -221,4 +253,28 @@ pub struct Renewed {
     pub boot: BootId,
     /// Its runs.
     pub runs: Vec<RunId>,
+}
+
+/// A worker makes itself known to a control.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub worker: WorkerId,
+    /// Its incarnation.
+    pub boot: BootId,
+    /// Where it is reached, `HOST:PORT`.
+    pub address: String,
+    /// Slots in all.
+    pub slots: u32,
+    /// Its build.
+    pub version: String,
+    /// The protocol it speaks.
+    pub protocol: u32,
+}
+
+/// The answer to a [`Registration`] that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registered {
+    /// When it should be said again.
+    pub again: Duration,
 }

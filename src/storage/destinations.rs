@@ -93,18 +93,18 @@ pub enum Reading {
 /// All configured destinations. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Destinations {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    storage: Configured,
+pub(super) struct Inner {
+    pub(super) storage: Configured,
     roots: Vec<Root>,
 }
 
 /// What `storage` means.
 #[derive(Debug)]
-enum Configured {
+pub(super) enum Configured {
     Folder(Root),
     Bucket(Box<Bucket>),
 }

@@ -100,7 +100,7 @@ impl Root {
         }
     }
 
-    fn descriptor(&self) -> Result<OwnedFd, Errno> {
+    pub(super) fn descriptor(&self) -> Result<OwnedFd, Errno> {
         sys::open(&self.path, FOLDER, Mode::empty())
     }
 

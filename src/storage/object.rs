@@ -30,7 +30,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use self::fault::{Answer, answer, failure};
+pub(super) use self::fault::failure;
+use self::fault::{Answer, answer};
 use super::local::{already_there, withdrawn};
 use super::{Error, StagedFile};
 use crate::domain::{Code, Failure, ObjectPath, Overwrite, PublicationId};
@@ -419,7 +420,7 @@ fn found(result: &GetResult) -> Found {
     }
 }
 
-fn path(key: &str) -> Result<object_store::path::Path, Failure> {
+pub(super) fn path(key: &str) -> Result<object_store::path::Path, Failure> {
     object_store::path::Path::parse(key).map_err(|error| {
         Failure::new(Code::DestinationForbidden, "the object store does not take this key")
             .with_detail(error.to_string())

@@ -199,6 +199,19 @@ impl Sources {
         }
     }
 
+    /// Opens a file that was put into a task's own folder as its source.
+    pub async fn open_given(
+        &self,
+        work: &Path,
+        name: &str,
+        ids: &dyn IdSource,
+    ) -> Result<OpenSource, Failure> {
+        let folder = root(work).map_err(|error| {
+            Failure::new(Code::Internal, "The task's folder is not there.").with_detail(error.to_string())
+        })?;
+        self.local(folder, PathBuf::from(name), work, ids).await
+    }
+
     /// The root a path is below and the path relative to it.
     fn below_a_root(&self, path: &Path) -> Result<(Root, PathBuf), Failure> {
         let refuse =

@@ -61,7 +61,7 @@ behaviours! {
         changes_are_hinted;
     queue: priority_orders_within_a_tenant tenants_take_turns positions_are_counted stats_count_by_state
         an_old_session_claims_nothing a_claim_said_again_answers_the_same
-        without_a_queue_only_free_slots_are_filled;
+        waiting_jobs_are_counted_by_tenant without_a_queue_only_free_slots_are_filled;
 }
 
 /// Most jobs that may wait at a desk.

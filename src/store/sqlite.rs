@@ -355,6 +355,10 @@ impl JobStore for SqliteStore {
         read::events(&self.readers, job, after).await
     }
 
+    async fn waiting(&self, tenant: &Tenant, most: u64) -> Result<u64> {
+        read::waiting(&self.readers, tenant, most).await
+    }
+
     async fn stats(&self) -> Result<QueueStats> {
         read::stats(&self.readers).await
     }

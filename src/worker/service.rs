@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::delivery::Delivery;
 use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
-use super::slots::{Admission, Slots, Wanted};
+use super::slots::{Admission, Leave, Slots, Wanted};
 use super::transcode::Limits;
 use super::workspace::{Stale, WorkRoot};
 use crate::domain::{BootId, IdSource, RunId, SessionId, WorkerId};
@@ -18,7 +20,8 @@ use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::media::Toolbox;
 use crate::media::tools::Capabilities;
 use crate::rpc::wire::{
-    Action, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest, WorkerReport,
+    Action, Given, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
+    WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
 use crate::storage::{Destinations, Handle, Sources};
@@ -93,6 +96,7 @@ struct RunHandle {
     stop: Stop,
     /// The latest answer; the run asks one question at a time.
     permits: watch::Sender<Option<PermitGrant>>,
+    delivery: Delivery,
     /// Fires when the run's body has ended and its processes are gone.
     ended: CancellationToken,
     contact: Mutex<Contact>,
@@ -115,15 +119,17 @@ pub(super) struct RunContext {
     pub(super) log: RunLog,
     pub(super) stop: Stop,
     pub(super) permits: watch::Receiver<Option<PermitGrant>>,
+    pub(super) delivery: Delivery,
 }
 
 impl Worker {
     /// Starts its housekeeping and returns it.
     #[must_use]
     pub fn start(settings: WorkerSettings, deps: Deps) -> Self {
-        let slots = Mutex::new(Slots::new(settings.slots));
+        let started = Instant::now();
+        let slots = Mutex::new(Slots::new(settings.slots, started));
         let sends = Semaphore::new(settings.slots * SENDS_PER_SLOT);
-        let inner = Arc::new(Inner { settings, deps, sends, started: Instant::now(), slots });
+        let inner = Arc::new(Inner { settings, deps, sends, started, slots });
         let lifecycle = inner.deps.lifecycle.clone();
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
         lifecycle.spawn(TaskKind::Background, "housekeeping", Arc::clone(&inner).housekeeping());
@@ -142,6 +148,25 @@ impl Worker {
         for (_, held) in slots.iter() {
             held.handle.stop.request(StopReason::Drain);
         }
+    }
+
+    /// Resolves when this worker has decided to leave because nothing was held or wanted here for `timeout`: it
+    /// drains from then on. Never, once somebody else drains it.
+    pub async fn idle_out(&self, timeout: Duration) {
+        loop {
+            let leave = self.0.slots().leave_if_idle(Instant::now(), timeout);
+            match leave {
+                Leave::Now => return,
+                Leave::NotBefore(at) => tokio::time::sleep_until(at).await,
+                Leave::Draining => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Tasks it runs at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.settings.slots
     }
 
     /// Whether nothing is held, reserved or unacknowledged.
@@ -195,12 +220,13 @@ impl Inner {
         let log = RunLog::new(self.started);
         let stop = Stop::new(self.deps.lifecycle.hard());
         let (permits, receiver) = watch::channel(None);
-        let ended = CancellationToken::new();
+        let (ended, delivery) = (CancellationToken::new(), Delivery::default());
         let contact = Contact { session: request.session, heard: Instant::now(), missed: 0 };
         let handle = RunHandle {
             log: log.clone(),
             stop: stop.clone(),
             permits,
+            delivery: delivery.clone(),
             ended: ended.clone(),
             contact: Mutex::new(contact),
         };
@@ -212,6 +238,7 @@ impl Inner {
             log: log.clone(),
             stop,
             permits: receiver,
+            delivery,
         };
         let worker = Arc::clone(self);
         self.deps.lifecycle.spawn(TaskKind::Background, "run", async move {
@@ -223,7 +250,7 @@ impl Inner {
             ended.cancel();
             worker.vacate(wanted.run);
             if over.unwanted() {
-                worker.slots().remove(wanted.run);
+                worker.slots().remove(wanted.run, Instant::now());
             }
         });
         log
@@ -240,7 +267,7 @@ impl Inner {
     fn put_away(&self, run: RunId) {
         let mut slots = self.slots();
         if slots.get(run).is_some_and(|held| held.handle.log.over()) {
-            slots.remove(run);
+            slots.remove(run, Instant::now());
         }
     }
 
@@ -413,6 +440,7 @@ impl WorkerApi for Worker {
             ffmpeg_version,
             sandbox: PROTECTIONS.iter().map(|name| (*name).to_owned()).collect(),
             disk_free: disk_free(self.0.deps.root.path()),
+            protocol: PROTOCOL,
         }
     }
 
@@ -456,6 +484,16 @@ impl WorkerApi for Worker {
         handle.heard(None);
         handle.permits.send_replace(Some(grant));
         Ok(())
+    }
+
+    async fn put_source(&self, run: RunId, given: Given) -> Result<(), Refusal> {
+        let delivery = self.0.slots().get(run).map(|held| held.handle.delivery.clone());
+        delivery.ok_or(Refusal::NotFound)?.take(given).await
+    }
+
+    async fn read_token(&self, id: Uuid) -> Result<Option<String>, String> {
+        let read = self.0.deps.destinations.read_token(id).await;
+        read.map_err(|failure| failure.to_string())
     }
 
     async fn ack(&self, run: RunId) {

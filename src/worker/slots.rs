@@ -26,6 +26,8 @@ pub(super) struct Slots<H> {
     reserved: Vec<(ReservationId, Instant)>,
     runs: HashMap<RunId, Held<H>>,
     seen: HashMap<TaskId, Epoch>,
+    /// When something was last wanted of this worker or held here.
+    active_at: Instant,
 }
 
 /// A slot in use.
@@ -59,9 +61,27 @@ pub(super) enum Admission {
     Known,
 }
 
+/// Whether a worker without work leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It drains from now on, and nothing is held here.
+    Now,
+    /// Not before then.
+    NotBefore(Instant),
+    /// Somebody else decided that it drains.
+    Draining,
+}
+
 impl<H> Slots<H> {
-    pub(super) fn new(total: usize) -> Self {
-        Self { total, draining: false, reserved: Vec::new(), runs: HashMap::new(), seen: HashMap::new() }
+    pub(super) fn new(total: usize, now: Instant) -> Self {
+        Self {
+            total,
+            draining: false,
+            reserved: Vec::new(),
+            runs: HashMap::new(),
+            seen: HashMap::new(),
+            active_at: now,
+        }
     }
 
     pub(super) const fn total(&self) -> usize {
@@ -88,6 +108,23 @@ impl<H> Slots<H> {
         self.runs.is_empty() && self.reserved.is_empty()
     }
 
+    /// Begins to drain if nothing was held or wanted for `timeout`. The decision and its effect are one step of the
+    /// table: whoever comes later meets a worker that drains (PROTOCOL §1.18).
+    pub(super) fn leave_if_idle(&mut self, now: Instant, timeout: Duration) -> Leave {
+        if self.draining {
+            return Leave::Draining;
+        }
+        if !self.idle(now) {
+            return Leave::NotBefore(now + timeout);
+        }
+        let at = self.active_at + timeout;
+        if at > now {
+            return Leave::NotBefore(at);
+        }
+        self.drain();
+        Leave::Now
+    }
+
     /// Grants up to `wanted` slots, naming them with `fresh`.
     pub(super) fn reserve(
         &mut self,
@@ -102,6 +139,7 @@ impl<H> Slots<H> {
         let free = self.total.saturating_sub(self.busy() + self.reserved.len());
         let granted: Vec<_> = (0..wanted.min(free)).map(|_| fresh()).collect();
         self.reserved.extend(granted.iter().map(|id| (*id, now + RESERVATION_TTL)));
+        self.active_at = now;
         granted
     }
 
@@ -118,6 +156,7 @@ impl<H> Slots<H> {
         if self.draining {
             return Err(Refusal::Draining);
         }
+        self.active_at = now;
         if self.seen.get(&wanted.task).is_some_and(|seen| *seen >= wanted.epoch) {
             return Err(Refusal::Stale("a run of this or a higher epoch was seen"));
         }
@@ -146,8 +185,12 @@ impl<H> Slots<H> {
     }
 
     /// Forgets a run.
-    pub(super) fn remove(&mut self, run: RunId) -> Option<Held<H>> {
-        self.runs.remove(&run)
+    pub(super) fn remove(&mut self, run: RunId, now: Instant) -> Option<Held<H>> {
+        let removed = self.runs.remove(&run);
+        if removed.is_some() {
+            self.active_at = now;
+        }
+        removed
     }
 
     pub(super) fn get(&self, run: RunId) -> Option<&Held<H>> {
@@ -159,7 +202,8 @@ impl<H> Slots<H> {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        self.reserved.retain(|(_, until)| *until > now);
+        let lapsed = self.reserved.extract_if(.., |(_, until)| *until <= now).map(|(_, until)| until).max();
+        self.active_at = lapsed.map_or(self.active_at, |until| until.max(self.active_at));
     }
 
     fn remember(&mut self, task: TaskId, epoch: Epoch) {
@@ -173,6 +217,9 @@ impl<H> Slots<H> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
@@ -196,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reservations_bound_what_may_start_and_run_out() {
-        let mut slots: Slots<()> = Slots::new(2);
+        let mut slots: Slots<()> = Slots::new(2, Instant::now());
         let now = Instant::now();
         let granted = reserve(&mut slots, 5, now);
         assert_eq!(granted.len(), 2);
@@ -208,7 +255,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lower_or_equal_epoch_never_starts_and_a_higher_one_stops_the_lower() {
-        let mut slots: Slots<()> = Slots::new(2);
+        let mut slots: Slots<()> = Slots::new(2, Instant::now());
         let now = Instant::now();
         let granted = reserve(&mut slots, 2, now);
         assert!(
@@ -226,7 +273,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_finished_run_frees_its_slot_but_keeps_the_worker_until_acknowledged() {
-        let mut slots: Slots<()> = Slots::new(1);
+        let mut slots: Slots<()> = Slots::new(1, Instant::now());
         let now = Instant::now();
         let granted = reserve(&mut slots, 1, now);
         slots.admit(wanted(1, 1, 1), granted[0], now).unwrap();
@@ -235,13 +282,123 @@ mod tests {
         slots.vacate(wanted(1, 1, 1).run);
         assert_eq!(reserve(&mut slots, 1, now).len(), 1);
         assert!(!slots.idle(now + RESERVATION_TTL));
-        slots.remove(wanted(1, 1, 1).run);
+        slots.remove(wanted(1, 1, 1).run, now);
         assert!(slots.idle(now + RESERVATION_TTL));
     }
 
     #[tokio::test(start_paused = true)]
+    async fn it_leaves_once_nothing_was_held_for_long_enough() {
+        const IDLE: Duration = Duration::from_secs(30);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut slots: Slots<()> = Slots::new(1, start);
+        assert_eq!(slots.leave_if_idle(after(29), IDLE), Leave::NotBefore(after(30)));
+        let granted = reserve(&mut slots, 1, after(29));
+        assert_eq!(slots.leave_if_idle(after(30), IDLE), Leave::NotBefore(after(60)));
+        slots.admit(wanted(1, 1, 1), granted[0], after(31)).unwrap();
+        slots.occupy(wanted(1, 1, 1), ());
+        slots.vacate(wanted(1, 1, 1).run);
+        assert!(
+            matches!(slots.leave_if_idle(after(500), IDLE), Leave::NotBefore(_)),
+            "a result is not taken yet"
+        );
+        slots.remove(wanted(1, 1, 1).run, after(600));
+        assert_eq!(slots.leave_if_idle(after(601), IDLE), Leave::NotBefore(after(630)));
+        // A reservation that nobody used holds the worker until it lapses, and not a second less.
+        reserve(&mut slots, 1, after(602));
+        assert_eq!(slots.leave_if_idle(after(641), IDLE), Leave::NotBefore(after(642)));
+        assert_eq!(slots.leave_if_idle(after(642), IDLE), Leave::Now);
+        assert!(slots.draining() && reserve(&mut slots, 1, after(642)).is_empty());
+        assert_eq!(slots.leave_if_idle(after(999), IDLE), Leave::Draining);
+    }
+
+    /// What may happen at a worker's door, in any order.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Reserve(usize),
+        Start { reservation: usize, run: u128 },
+        Vacate(u128),
+        Acknowledge(u128),
+        Wait(u64),
+        Look,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_usize..3).prop_map(Step::Reserve),
+            (0_usize..8, 0_u128..6).prop_map(|(reservation, run)| Step::Start { reservation, run }),
+            (0_u128..6).prop_map(Step::Vacate),
+            (0_u128..6).prop_map(Step::Acknowledge),
+            (0_u64..9_000).prop_map(Step::Wait),
+            Just(Step::Look),
+        ]
+    }
+
+    proptest! {
+        /// Every order of the calls that meet at the lock: nothing is granted or begun behind the decision to leave,
+        /// and it is never taken while something is held or was held a moment ago.
+        #[test]
+        fn nobody_slips_in_behind_the_decision_to_leave(steps in proptest::collection::vec(step(), 1..120)) {
+            const IDLE: Duration = Duration::from_secs(5);
+            let mut now = Instant::now();
+            let mut slots: Slots<()> = Slots::new(2, now);
+            let (mut granted, mut held) = (Vec::new(), HashSet::new());
+            let (mut next, mut left, mut last) = (0_u128, false, now);
+            for step in steps {
+                match step {
+                    Step::Reserve(wanted) => {
+                        let fresh = slots.reserve(wanted, now, || {
+                            next += 1;
+                            ReservationId(Uuid::from_u128(next))
+                        });
+                        prop_assert!(!left || fresh.is_empty());
+                        if !fresh.is_empty() {
+                            last = now;
+                        }
+                        granted.extend(fresh.into_iter().map(|id| (id, now + RESERVATION_TTL)));
+                    }
+                    Step::Start { reservation, run } => {
+                        let id = granted.get(reservation).map_or(ReservationId(Uuid::nil()), |(id, _)| *id);
+                        let wanted = wanted(run, run, 1);
+                        match slots.admit(wanted, id, now) {
+                            Ok(Admission::Begin { .. }) => {
+                                prop_assert!(!left);
+                                slots.occupy(wanted, ());
+                                granted.retain(|(other, _)| *other != id);
+                                held.insert(run);
+                                last = now;
+                            }
+                            Ok(Admission::Known) => prop_assert!(held.contains(&run)),
+                            Err(refusal) => prop_assert!(!left || matches!(refusal, Refusal::Draining)),
+                        }
+                    }
+                    Step::Vacate(run) => slots.vacate(wanted(run, run, 1).run),
+                    Step::Acknowledge(run) => {
+                        if slots.remove(wanted(run, run, 1).run, now).is_some() {
+                            held.remove(&run);
+                            last = now;
+                        }
+                    }
+                    Step::Wait(millis) => now += Duration::from_millis(millis),
+                    Step::Look => {
+                        let reserved = granted.iter().any(|(_, until)| *until > now);
+                        match slots.leave_if_idle(now, IDLE) {
+                            Leave::Now => {
+                                prop_assert!(!left && !reserved && held.is_empty() && now >= last + IDLE);
+                                left = true;
+                            }
+                            Leave::NotBefore(at) => prop_assert!(!left && at > now),
+                            Leave::Draining => prop_assert!(left),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn draining_refuses_even_what_was_reserved() {
-        let mut slots: Slots<()> = Slots::new(1);
+        let mut slots: Slots<()> = Slots::new(1, Instant::now());
         let now = Instant::now();
         let granted = reserve(&mut slots, 1, now);
         slots.drain();

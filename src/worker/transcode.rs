@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::delivery;
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
 use super::run::Ended;
@@ -14,7 +15,7 @@ use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Destination, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec,
+    Code, Destination, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec,
     OutputStatus, Source, TaskReport, VerifyLevel,
 };
 use crate::media::argv::{self, Gains, Reading};
@@ -88,9 +89,7 @@ async fn encode(
     wanted: &[(OutputIndex, &OutputSpec)],
 ) -> Result<Encoded, Ended> {
     context.log.report(&Step::Fetching.report(Figures::default()));
-    let ids = &*context.worker.deps.ids;
-    let opening = context.worker.deps.sources.open(&work.spec.source, &work.secrets, folder.path(), ids);
-    let source = stoppable(context, opening).await?;
+    let source = stoppable(context, open(context, folder, work)).await?;
     let encoded = tokio::select! {
         // A definite verdict on the source outranks whatever ffmpeg makes of a stream that stands still.
         biased;
@@ -104,6 +103,20 @@ async fn encode(
         (Err(Ended::Stopped), _) => Err(Ended::Stopped),
         (_, Err(failure)) => Err(failure.into()),
         (encoded, Ok(())) => encoded,
+    }
+}
+
+/// Opens the source where it is; one that a client gave to a control on another machine is sent from there first.
+async fn open(context: &RunContext, folder: &RunFolder, work: &Transcode) -> Result<OpenSource, Failure> {
+    let (sources, ids) = (&context.worker.deps.sources, &*context.worker.deps.ids);
+    let (source, secrets) = (&work.spec.source, &work.secrets);
+    match sources.open(source, secrets, folder.path(), ids).await {
+        Err(failure) if failure.code == Code::SourceNotFound && delivery::is_given(source) => {
+            let ask = || context.log.tell(RunEvent::NeedSource);
+            context.delivery.await_in(folder.path(), ask).await?;
+            sources.open_given(folder.path(), delivery::NAME, ids).await
+        }
+        opened => opened,
     }
 }
 

@@ -14,7 +14,11 @@ mod clips;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod docs;
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
@@ -23,3 +27,5 @@ mod recovery;
 mod storage;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod waking;

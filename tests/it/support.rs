@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, real clips, a misbehaving origin. Nothing here sleeps for a fixed time.
 
+pub mod certs;
 pub mod clips;
 pub mod origin;
 pub mod s3;

@@ -47,7 +47,7 @@ fn the_reference_holds_the_defaults() {
 fn the_reference_names_every_key() {
     use document::{
         Auth, Destinations, Log, Presets, Queue, Retention, Secrets, Server, Sources, Storage, Store, Verify,
-        Worker,
+        Worker, Workers,
     };
     let full: toml::Table = reference_in_full().parse().unwrap();
     serde_json::from_value::<Document>(serde_json::to_value(&full).unwrap()).unwrap();
@@ -60,6 +60,7 @@ fn the_reference_names_every_key() {
         fields::<Sources>("sources"),
         fields::<Destinations>("destinations"),
         fields::<Queue>("queue"),
+        fields::<Workers>("workers"),
         fields::<Worker>("worker"),
         fields::<Verify>("verify"),
         fields::<Presets>("presets"),

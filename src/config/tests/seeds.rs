@@ -22,8 +22,8 @@ fn the_seeds_variables() {
             ("LOCAL_STORAGE_DIR", "/media/out"),
             ("S3_REGION", "eu-west-1"),
             ("AWS_ACCESS_KEY_ID", "AK"),
-            ("WORKER_NODES", "a:1"),
-            ("GRPC_PORT", "50051"),
+            ("WORKER_NODES", "a:1, B.example:2,"),
+            ("GRPC_PORT", "50052"),
             ("REDIS_ADDR", "r:1"),
             ("MYSQL_HOST", ""),
             ("DATABASE_URL", "postgres://h/d"),
@@ -40,8 +40,9 @@ fn the_seeds_variables() {
     // SHA-256 of "abc", FIPS 180-2 appendix B.1.
     assert_eq!(config.keys[0].hash.0[..4], [0xba, 0x78, 0x16, 0xbf]);
     assert_eq!(config.keys[0].tenant, Tenant::local());
-    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
-    assert!(config.warnings[0].starts_with("WORKER_NODES, GRPC_PORT ignored"), "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert_eq!(config.workers.nodes, ["a:1", "b.example:2"]);
+    assert_eq!(config.network.listen, "127.0.0.1:50052".parse().unwrap());
     assert!(load("", &[("API_PORT", "9000")]).is_ok_and(|config| config.server.listen.port() == 9000));
     assert_eq!(faults("", &[("PORT", "tcp://x")])[0].key, "server.listen");
 }

@@ -1,6 +1,7 @@
 //! API keys and sealing keys: read once, kept as hashes and hidden bytes.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,8 +12,11 @@ use super::super::{ApiKey, KeyHash, Scope, SealingKey};
 use super::Check;
 use crate::domain::Tenant;
 
+/// Most submissions a minute that can be told apart from no bound.
+const MAX_RATE: u32 = 1_000_000;
+
 /// The seeds' single key: all rights, and the tenant of a server without keys, so that turning it on hides no job.
-pub(super) fn seed_key(text: &str) -> ApiKey {
+pub(super) fn seed_key(text: &str, rate_per_minute: Option<NonZeroU32>) -> ApiKey {
     let mut hash = [0; 32];
     hash.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
     ApiKey {
@@ -20,15 +24,16 @@ pub(super) fn seed_key(text: &str) -> ApiKey {
         tenant: Tenant::local(),
         hash: KeyHash(hash),
         scopes: vec![Scope::Admin],
+        rate_per_minute,
     }
 }
 
 impl Check<'_> {
-    pub(super) fn keys(&mut self, document: &Document) -> Vec<ApiKey> {
+    pub(super) fn keys(&mut self, document: &Document, rate: Option<NonZeroU32>) -> Vec<ApiKey> {
         let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
         let mut keys = Vec::new();
         for (n, key) in document.auth.keys.iter().enumerate() {
-            let Some(key) = self.key(n, key) else { continue };
+            let Some(key) = self.key(n, key, rate) else { continue };
             if !names.insert(key.name.clone()) {
                 self.fault(&format!("auth.keys[{n}].name"), "another key has the same name");
             }
@@ -40,7 +45,12 @@ impl Check<'_> {
         keys
     }
 
-    fn key(&mut self, n: usize, key: &Key) -> Option<ApiKey> {
+    /// 0 stands for no bound.
+    pub(super) fn rate(&mut self, key: &str, per_minute: u32) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.number(key, per_minute, 0..=MAX_RATE))
+    }
+
+    fn key(&mut self, n: usize, key: &Key, rate: Option<NonZeroU32>) -> Option<ApiKey> {
         let at = |field: &str| format!("auth.keys[{n}].{field}");
         if key.name.is_empty() {
             self.fault(&at("name"), "is empty");
@@ -65,7 +75,14 @@ impl Check<'_> {
             self.fault(&at("scopes"), "is empty: such a key could do nothing");
         }
         let scopes = scopes.into_iter().collect();
-        Some(ApiKey { name: key.name.clone(), tenant: tenant?, hash: KeyHash(hash?), scopes })
+        let rate_per_minute = key.rate_per_minute.map_or(rate, |own| self.rate(&at("rate_per_minute"), own));
+        Some(ApiKey {
+            name: key.name.clone(),
+            tenant: tenant?,
+            hash: KeyHash(hash?),
+            scopes,
+            rate_per_minute,
+        })
     }
 
     pub(super) fn sealing_keys(&mut self, document: &Document) -> Vec<SealingKey> {

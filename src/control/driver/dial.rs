@@ -67,12 +67,16 @@ impl Driver {
             }
             // A message this worker does not understand. Charged as a loss, because losses are bounded: a job that no
             // worker understands ends some day.
-            CallError::Protocol(_) => {
+            CallError::Protocol(_) | CallError::Incompatible { .. } => {
                 self.rest();
                 Some(End::GiveBack(RequeueReason::Lost))
             }
-            CallError::Unreachable(_) if dial == Dial::Attach => None,
-            CallError::Unreachable(_) => {
+            CallError::Refused(_) | CallError::Unreachable(_) | CallError::Unauthorized(_)
+                if dial == Dial::Attach =>
+            {
+                None
+            }
+            CallError::Refused(_) | CallError::Unreachable(_) | CallError::Unauthorized(_) => {
                 let status = bounded(self.shared.pace.call, self.held.member.client.status()).await;
                 let leaves = status
                     .is_ok_and(|status| status.draining && !status.jobs.contains(&self.claimed.key.job));

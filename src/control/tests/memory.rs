@@ -473,6 +473,12 @@ impl JobStore for Memory {
             .get(&job)
             .map_or_else(Vec::new, |s| s.events.iter().filter(|e| e.seq > after).cloned().collect()))
     }
+    async fn waiting(&self, tenant: &Tenant, most: u64) -> Result<u64> {
+        let inner = self.inner();
+        let own = inner.jobs.values().filter(|s| !s.deleted && s.job.job.tenant == *tenant);
+        let ready = own.flat_map(|s| s.job.tasks.iter()).filter(|t| t.state == TaskState::Ready).count();
+        Ok(u64::try_from(ready).unwrap().min(most))
+    }
     async fn stats(&self) -> Result<QueueStats> {
         let inner = self.inner();
         let count = |wanted: fn(TaskState) -> bool| {

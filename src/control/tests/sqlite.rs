@@ -23,6 +23,7 @@ impl Real {
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             workers: workers.iter().map(in_process).collect(),
+            discovery: Discovery::default(),
             sweeper: Arc::new(Broom::default()),
             lifecycle: lifecycle.clone(),
         };

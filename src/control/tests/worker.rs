@@ -19,8 +19,8 @@ use crate::domain::{
     TaskReport, WorkerId,
 };
 use crate::rpc::wire::{
-    Action, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunFailure,
-    RunRequest, Transcode, WorkerReport,
+    Action, Given, PROTOCOL, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
+    RunFailure, RunRequest, Transcode, WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
 
@@ -103,7 +103,7 @@ impl Destination {
 }
 
 pub(super) struct FakeWorker {
-    id: WorkerId,
+    pub(super) id: WorkerId,
     boot: BootId,
     slots: u32,
     ids: SeededIds,
@@ -124,6 +124,7 @@ struct State {
     cancelled: Vec<RunId>,
     acked: Vec<RunId>,
     refuse_starts: u32,
+    granted: usize,
 }
 
 struct Run {
@@ -179,6 +180,11 @@ impl FakeWorker {
         for run in state.runs.values() {
             run.end(RunEvent::Released("draining".into()));
         }
+    }
+
+    /// Slots granted so far.
+    pub(super) fn reserved(&self) -> usize {
+        self.state().granted
     }
 
     pub(super) fn started(&self) -> Vec<(JobId, Instant)> {
@@ -442,6 +448,7 @@ impl WorkerApi for Handle {
             ffmpeg_version: "0".into(),
             sandbox: vec![],
             disk_free: 1,
+            protocol: PROTOCOL,
         }
     }
 
@@ -466,6 +473,7 @@ impl WorkerApi for Handle {
         let taken = u32::try_from(FakeWorker::busy(&state) + state.reservations.len()).unwrap();
         let free = if state.draining { 0 } else { self.0.slots.saturating_sub(taken) };
         let reservations: Vec<_> = (0..slots.min(free)).map(|_| ReservationId(self.0.ids.random())).collect();
+        state.granted += reservations.len();
         state.reservations.extend(reservations.iter().map(|id| (*id, now + Duration::from_secs(10))));
         Reserved { boot: self.0.boot, reservations, draining: state.draining }
     }
@@ -480,6 +488,14 @@ impl WorkerApi for Handle {
         let run = self.0.state().runs.get(&grant.run).cloned().ok_or(Refusal::NotFound)?;
         let _ = run.permit.try_send(grant);
         Ok(())
+    }
+
+    async fn put_source(&self, _: RunId, _: Given) -> Result<(), Refusal> {
+        Err(Refusal::NotFound)
+    }
+
+    async fn read_token(&self, _: uuid::Uuid) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     async fn ack(&self, run: RunId) {

@@ -26,13 +26,13 @@ struct Orders {
 }
 
 /// The launcher's command line for a program.
-pub(super) fn arguments(spec: &Spec, nice: u8) -> Vec<OsString> {
+pub(super) fn arguments(spec: &Spec) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec![
         LAUNCH_COMMAND.into(),
         "--parent".into(),
         std::process::id().to_string().into(),
         "--nice".into(),
-        nice.to_string().into(),
+        spec.nice.to_string().into(),
     ];
     let limits = [("--file-size", spec.limits.file_size), ("--address-space", spec.limits.address_space)];
     for (name, value) in limits.into_iter().filter_map(|(name, value)| Some((name, value?))) {
@@ -140,7 +140,7 @@ mod tests {
     fn what_is_written_is_what_is_read() {
         let mut spec = Spec::new(Path::new("/bin/tool"), ["-i", "--", "x"], "/");
         spec.limits = Limits { file_size: Some(7), address_space: None };
-        let written = arguments(&spec, 10);
+        let written = arguments(&spec);
         assert_eq!(written[0], LAUNCH_COMMAND);
         let orders = parse(written.into_iter().skip(1)).unwrap();
         assert_eq!(orders.parent, i32::try_from(std::process::id()).ok());

@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::super::pb;
+use super::super::{control_pb, pb};
 use super::{
-    Action, InvalidMessage, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
-    RunFailure, RunRequest, Start, Transcode, WorkerReport,
+    Action, InvalidMessage, PermitGrant, Permitted, Registered, Registration, Renewal, Renewed,
+    ReservationId, Reserved, RunEvent, RunFailure, RunRequest, Start, Transcode, WorkerReport,
 };
 use crate::domain::{
     BootId, Epoch, JobId, OutputIndex, OutputStatus, Phase, Progress, Publication, PublicationId,
@@ -222,6 +222,7 @@ impl From<&RunEvent> for pb::JobProgress {
                 log_tail: failed.log_tail.clone(),
             }),
             RunEvent::Released(reason) => E::Released(pb::Released { reason: reason.clone() }),
+            RunEvent::NeedSource => E::NeedSource(pb::NeedSource {}),
         };
         Self { event: Some(event) }
     }
@@ -280,6 +281,7 @@ impl TryFrom<pb::JobProgress> for RunEvent {
                 log_tail: f.log_tail,
             })),
             E::Released(r) => Self::Released(r.reason),
+            E::NeedSource(pb::NeedSource {}) => Self::NeedSource,
         })
     }
 }
@@ -340,6 +342,7 @@ impl From<WorkerReport> for pb::WorkerStatus {
             ffmpeg_version: report.ffmpeg_version,
             sandbox: report.sandbox,
             disk_free: report.disk_free,
+            protocol: report.protocol,
         }
     }
 }
@@ -367,6 +370,7 @@ impl TryFrom<pb::WorkerStatus> for WorkerReport {
             ffmpeg_version: s.ffmpeg_version,
             sandbox: s.sandbox,
             disk_free: s.disk_free,
+            protocol: s.protocol,
         })
     }
 }
@@ -433,5 +437,44 @@ impl TryFrom<pb::RenewResponse> for Renewed {
     type Error = InvalidMessage;
     fn try_from(r: pb::RenewResponse) -> Parsed<Self> {
         Ok(Self { boot: BootId::from_uuid(uuid(&r.boot_id, "boot_id")?), runs: runs(&r.run_ids)? })
+    }
+}
+
+impl From<&Registration> for control_pb::RegisterRequest {
+    fn from(r: &Registration) -> Self {
+        Self {
+            worker_id: r.worker.to_string(),
+            boot_id: raw(r.boot.uuid()),
+            address: r.address.clone(),
+            slots: r.slots,
+            version: r.version.clone(),
+            protocol: r.protocol,
+        }
+    }
+}
+
+impl TryFrom<control_pb::RegisterRequest> for Registration {
+    type Error = InvalidMessage;
+    fn try_from(r: control_pb::RegisterRequest) -> Parsed<Self> {
+        Ok(Self {
+            worker: r.worker_id.parse().map_err(|_| InvalidMessage { field: "worker_id" })?,
+            boot: BootId::from_uuid(uuid(&r.boot_id, "boot_id")?),
+            address: r.address,
+            slots: r.slots,
+            version: r.version,
+            protocol: r.protocol,
+        })
+    }
+}
+
+impl From<Registered> for control_pb::RegisterResponse {
+    fn from(r: Registered) -> Self {
+        Self { again_seconds: seconds(r.again) }
+    }
+}
+
+impl From<control_pb::RegisterResponse> for Registered {
+    fn from(r: control_pb::RegisterResponse) -> Self {
+        Self { again: Duration::from_secs(r.again_seconds.into()) }
     }
 }

@@ -284,6 +284,18 @@ on_both! {
         assert_eq!(read, b"abc");
     }
 
+    async fn a_token_is_read_where_it_was_left(desk) {
+        let id = uuid::Uuid::from_u128(7);
+        assert_eq!(desk.destinations.read_token(id).await.unwrap(), None);
+        desk.destinations.leave_token(id, "tell".into()).await.unwrap();
+        assert_eq!(desk.destinations.read_token(id).await.unwrap().as_deref(), Some("tell"));
+        for _ in 0..2 {
+            desk.destinations.remove_token(id).await.unwrap();
+        }
+        assert_eq!(desk.destinations.read_token(id).await.unwrap(), None);
+        assert_eq!(desk.leftovers(), Vec::<String>::new());
+    }
+
     async fn doctor_finds_a_working_fence(desk) {
         assert_eq!(desk.destinations.reachable(publication(9)).await.unwrap(), Fencing::Works);
         assert_eq!(desk.leftovers(), Vec::<String>::new());

@@ -69,7 +69,7 @@ pub(super) fn answer(error: &object_store::Error) -> Answer {
 }
 
 /// The failure that a client reads.
-pub(super) fn failure(error: &object_store::Error) -> Failure {
+pub(in crate::storage) fn failure(error: &object_store::Error) -> Failure {
     let (code, sentence) = match answer(error) {
         Answer::NoSuchBucket => (Code::DestinationForbidden, "the destination's bucket does not exist"),
         Answer::Forbidden => {

@@ -53,6 +53,18 @@ pub(super) async fn stats_count_by_state(desk: Desk) {
     assert_eq!(desk.store.stats().await.unwrap(), QueueStats { delayed: 1, running: 0, ..expected });
 }
 
+pub(super) async fn waiting_jobs_are_counted_by_tenant(desk: Desk) {
+    let (a, b): (Tenant, Tenant) = ("a".parse().unwrap(), "b".parse().unwrap());
+    for tenant in [&a, &a, &a, &b] {
+        desk.submit(NewJob { tenant: tenant.clone(), ..desk.job() }).await;
+    }
+    let waiting = async |tenant, most| desk.store.waiting(tenant, most).await.unwrap();
+    assert_eq!((waiting(&a, 10).await, waiting(&a, 2).await, waiting(&b, 10).await), (3, 2, 1));
+    desk.claim(2).await;
+    assert_eq!((waiting(&a, 10).await, waiting(&b, 10).await), (2, 0), "one of each runs");
+    assert_eq!(waiting(&Tenant::local(), 10).await, 0);
+}
+
 pub(super) async fn an_old_session_claims_nothing(desk: Desk) {
     desk.submit_outputs(1).await;
     desk.store.open_session("next", desk.now()).await.unwrap();

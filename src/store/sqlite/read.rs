@@ -162,6 +162,19 @@ pub(super) async fn pulse(pool: &SqlitePool, jobs: &[JobId]) -> Result<Vec<Pulse
     rows.iter().map(pulse).collect()
 }
 
+pub(super) async fn waiting(pool: &SqlitePool, tenant: &Tenant, most: u64) -> Result<u64> {
+    let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
+        "{READY_CLASSES} select count(*) from (select 1 from c cross join tasks t \
+         where t.state = 2 and t.class = c.class and t.tenant = ? limit ?)",
+    )))
+    .bind(tenant.as_str().to_owned())
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .fetch_one(pool)
+    .await
+    .map_err(explain("counting a tenant's queue"))?;
+    Ok(u64::try_from(waiting).unwrap_or(0))
+}
+
 pub(super) async fn ping(pool: &SqlitePool) -> Result<()> {
     let _: i64 =
         sqlx::query_scalar("select 1 from meta limit 1").fetch_one(pool).await.map_err(explain("pinging"))?;

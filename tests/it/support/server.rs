@@ -19,6 +19,18 @@ pub struct Server {
     pub dir: Arc<tempfile::TempDir>,
     pub http: reqwest::Client,
     settings: BTreeMap<String, String>,
+    role: Role,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a process does.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    All,
+    Control,
+    /// Its `url` is where gRPC is served.
+    Worker,
 }
 
 /// What a server is started with.
@@ -26,9 +38,15 @@ pub struct Server {
 pub struct Start {
     settings: BTreeMap<String, String>,
     dir: Option<Arc<tempfile::TempDir>>,
+    role: Role,
 }
 
 impl Start {
+    /// A process of this role only.
+    pub fn role(role: Role) -> Self {
+        Self { role, ..Self::default() }
+    }
+
     /// Sets a key by its environment name, for example `FLUX__QUEUE__MAX_PENDING`.
     pub fn set(mut self, key: &str, value: impl Into<String>) -> Self {
         self.settings.insert(key.to_owned(), value.into());
@@ -62,7 +80,17 @@ impl Start {
         std::fs::create_dir_all(&clips).unwrap();
         settings.entry("FLUX__SOURCES__ALLOW".into()).or_insert("127.0.0.0/8".into());
         settings.entry("FLUX__SOURCES__FILE_ROOTS".into()).or_insert(clips.display().to_string());
-        let mut command = flux(&["serve", "--role", "all", "--listen", "127.0.0.1:0"]);
+        let (role, listen, said) = match self.role {
+            Role::All => ("all", "--listen", "listen"),
+            Role::Control => ("control", "--listen", "listen"),
+            Role::Worker => ("worker", "--grpc-listen", "grpc_listen"),
+        };
+        let mut command = flux(&["serve", "--role", role]);
+        let chosen =
+            ["FLUX__SERVER__LISTEN", "FLUX__WORKER__LISTEN"].iter().any(|key| settings.contains_key(*key));
+        if !chosen {
+            command.args([listen, "127.0.0.1:0"]);
+        }
         command.arg("--data-dir").arg(dir.path().join("data")).current_dir(dir.path()).envs(&settings);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -73,7 +101,7 @@ impl Start {
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let record: Value = serde_json::from_str(&line).unwrap_or_default();
-                if let Some(listen) = record["fields"]["listen"].as_str().or(record["listen"].as_str()) {
+                if let Some(listen) = record["fields"][said].as_str().or(record[said].as_str()) {
                     let _ = ready.send(listen.to_owned());
                 }
                 sink.lock().unwrap().push(line);
@@ -87,10 +115,12 @@ impl Start {
         };
         let http = reqwest::Client::builder()
             .no_proxy()
+            // Well before the server closes a kept connection, or a request could meet its end.
+            .pool_idle_timeout(std::time::Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Ok(Server { child, url: format!("http://{listen}"), dir, http, settings })
+        Ok(Server { child, url: format!("http://{listen}"), dir, http, settings, role: self.role, log })
     }
 }
 
@@ -109,13 +139,24 @@ impl Server {
 
     /// Another server on the same folder with the same settings.
     pub async fn again(self) -> Self {
-        let start = Start { settings: self.settings.clone(), dir: Some(Arc::clone(&self.dir)) };
+        let start =
+            Start { settings: self.settings.clone(), dir: Some(Arc::clone(&self.dir)), role: self.role };
         drop(self);
         start.server().await
     }
 
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
     }
 
     pub fn pid(&self) -> i32 {
@@ -128,10 +169,20 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// A signal, and the exit code that follows.
-    pub async fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+    /// A signal.
+    pub fn send(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// How it ended, once it has.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// A signal, and the exit code that follows.
+    pub async fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+        self.send(signal);
         eventually("the server exits", async || self.child.try_wait().unwrap()).await.code()
     }
 

@@ -1,0 +1,352 @@
+//! The control's part of a process: record, dispatch, and what looks after stored sources.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::super::{Exit, Failed};
+use super::{Record, open_storage, presets};
+use crate::config::{self, ControlPlan};
+use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
+use crate::domain::preset::Presets;
+use crate::domain::{Clock, IdSource, Source, SystemClock, SystemIds};
+use crate::lifecycle::{Lifecycle, TaskKind};
+use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
+use crate::storage::Storage;
+use crate::store::{self, DynStore, JobStore as _, SqliteStore};
+
+/// Bytes of a source sent to a worker at a time.
+const CHUNK: usize = 256 << 10;
+
+/// The record and the storage, open; nothing runs yet.
+pub(in crate::cli) struct Ground {
+    pub(in crate::cli) storage: Storage,
+    pub(in crate::cli) clock: Arc<dyn Clock>,
+    pub(in crate::cli) ids: Arc<dyn IdSource>,
+    pub(in crate::cli) store: Arc<SqliteStore>,
+    pub(in crate::cli) presets: Arc<Presets>,
+}
+
+/// Opens the record, then the storage.
+pub(in crate::cli) async fn open(
+    plan: &ControlPlan,
+    record: Record,
+    lifecycle: &Lifecycle,
+) -> Result<Ground, Failed> {
+    let presets = Arc::new(presets(&plan.presets)?);
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(SystemClock), Arc::new(SystemIds));
+    let data_dir = &plan.common.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
+    // The store first: its lock decides whether anything else here may be touched.
+    let store = Arc::new(open_store(plan, record, &ids).await?);
+    let storage = open_storage(&plan.common)?;
+    let kept = storage.uploads().kept().context("cannot list the stored sources")?;
+    let orphans = sweep_orphans(Arc::clone(&store), storage.clone(), kept);
+    lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
+    Ok(Ground { storage, clock, ids, store, presets })
+}
+
+/// Starts the control on it.
+pub(in crate::cli) async fn start(
+    plan: &ControlPlan,
+    ground: &Ground,
+    workers: Vec<WorkerHandle>,
+    lifecycle: &Lifecycle,
+) -> Result<Control, Failed> {
+    let settings = ControlSettings {
+        name: format!("{}-{}", plan.common.id, std::process::id()),
+        retention: Some(plan.retention),
+        waking: super::waking::waking(&plan.workers.waking)?,
+        ..ControlSettings::default()
+    };
+    let deps = Deps {
+        store: Arc::clone(&ground.store) as DynStore,
+        clock: Arc::clone(&ground.clock),
+        ids: Arc::clone(&ground.ids),
+        workers,
+        discovery: discovery(&plan.workers, &ground.storage),
+        sweeper: Arc::new(StorageSweeper(ground.storage.clone())),
+        lifecycle: lifecycle.clone(),
+    };
+    Ok(Control::start(settings, deps).await.context("cannot start the control")?)
+}
+
+fn discovery(workers: &config::WorkersAccess, storage: &Storage) -> Discovery {
+    let tls = workers.tls.clone().map(|tls| ClientTls {
+        ca: tls.ca,
+        identity: tls.identity.map(identity),
+        domain: tls.domain,
+    });
+    Discovery {
+        nodes: workers.nodes.clone(),
+        dns: workers.dns.clone(),
+        security: ClientSecurity { token: workers.token.clone().map(Token::new), tls },
+        trusted_network: workers.trusted_network,
+        storage: Some(storage.destinations().clone()),
+        given: Some(Arc::new(Given(storage.clone()))),
+    }
+}
+
+pub(super) fn identity(pem: config::PemIdentity) -> Identity {
+    Identity { certificates: pem.certificates, key: pem.key }
+}
+
+async fn open_store(
+    plan: &ControlPlan,
+    record: Record,
+    ids: &Arc<dyn IdSource>,
+) -> Result<SqliteStore, Failed> {
+    let keys = if plan.sealing_keys.is_empty() {
+        store::Keys::DataFolder
+    } else {
+        let texts: Vec<String> = plan.sealing_keys.iter().map(|key| STANDARD.encode(key.expose())).collect();
+        let keys = store::SealKeys::from_base64(texts.iter().map(String::as_str), "secrets.keys");
+        store::Keys::Configured(keys.context("cannot use secrets.keys")?)
+    };
+    let options = store::Options {
+        keys,
+        max_pending: Some(plan.queue.max_pending),
+        max_attempts: plan.queue.max_attempts.get(),
+        ids: Arc::clone(ids),
+    };
+    let opened = match record {
+        Record::Durable => SqliteStore::open(&plan.common.data_dir, options).await,
+        Record::Ephemeral => SqliteStore::ephemeral(options).await,
+    };
+    opened.map_err(|error| match &error {
+        store::Error::Locked { .. } => Failed::new(Exit::Unavailable, error),
+        _ => Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs")),
+    })
+}
+
+/// Reads sources that were given to this server.
+struct Given(Storage);
+
+#[async_trait]
+impl GivenSources for Given {
+    async fn open(&self, source: &Source) -> std::io::Result<wire::Given> {
+        let path = match source {
+            Source::Upload { id } => self.0.uploads().upload_path(*id),
+            Source::Inline { key, .. } => self.0.uploads().inline_path(key),
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => {
+                return Ok(wire::Given::Gone);
+            }
+        };
+        let file = match tokio::fs::File::open(path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(wire::Given::Gone),
+            Err(error) => return Err(error),
+        };
+        let size = file.metadata().await?.len();
+        Ok(wire::Given::Bytes { size, chunks: ReaderStream::with_capacity(file, CHUNK).boxed() })
+    }
+}
+
+/// Removes sources that were given to this server. Results are nobody's to sweep.
+struct StorageSweeper(Storage);
+
+#[async_trait]
+impl Sweeper for StorageSweeper {
+    async fn sweep(&self, what: &Source) -> bool {
+        let removed = self.0.uploads().remove_source(what).await;
+        if let Err(error) = &removed {
+            tracing::warn!(error = error as &dyn std::error::Error, "could not remove a job's source");
+        }
+        removed.is_ok()
+    }
+}
+
+/// Removes what a crash left between storing a client's bytes and recording them. `kept` was listed before the first
+/// request came in, so nothing of it is on its way to the record.
+async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Source>) {
+    match storage.uploads().sweep().await {
+        Ok(0) => {}
+        Ok(parts) => tracing::info!(parts, "removed broken uploads"),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not remove broken uploads");
+        }
+    }
+    for source in kept {
+        let known = match &source {
+            Source::Inline { key, .. } => match key.as_str().parse() {
+                Ok(job) => store.get(None, job).await.map(|job| job.is_some()),
+                // Not named by this server.
+                Err(_) => continue,
+            },
+            Source::Upload { id } => store.upload(None, *id).await.map(|upload| upload.is_some()),
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => continue,
+        };
+        let removed = match known {
+            Ok(true) => continue,
+            Ok(false) => storage.uploads().remove_source(&source).await.map_err(anyhow::Error::new),
+            Err(error) => Err(anyhow::Error::new(error)),
+        };
+        match removed {
+            Ok(()) => tracing::info!(kind = source.kind(), "removed a source that no job knows"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "could not look after a stored source");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::domain::limits::SourceLimits;
+    use crate::domain::{
+        Destination, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath, OutputSpec, Overwrite, TaskId,
+        Tenant, Timestamp, UploadId,
+    };
+    use crate::storage::{self, StorageSettings};
+    use crate::store::{Deleted, NewJob, Submitted, UploadRecord};
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        result: std::path::PathBuf,
+        store: SqliteStore,
+        storage: Storage,
+        now: Timestamp,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let dir = tempfile::tempdir().unwrap();
+            let settings = storage::Settings {
+                storage: StorageSettings::Local { root: dir.path().join("storage") },
+                destination_roots: Vec::new(),
+                data_dir: dir.path().to_owned(),
+                file_roots: Vec::new(),
+                allow: Vec::new(),
+                limits: SourceLimits::default(),
+                fetch: storage::FetchLimits::default(),
+            };
+            let storage = Storage::open(&settings).unwrap();
+            let result = dir.path().join("storage/out.mp4");
+            std::fs::write(&result, b"a result").unwrap();
+            let store = SqliteStore::ephemeral(store::Options::default()).await.unwrap();
+            Self { _dir: dir, result, store, storage, now: Timestamp::from_micros(1_700_000_000_000_000) }
+        }
+
+        async fn submit(&self, source: Source) -> JobId {
+            let id = JobId::from_uuid(SystemIds.sortable(self.now));
+            let encode = Presets::builtin().resolve(Some("proxy_360p"), serde_json::Map::new()).unwrap();
+            let path = ObjectPath::parse("out.mp4").unwrap();
+            let destination =
+                Destination::Storage { path, overwrite: Overwrite::Fail, metadata: BTreeMap::new() };
+            let spec = JobSpec {
+                source,
+                outputs: vec![OutputSpec { preset: None, encode, destination, warnings: Vec::new() }],
+                priority: 0,
+                labels: BTreeMap::new(),
+                metadata: serde_json::Map::new(),
+                notification_url: None,
+                options: JobOptions::default(),
+            };
+            let task = TaskId::from_uuid(SystemIds.random());
+            let (tenant, secrets, now) = (Tenant::local(), JobSecrets::default(), self.now);
+            let job = NewJob { id, task, tenant, spec, secrets, idempotency: None, now };
+            assert_eq!(self.store.submit(job).await.unwrap(), Submitted::Created);
+            id
+        }
+
+        /// An upload that is whole and expires in an hour.
+        async fn upload(&self, n: u128) -> UploadId {
+            let id = UploadId::from_uuid(uuid::Uuid::from_u128(n));
+            let bytes = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"abc"))]);
+            let received = self.storage.uploads().receive(id, 3, bytes).await.unwrap();
+            let record = UploadRecord {
+                id,
+                tenant: Tenant::local(),
+                name: "a.mp4".into(),
+                size: 3,
+                sha256: Some(received.sha256),
+                expires_at: self.now.plus(Duration::from_hours(1)),
+            };
+            self.store.create_upload(&record).await.unwrap();
+            id
+        }
+
+        /// What the control does each minute.
+        async fn clean(&self) {
+            self.store.expire(self.now.minus(Duration::from_hours(1)), self.now).await.unwrap();
+            let sweeper = StorageSweeper(self.storage.clone());
+            for garbage in self.store.garbage(self.now).await.unwrap() {
+                assert!(sweeper.sweep(&garbage.what).await, "{garbage:?}");
+                self.store.swept(&[garbage.id]).await.unwrap();
+            }
+            assert!(self.result.exists(), "results are nobody's to sweep");
+        }
+
+        fn keeps(&self, source: &Source) -> bool {
+            self.storage.uploads().kept().unwrap().contains(source)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_goes_when_its_last_job_is_gone_and_not_before() {
+        let mut bench = Bench::new().await;
+        let inline = Source::Inline { key: ObjectPath::parse("one").unwrap(), size: 5 };
+        let Source::Inline { key, .. } = &inline else { return };
+        bench.storage.uploads().store_inline(key, Bytes::from_static(b"12345")).await.unwrap();
+        let used = Source::Upload { id: bench.upload(1).await };
+        let unclaimed = Source::Upload { id: bench.upload(2).await };
+        let with_inline = bench.submit(inline.clone()).await;
+        let with_upload = bench.submit(used.clone()).await;
+        bench.clean().await;
+        assert!([&inline, &used, &unclaimed].iter().all(|source| bench.keeps(source)));
+
+        assert!(matches!(bench.store.delete(None, with_inline, bench.now).await.unwrap(), Deleted::Done(_)));
+        bench.clean().await;
+        assert!(!bench.keeps(&inline), "its job was deleted");
+
+        bench.now = bench.now.plus(Duration::from_hours(2));
+        bench.clean().await;
+        assert!(!bench.keeps(&unclaimed), "it expired and no job named it");
+        assert!(bench.keeps(&used), "a waiting job needs it, expired or not");
+
+        bench.store.cancel(None, with_upload, bench.now).await.unwrap();
+        bench.now = bench.now.plus(Duration::from_hours(2));
+        bench.clean().await;
+        bench.clean().await;
+        assert!(!bench.keeps(&used), "its job has expired");
+    }
+
+    #[tokio::test]
+    async fn what_no_record_knows_is_swept_at_the_start() {
+        let bench = Bench::new().await;
+        let job = bench.submit(Source::Upload { id: bench.upload(1).await }).await;
+        let orphan = JobId::from_uuid(SystemIds.random());
+        let inline = |key: String| Source::Inline { key: ObjectPath::parse(key).unwrap(), size: 1 };
+        for name in [job.to_string(), orphan.to_string(), "foreign".to_owned()] {
+            let key = ObjectPath::parse(name).unwrap();
+            bench.storage.uploads().store_inline(&key, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let uploads = bench.storage.uploads();
+        let lost = UploadId::from_uuid(uuid::Uuid::from_u128(9));
+        let bytes = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"abc"))]);
+        uploads.receive(lost, 3, bytes).await.unwrap();
+        let kept = uploads.kept().unwrap();
+        assert_eq!(kept.len(), 5);
+        let Bench { store, storage, _dir: dir, .. } = bench;
+        sweep_orphans(Arc::new(store), storage.clone(), kept).await;
+        let mut left = storage.uploads().kept().unwrap();
+        left.sort_by_key(|source| format!("{source:?}"));
+        let known = UploadId::from_uuid(uuid::Uuid::from_u128(1));
+        assert_eq!(left, [inline(job.to_string()), inline("foreign".into()), Source::Upload { id: known }]);
+        drop(dir);
+    }
+}
