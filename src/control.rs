@@ -6,7 +6,8 @@
 //! `Lost` makes the control forget the run and stop it.
 //!
 //! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
-//! `discovery` finds workers, `waker` brings them up, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `hub` lets readers follow, `reconcile` cleans up, `progress` writes high-water marks.
+//! `discovery` finds workers, `waker` brings them up, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `takeover` takes up what others left, `roster` writes down where workers are, `hub` lets
+//! readers follow, `pulse` what other controls run, `reconcile` cleans up, `progress` writes high-water marks.
 //! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
 //! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`; to be woken, `waker`.
 
@@ -19,13 +20,16 @@ mod fleet;
 mod hub;
 mod minder;
 mod progress;
+mod pulse;
 mod reconcile;
 mod reservations;
+mod roster;
 mod runs;
 mod session;
 mod settings;
 mod shared;
 mod storage;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod waker;
@@ -92,6 +96,8 @@ pub enum Found {
     Resolved,
     /// It registered.
     Registered,
+    /// Another control, or one before this, wrote it down.
+    Recorded,
     /// This control started it.
     Started,
 }
@@ -196,6 +202,7 @@ impl Control {
             session: watch::Sender::new(session),
             dispatch: Notify::new(),
             alarm: Notify::new(),
+            resign: Notify::new(),
             wakes: waker::Wakes::new(&waking.how),
             done: lifecycle.hard().child_token(),
             lifecycle,
@@ -204,6 +211,9 @@ impl Control {
         for worker in workers.into_iter().chain(listed) {
             shared.join(worker);
         }
+        shared.spawn_essential("takeover", takeover::run(Arc::clone(&shared)));
+        shared.spawn("roster", roster::rounds(Arc::clone(&shared)));
+        shared.spawn("pulse", pulse::follow(Arc::clone(&shared)));
         shared.spawn_essential("discovery", discovery::run(Arc::clone(&shared)));
         shared.spawn_essential("dispatcher", dispatch::run(Arc::clone(&shared)));
         shared.spawn("waker", waker::run(Arc::clone(&shared), waking));
@@ -217,6 +227,7 @@ impl Control {
         let finish = Arc::clone(&shared);
         shared.spawn("drain", async move {
             finish.runs.drained().await;
+            finish.close_session().await;
             finish.done.cancel();
         });
         Ok(Self(shared))
@@ -299,9 +310,10 @@ impl Control {
     }
 
     /// Stops following runs and writes nothing more about them: they go on without this control, and the next session
-    /// takes them up.
-    pub fn leave(&self) {
+    /// takes them up, at once.
+    pub async fn leave(&self) {
         self.0.done.cancel();
+        self.0.close_session().await;
     }
 
     /// Resolves when, after the soft stop, no run is held any more, or at the hard stop.

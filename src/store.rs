@@ -19,10 +19,10 @@ use async_trait::async_trait;
 
 use crate::domain::machine::rank;
 use crate::domain::{
-    Abilities, Aggregate, Attempt, BootId, Epoch, Event, Failure, JobId, JobRecord, JobSecrets, JobSpec,
-    JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress, Publication,
-    PublicationId, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord, TaskReport,
-    TaskState, Tenant, Timestamp, UploadId, WorkerId,
+    Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, JobId, JobRecord, JobSecrets,
+    JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress,
+    Publication, PublicationId, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
+    TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
@@ -205,15 +205,6 @@ pub struct Grant {
     pub runs: Vec<RunId>,
 }
 
-/// What else runs on a worker that grants slots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Company {
-    /// Other runs, or slots for them: no task that must run alone.
-    Shared,
-    /// Nothing, and every slot is ours: tasks that must run alone come first. Such a grant has one run.
-    Alone,
-}
-
 /// A worker as the record knows it, so that any control can find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerSeen {
@@ -273,6 +264,10 @@ pub struct Pulse {
     pub job: JobId,
     /// Sequence number of its last event.
     pub seq: i64,
+    /// Its status.
+    pub status: JobStatus,
+    /// Whether somebody asked to cancel it.
+    pub cancel_asked: bool,
     /// The latest report of its run, while it runs; `None` from a store that only one control uses.
     pub report: Option<TaskReport>,
 }

@@ -20,16 +20,14 @@ use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope,
 use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::{
-    Abilities, Aggregate, Attempt, BootId, Clock, Code, Destination, Epoch, Event, EventKind, Failure,
-    IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
+    Abilities, Aggregate, Attempt, BootId, Clock, Code, Company, Destination, Epoch, Event, EventKind,
+    Failure, IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
     OutputIndex, OutputRecord, OutputResult, OutputSpec, OutputStatus, Overwrite, Phase, Progress,
     Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome, Source, SystemClock,
     SystemIds, TaskId, TaskReport, Tenant, Timestamp,
 };
 use crate::lifecycle::Lifecycle;
-use crate::store::{
-    Company, DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord,
-};
+use crate::store::{DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord};
 
 /// The start of every test's time.
 pub(super) const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);

@@ -26,6 +26,7 @@ fn view(worker: &WorkerView, who: &Principal) -> Value {
         Found::Listed => "listed",
         Found::Resolved => "dns",
         Found::Registered => "registered",
+        Found::Recorded => "recorded",
         Found::Started => "started",
     };
     let tasks: Vec<_> = if who.admin { worker.running.iter().map(task).collect() } else { Vec::new() };

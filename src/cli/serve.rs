@@ -152,7 +152,7 @@ async fn drain(worker: &Worker, timeout: Duration, lifecycle: &Lifecycle) {
 
 /// Runs on other machines go on without this control; the next one takes them up.
 async fn close(control: Control, ground: Ground, lifecycle: &Lifecycle) {
-    control.leave();
+    control.leave().await;
     lifecycle.drain(RELEASE_TIME).await;
     // The data folder's lock goes with the store: the next server may start when this one has ended.
     let closed = ground.store.closed();

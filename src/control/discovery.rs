@@ -73,6 +73,24 @@ impl Discovery {
         Ok(WorkerHandle { client, address: address.to_owned(), found })
     }
 
+    /// A worker that a control wrote down; `None`, and told, if this one may not or cannot speak to it.
+    pub(super) fn recorded(&self, address: &str) -> Option<WorkerHandle> {
+        let host = address.rsplit_once(':')?.0.trim_matches(['[', ']']);
+        if !self.may_send(host) {
+            tracing::error!(
+                address,
+                "a worker on record is not used: it is on another machine and workers.tls is not set"
+            );
+            return None;
+        }
+        // One that a name resolved to has a certificate for that name.
+        let resolved = self.dns.as_deref().filter(|_| host.parse::<IpAddr>().is_ok());
+        let name = resolved.and_then(|dns| Some(dns.rsplit_once(':')?.0));
+        let handle = self.handle(address, name, Found::Recorded);
+        let told = |error: &DialError| tracing::error!(address, %error, "cannot speak to a worker on record");
+        handle.inspect_err(told).ok()
+    }
+
     /// The listed workers; an error here is one of certificates or token, and holds for all.
     pub(super) fn listed(&self) -> Result<Vec<WorkerHandle>, DialError> {
         self.nodes.iter().map(|node| self.handle(node, None, Found::Listed)).collect()
@@ -166,7 +184,7 @@ impl Watch {
         let seen = member.seen();
         let named = match member.found {
             Found::InProcess | Found::Listed | Found::Started => true,
-            Found::Resolved => self.resolved.contains(&member.address),
+            Found::Resolved | Found::Recorded => self.resolved.contains(&member.address),
             Found::Registered => false,
         };
         let registered = seen.registered.is_some_and(|at| at.elapsed() < SILENCE);

@@ -2,46 +2,49 @@
 //!
 //! A pass asks every worker that may have room for reservations, all at once; as soon as they answered (or after a
 //! short wait for the slow ones) it claims as many tasks as there are reservations and starts a driver for each. So
-//! nothing is claimed that has no place to run, and a worker that never answers delays nobody.
+//! nothing is claimed that has no place to run, and a worker that never answers delays nobody. Tasks that must run
+//! alone get a worker that is `clearing` for them.
+
+mod asking;
+mod clearing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use self::asking::{Answer, Asking};
+use self::clearing::Clearing;
 use super::driver;
-use super::fleet::{Member, bounded};
+use super::fleet::{Member, Ready};
 use super::reservations::{Reservations, Slot};
+use super::roster::Roster;
 use super::runs::NewRun;
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::{Abilities, RunId};
-use crate::rpc::CallError;
-use crate::rpc::wire::Reserved;
-use crate::store::{Claimed, Company, Grant};
+use crate::domain::{Company, RunId};
+use crate::store::{Claimed, Grant, QueueStats};
 
 /// Most tasks claimed in one statement.
 const BATCH: usize = 64;
 
-/// Who was asked for how many slots, and what it said.
-type Answer = (Arc<Member>, u32, Result<Reserved, CallError>);
+/// Most slots asked of one worker at once, whatever it says that it has.
+const MOST_SLOTS: u32 = 256;
 
 /// Dispatches until the soft stop. Then nothing more is claimed.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut dispatcher = Dispatcher {
         shared: Arc::clone(&shared),
         shelf: Reservations::default(),
-        asked: FuturesUnordered::new(),
-        asking: Vec::new(),
-        awaited: Vec::new(),
+        asking: Asking::default(),
         settle: None,
         again: None,
         backoff: Backoff::new(&shared.pace),
         queue: Queue::Empty,
         waiting: None,
+        clearing: Clearing::default(),
+        roster: Roster::default(),
     };
     dispatcher.work().await;
     shared.runs.close();
@@ -50,21 +53,20 @@ pub(super) async fn run(shared: Arc<Shared>) {
 struct Dispatcher {
     shared: Arc<Shared>,
     shelf: Reservations,
-    /// Calls on their way; each bounded.
-    asked: FuturesUnordered<BoxFuture<'static, Answer>>,
-    /// Who they were sent to.
-    asking: Vec<Arc<Member>>,
-    /// Those of them that this pass waits for.
-    awaited: Vec<Arc<Member>>,
-    /// Until when it waits for them.
+    asking: Asking,
+    /// Until when a pass waits for those it asked.
     settle: Option<Instant>,
     /// A worker granted less than we think it has: it may still be putting an ended run away.
     again: Option<Instant>,
     backoff: Backoff,
     /// What the last claim left.
     queue: Queue,
-    /// Tasks that wait, as far as is known: nobody is asked for more slots.
+    /// Tasks that wait for a place among others, as far as is known: nobody is asked for more slots.
     waiting: Option<u32>,
+    /// The worker that is cleared for a task that must run alone.
+    clearing: Clearing,
+    /// Who would be found again by whoever comes after us.
+    roster: Roster,
 }
 
 /// Whether a claim left work in the queue.
@@ -84,10 +86,10 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = shared.lifecycle.soft().cancelled() => return,
-                Some(answer) = self.asked.next() => {
+                Some(answer) = self.asking.calls.next() => {
                     self.answered(answer);
                     // Answers that come too late for their pass are used as they come.
-                    if self.awaited.is_empty() {
+                    if !self.asking.awaits() {
                         self.fill().await;
                     }
                 }
@@ -98,10 +100,14 @@ impl Dispatcher {
                 () = tokio::time::sleep_until(settle), if self.settle.is_some() => self.fill().await,
                 () = tokio::time::sleep_until(second_look.map_or(poll, |at| at.min(poll))) => {
                     // Without a look at the queue an idle control would keep its workers from leaving when idle.
-                    if second_look.is_some_and(|at| at <= Instant::now()) || shared.store.stats().await.is_ok_and(|stats| stats.ready > 0) {
+                    let due = second_look.is_some_and(|at| at <= Instant::now());
+                    if self.look().await.is_some_and(|stats| stats.ready > 0) || due {
                         self.again = None;
                         self.pass().await;
                     }
+                    let members = shared.fleet.members();
+                    self.roster.keep(&members);
+                    self.shelf.keep(&members);
                     poll = Instant::now() + shared.pace.poll;
                 }
             }
@@ -111,8 +117,14 @@ impl Dispatcher {
     /// When a worker that had no room or rested is asked again, if that is before the poll.
     fn second_look(&self) -> Option<Instant> {
         let now = Instant::now();
-        let rests = |member: &Arc<Member>| member.seen().rests_until.filter(|until| *until > now);
+        let rests = |member: &Arc<Member>| member.rests_until().filter(|until| *until > now);
         self.shared.fleet.members().iter().filter_map(rests).chain(self.again).min()
+    }
+
+    async fn look(&mut self) -> Option<QueueStats> {
+        let stats = self.shared.store.stats().await.ok()?;
+        self.clearing.wanted(stats.solo);
+        Some(stats)
     }
 
     /// Asks everyone who may have room; claims at once if nobody has to be asked.
@@ -122,56 +134,71 @@ impl Dispatcher {
     async fn pass(&mut self) {
         self.waiting = None;
         if self.queue == Queue::Empty
-            && let Ok(stats) = self.shared.store.stats().await
+            && let Some(stats) = self.look().await
         {
-            self.waiting = Some(u32::try_from(stats.ready).unwrap_or(u32::MAX));
+            let shared = stats.ready.saturating_sub(stats.solo);
+            self.waiting = Some(u32::try_from(shared).unwrap_or(u32::MAX));
         }
-        if self.waiting == Some(0) {
+        if self.waiting == Some(0) && !self.clearing.is_wanted() {
             return;
         }
         self.ask();
-        if self.awaited.is_empty() {
-            self.fill().await;
-        } else {
+        if self.asking.awaits() {
             self.settle.get_or_insert_with(|| Instant::now() + self.shared.pace.settle);
+        } else {
+            self.fill().await;
         }
     }
 
     fn ask(&mut self) {
         let now = Instant::now();
-        for member in self.shared.fleet.members().iter() {
-            if self.asking.iter().any(|known| Arc::ptr_eq(known, member)) {
+        let members = self.shared.fleet.members();
+        self.clearing.choose(&members, &self.shared.runs, now);
+        for member in members.iter() {
+            if self.asking.is_asked(member) {
                 continue;
             }
-            let Some((_, _, slots)) = member.ready(now) else {
+            let Some(ready) = member.ready(now) else {
                 self.shelf.forget(member);
                 continue;
             };
-            let taken = self.shared.runs.count_on(member).saturating_add(self.shelf.of(member, now));
-            let free = slots.saturating_sub(taken).min(self.waiting.unwrap_or(u32::MAX));
+            let free = self.room(member, &ready, now);
             if free > 0 {
-                let (member, session) = (Arc::clone(member), *self.shared.session.borrow());
-                let limit = self.shared.pace.call;
-                self.asking.push(Arc::clone(&member));
-                self.awaited.push(Arc::clone(&member));
-                self.asked.push(Box::pin(async move {
-                    let answer = bounded(limit, member.client.reserve(free, session)).await;
-                    (member, free, answer)
-                }));
+                let session = *self.shared.session.borrow();
+                self.asking.ask(member, free, session, self.shared.pace.call);
             }
         }
     }
 
-    fn answered(&mut self, (member, wanted, answer): Answer) {
-        self.asking.retain(|known| !Arc::ptr_eq(known, &member));
-        self.awaited.retain(|known| !Arc::ptr_eq(known, &member));
-        match answer {
-            Ok(reserved) => {
+    /// How many slots more to ask for.
+    fn room(&self, member: &Arc<Member>, ready: &Ready, now: Instant) -> u32 {
+        let runs = &self.shared.runs;
+        if runs.alone_on(ready.boot) {
+            return 0;
+        }
+        let held = runs.count_on(ready.boot);
+        let free = ready.slots.saturating_sub(held.saturating_add(self.shelf.of(member, now)));
+        let wanted = match self.clearing.is_for(member) {
+            true if held > 0 => 0,
+            true => u32::MAX,
+            false => self.waiting.unwrap_or(u32::MAX),
+        };
+        free.min(wanted).min(MOST_SLOTS)
+    }
+
+    fn answered(&mut self, Answer { member, wanted, result }: Answer) {
+        self.asking.answered(&member);
+        match result {
+            Ok(mut reserved) => {
                 let until = Instant::now() + self.shared.pace.reservation;
-                let known = member.seen().report.is_some_and(|report| report.boot == reserved.boot);
-                if reserved.draining || !known {
+                let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+                if reserved.reservations.len() > most {
+                    tracing::error!(address = %member.address, wanted, granted = reserved.reservations.len(), "worker grants more slots than it was asked for; the rest is not used");
+                    reserved.reservations.truncate(most);
+                }
+                if reserved.draining || member.boot() != Some(reserved.boot) {
                     member.poke.notify_one();
-                } else if reserved.reservations.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
+                } else if reserved.reservations.len() < most {
                     self.again = Some(Instant::now() + self.backoff.step());
                 }
                 for id in reserved.reservations {
@@ -188,9 +215,10 @@ impl Dispatcher {
     /// Claims for all reservations at hand, and goes on while that finds work.
     async fn fill(&mut self) {
         self.settle = None;
-        self.awaited.clear();
+        self.asking.settle();
         loop {
-            let slots = self.shelf.take(BATCH, Instant::now());
+            self.claim_alone().await;
+            let slots = self.shelf.take(BATCH, self.clearing.member(), Instant::now());
             if slots.is_empty() {
                 self.shared.wakes.look();
                 return;
@@ -199,7 +227,7 @@ impl Dispatcher {
                 return;
             }
             self.ask();
-            if !self.awaited.is_empty() {
+            if self.asking.awaits() {
                 self.settle = Some(Instant::now() + self.shared.pace.settle);
                 return;
             }
@@ -207,41 +235,72 @@ impl Dispatcher {
     }
 
     async fn claim(&mut self, slots: Vec<Slot>) -> Queue {
-        let mut offered: HashMap<RunId, Slot> = HashMap::new();
-        let mut grants = Vec::new();
-        for slot in slots {
-            let report = slot.member.seen().report;
-            // A reservation of an incarnation that is gone is worth nothing.
-            if let Some(report) = report.filter(|report| report.boot == slot.boot) {
-                let run = RunId::from_uuid(self.shared.ids.random());
-                grants.push(Grant {
-                    worker: report.worker,
-                    boot: slot.boot,
-                    can: Abilities::ALL,
-                    company: Company::Shared,
-                    runs: vec![run],
-                });
-                offered.insert(run, slot);
-            }
-        }
-        let mut fresh = 0;
-        for claimed in insist(&self.shared, &grants).await {
-            if let Some(slot) = offered.remove(&claimed.key.run) {
-                fresh += 1;
-                self.shelf.used(&slot.member);
-                start(&self.shared, claimed, slot).await;
-            } else {
-                tracing::error!(run = %claimed.key.run, "the store claimed for a run that was not offered");
-            }
-        }
+        let (claimed, unused) = self.claim_as(Company::Shared, slots).await;
+        let fresh = u32::try_from(claimed.len()).unwrap_or(u32::MAX);
         self.waiting = self.waiting.map(|waiting| waiting.saturating_sub(fresh));
-        let filled = offered.is_empty() && fresh > 0 && self.waiting != Some(0);
-        let queue = if filled { Queue::MaybeMore } else { Queue::Empty };
-        for slot in offered.into_values() {
+        let filled = unused.is_empty() && fresh > 0 && self.waiting != Some(0);
+        self.queue = if filled { Queue::MaybeMore } else { Queue::Empty };
+        for slot in unused {
             self.shelf.put(slot);
         }
-        self.queue = queue;
-        queue
+        for (claimed, slot) in claimed {
+            self.shelf.used(&slot.member);
+            start(&self.shared, claimed, slot, Company::Shared).await;
+        }
+        self.queue
+    }
+
+    /// A task that must run alone, for a worker that is clear.
+    async fn claim_alone(&mut self) {
+        let now = Instant::now();
+        let Some(member) = self.clearing.member().cloned() else { return };
+        let Some(ready) = member.ready(now) else { return };
+        let clear = self.shared.runs.count_on(ready.boot) == 0 && self.shelf.of(&member, now) >= ready.slots;
+        let Some(slot) = clear.then(|| self.shelf.one_of(&member, now)).flatten() else { return };
+        let (claimed, unused) = self.claim_as(Company::Alone, vec![slot]).await;
+        for slot in unused {
+            self.shelf.put(slot);
+        }
+        self.clearing.used(!claimed.is_empty());
+        for (claimed, slot) in claimed {
+            let company = if claimed.class.is_solo() { Company::Alone } else { Company::Shared };
+            if company == Company::Alone {
+                // The worker grants nothing else until it has ended.
+                self.shelf.forget(&member);
+            }
+            start(&self.shared, claimed, slot, company).await;
+        }
+    }
+
+    /// Claims a task for each slot; those that got none come back.
+    async fn claim_as(&mut self, company: Company, slots: Vec<Slot>) -> (Vec<(Claimed, Slot)>, Vec<Slot>) {
+        let members: Vec<_> = slots.iter().map(|slot| Arc::clone(&slot.member)).collect();
+        self.roster.note(&self.shared, &members).await;
+        let mut offered: HashMap<RunId, Slot> = HashMap::new();
+        let (mut grants, mut unused) = (Vec::new(), Vec::new());
+        for slot in slots {
+            // A reservation of an incarnation that is gone is worth nothing.
+            let Some(ready) = slot.member.known(slot.boot) else { continue };
+            if !self.roster.knows(&slot.member, slot.boot) {
+                unused.push(slot);
+                continue;
+            }
+            let run = RunId::from_uuid(self.shared.ids.random());
+            let Ready { worker, boot, can, .. } = ready;
+            grants.push(Grant { worker, boot, can, company, runs: vec![run] });
+            offered.insert(run, slot);
+        }
+        let mut filled = Vec::new();
+        for claimed in insist(&self.shared, &grants).await {
+            match offered.remove(&claimed.key.run) {
+                Some(slot) => filled.push((claimed, slot)),
+                None => {
+                    tracing::error!(run = %claimed.key.run, "the store claimed for a run that was not offered");
+                }
+            }
+        }
+        unused.extend(offered.into_values());
+        (filled, unused)
     }
 }
 
@@ -264,13 +323,14 @@ async fn insist(shared: &Shared, grants: &[Grant]) -> Vec<Claimed> {
     Vec::new()
 }
 
-async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot) {
+async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot, company: Company) {
     let live = shared.hub.channel(claimed.key.job).await;
     let guard = shared.runs.hold(NewRun {
         key: claimed.key,
         member: slot.member,
         boot: slot.boot,
         since: shared.clock.now(),
+        company,
         live,
     });
     shared.spawn("driver", driver::drive(Arc::clone(shared), guard, claimed, slot.id));

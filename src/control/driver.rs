@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use self::dial::Dial;
 use super::fleet::{Member, bounded};
@@ -21,10 +22,10 @@ use super::runs::Guard;
 use super::settings::Backoff;
 use super::shared::Shared;
 use super::{carry, ending};
-use crate::domain::{Code, Failure, OutputIndex, Progress, Publication, RunId, RunOutcome};
+use crate::domain::{Code, Failure, OutputIndex, Progress, Publication, RunOutcome};
 use crate::rpc::wire::{PermitGrant, Permitted, ReservationId, RunEvent};
 use crate::rpc::{CallError, EventStream};
-use crate::store::{Claimed, OutputDone, RequeueReason};
+use crate::store::{Claimed, OutputDone, RequeueReason, RunKey};
 use crate::telemetry::{metrics, task_span};
 
 /// Tries to tell a worker that a run is over. If none arrives, the worker stops it when it is not renewed.
@@ -54,8 +55,27 @@ enum Next {
 
 /// Drives a claimed run to its end. A panic is a defect, and ends the run like one.
 pub(super) async fn drive(shared: Arc<Shared>, held: Guard, claimed: Claimed, reservation: ReservationId) {
+    drive_from(Dial::Start, shared, held, claimed, reservation).await;
+}
+
+/// Drives a run that another session started.
+pub(super) async fn take_up(shared: Arc<Shared>, held: Guard, claimed: Claimed) {
+    // It is there already: nothing is started, so that nothing has to be granted.
+    drive_from(Dial::Attach, shared, held, claimed, ReservationId(Uuid::nil())).await;
+}
+
+async fn drive_from(
+    dial: Dial,
+    shared: Arc<Shared>,
+    held: Guard,
+    claimed: Claimed,
+    reservation: ReservationId,
+) {
     let span = task_span(claimed.key.job, claimed.epoch, &claimed.worker);
     let key = claimed.key;
+    // Of a run that is taken up, what was permitted may be visible already.
+    let own = claimed.open.iter().filter(|open| open.run == key.run);
+    let granted = own.map(|open| open.output).collect();
     let driver = Driver {
         backoff: Backoff::new(&shared.pace),
         shared: Arc::clone(&shared),
@@ -64,11 +84,12 @@ pub(super) async fn drive(shared: Arc<Shared>, held: Guard, claimed: Claimed, re
         reservation,
         heard: Instant::now(),
         beat: Duration::ZERO,
-        granted: BTreeSet::new(),
+        granted,
+        refusals: 0,
         floor: Progress::ZERO,
         ended: false,
     };
-    let end = AssertUnwindSafe(driver.drive().instrument(span)).catch_unwind().await;
+    let end = AssertUnwindSafe(driver.drive(dial).instrument(span)).catch_unwind().await;
     if end.is_err() {
         let failure = Failure::new(Code::Internal, DEFECT).with_detail("the driver of the run panicked");
         if let Err(error) = shared.store.fail(key, failure, Vec::new(), shared.clock.now()).await {
@@ -97,24 +118,22 @@ struct Driver {
     floor: Progress,
     /// Whether the worker has told the end.
     ended: bool,
+    /// How often in a row nobody was there to connect to.
+    refusals: u32,
     backoff: Backoff,
 }
 
 impl Driver {
-    async fn drive(mut self) -> End {
-        let end = match self.follow().await {
+    async fn drive(mut self, dial: Dial) -> End {
+        let end = match self.follow(dial).await {
             End::GiveBack(reason) => self.give_back(reason).await,
             End::Broken(what) => self.give_up(what).await,
             end @ (End::Recorded | End::Forget) => end,
         };
         tracing::debug!(?end, "run is over here");
         let Self { shared, held, claimed, ended, .. } = self;
-        let parting = Parting {
-            member: Arc::clone(&held.member),
-            run: claimed.key.run,
-            ended,
-            limit: shared.pace.call,
-        };
+        let parting =
+            Parting { member: Arc::clone(&held.member), key: claimed.key, ended, limit: shared.pace.call };
         if let End::GiveBack(reason) = end {
             metrics::task_finished(match reason {
                 RequeueReason::Lost | RequeueReason::Died => RunOutcome::Lost,
@@ -124,6 +143,9 @@ impl Driver {
             drop(held);
             shared.dispatch.notify_one();
             parting.say().await;
+        } else if held.is_left() {
+            // It goes on, for whoever holds it now.
+            drop(held);
         } else {
             parting.say().await;
             drop(held);
@@ -131,13 +153,12 @@ impl Driver {
         end
     }
 
-    async fn follow(&mut self) -> End {
-        if self.claimed.epoch.0 > 1
+    async fn follow(&mut self, mut dial: Dial) -> End {
+        if (self.claimed.epoch.0 > 1 || dial == Dial::Attach)
             && let Ok(Some(job)) = self.shared.store.get(None, self.claimed.key.job).await
         {
             self.floor = job.aggregate.job.progress;
         }
-        let mut dial = Dial::Start;
         loop {
             let stream = match self.dial(dial).await {
                 Ok(stream) => stream,
@@ -179,6 +200,7 @@ impl Driver {
                 Some(Ok(event)) => {
                     self.ended = event.is_last();
                     self.backoff = Backoff::new(&self.shared.pace);
+                    self.refusals = 0;
                     let outcome = self.hear(event).await;
                     // While a verb was said nobody listened: that was not the worker's silence.
                     self.heard = Instant::now();
@@ -205,6 +227,10 @@ impl Driver {
             RunEvent::Heartbeat { monotonic, mut report } => {
                 self.beat = monotonic;
                 self.held.member.beat(monotonic);
+                // Runs are renewed by whoever answers for the worker.
+                if let Some(speaker) = self.shared.fleet.of(self.held.boot) {
+                    speaker.beat(monotonic);
+                }
                 self.floor = self.floor.raise(report.progress);
                 report.progress = self.floor;
                 self.held.live.send_modify(|live| live.report = Some(report));
@@ -321,7 +347,7 @@ impl Driver {
 /// The last word to a worker about a run.
 struct Parting {
     member: Arc<Member>,
-    run: RunId,
+    key: RunKey,
     /// The worker told the end itself: it may put the run away. Otherwise it must stop it.
     ended: bool,
     limit: Duration,
@@ -332,9 +358,9 @@ impl Parting {
         let client = &self.member.client;
         for _ in 0..PARTING_TRIES {
             let told = if self.ended {
-                bounded(self.limit, client.ack(self.run)).await
+                bounded(self.limit, client.ack(self.key.run)).await
             } else {
-                bounded(self.limit, client.cancel(self.run)).await.map(drop)
+                bounded(self.limit, client.cancel(self.key.run, self.key.session)).await.map(drop)
             };
             if !matches!(told, Err(CallError::Unreachable(_))) {
                 return;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::runs::Runs;
 use super::{Found, RunningTask, WorkerHandle, WorkerState, WorkerView};
-use crate::domain::{BootId, Timestamp, WorkerId};
+use crate::domain::{Abilities, BootId, Timestamp, WorkerId};
 use crate::rpc::wire::{PROTOCOL, WorkerReport};
 use crate::rpc::{CallError, WorkerClient};
 
@@ -37,6 +37,15 @@ pub(super) struct Member {
     heartbeat: AtomicU64,
     /// The heartbeat that was the last one before the session was last confirmed.
     confirmed: AtomicU64,
+}
+
+/// A worker that takes work.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    pub(super) worker: WorkerId,
+    pub(super) boot: BootId,
+    pub(super) slots: u32,
+    pub(super) can: Abilities,
 }
 
 /// What a worker was last seen to be.
@@ -101,6 +110,16 @@ impl Member {
         }
     }
 
+    /// Tells it from all others, as long as anybody knows it.
+    pub(super) fn number(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
+    /// Until when it is left alone.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.seen.borrow().rests_until
+    }
+
     /// What it was last seen to be.
     pub(super) fn seen(&self) -> Seen {
         self.seen.borrow().clone()
@@ -129,13 +148,40 @@ impl Member {
         Some(report.worker.clone())
     }
 
-    /// Name and incarnation, if it takes work now.
-    pub(super) fn ready(&self, now: Instant) -> Option<(WorkerId, BootId, u32)> {
+    /// What it offers, if it takes work now.
+    pub(super) fn ready(&self, now: Instant) -> Option<Ready> {
         let seen = self.seen.borrow();
-        let report = seen.report.as_ref().filter(|report| !report.draining)?;
         let rests = seen.rests_until.is_some_and(|until| until > now);
         let takes = seen.contact == Contact::Answers && !rests;
-        takes.then(|| (report.worker.clone(), report.boot, report.slots))
+        seen.report.as_ref().filter(|report| takes && !report.draining).and_then(|report| self.offer(report))
+    }
+
+    /// What this incarnation offers, if it is the one that answered last.
+    pub(super) fn known(&self, boot: BootId) -> Option<Ready> {
+        let seen = self.seen.borrow();
+        seen.report.as_ref().filter(|report| report.boot == boot).and_then(|report| self.offer(report))
+    }
+
+    fn offer(&self, report: &WorkerReport) -> Option<Ready> {
+        let can = self.abilities(report)?;
+        Some(Ready { worker: report.worker.clone(), boot: report.boot, slots: report.slots, can })
+    }
+
+    /// What it can do, as far as it has proved that; `None` until it has tried.
+    fn abilities(&self, report: &WorkerReport) -> Option<Abilities> {
+        match self.found {
+            // Nobody else can stand in for it, so that it is not waited for.
+            Found::InProcess if report.encoders.is_empty() => Some(Abilities::ALL),
+            _ if report.ffmpeg_version.is_empty() => None,
+            _ => Some(Abilities::of(report.encoders.iter().map(String::as_str))),
+        }
+    }
+
+    /// Whether it answers and has yet to prove what it can do.
+    pub(super) fn is_proving(&self) -> bool {
+        let seen = self.seen.borrow();
+        let proving = |report: &WorkerReport| self.abilities(report).is_none() && !report.draining;
+        seen.contact == Contact::Answers && seen.report.as_ref().is_some_and(proving)
     }
 
     /// It answered; returns whether the dispatcher should know.
@@ -144,7 +190,7 @@ impl Member {
         self.seen.send_modify(|seen| {
             let old = seen.report.replace(report);
             let (old, new) = (old.as_ref(), seen.report.as_ref());
-            let shape = |r: &WorkerReport| (r.boot, r.slots, r.draining);
+            let shape = |r: &WorkerReport| (r.boot, r.slots, r.draining, r.encoders.len());
             news = seen.contact != Contact::Answers || old.map(shape) != new.map(shape);
             if old.map(|r| r.boot) != new.map(|r| r.boot) {
                 self.heartbeat.store(NONE, Ordering::Relaxed);
@@ -211,7 +257,7 @@ impl Member {
             (Contact::Answers, Some(_)) => WorkerState::Ready,
         };
         let report = seen.report.or_else(|| unknown(&self.address))?;
-        let mut running: Vec<_> = (runs.on(self).into_iter())
+        let mut running: Vec<_> = (runs.on(report.boot).into_iter())
             .map(|held| RunningTask {
                 job: held.key.job,
                 task: held.key.task,
@@ -270,6 +316,11 @@ impl Fleet {
     /// The worker of an address.
     pub(super) fn at(&self, address: &str) -> Option<Arc<Member>> {
         self.members().iter().find(|member| member.address == address).cloned()
+    }
+
+    /// The worker that answers for an incarnation.
+    pub(super) fn of(&self, boot: BootId) -> Option<Arc<Member>> {
+        self.incarnations().get(&boot).cloned()
     }
 
     /// Notes who speaks for an incarnation; `Err` with the member that does already, by another address.

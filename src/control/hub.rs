@@ -24,6 +24,7 @@ type Channel = Arc<watch::Sender<Live>>;
 enum Ask {
     Follow(JobId, oneshot::Sender<Channel>),
     Peek(JobId, oneshot::Sender<Option<TaskReport>>),
+    List(oneshot::Sender<Vec<(JobId, Channel)>>),
 }
 
 /// The handle of the actor.
@@ -60,6 +61,15 @@ impl Hub {
         self.0.send(Ask::Peek(job, answer)).await.ok()?;
         wait.await.ok().flatten()
     }
+
+    /// The channels that somebody reads.
+    pub(super) async fn channels(&self) -> Vec<(JobId, Channel)> {
+        let (answer, wait) = oneshot::channel();
+        if self.0.send(Ask::List(answer)).await.is_err() {
+            return Vec::new();
+        }
+        wait.await.unwrap_or_default()
+    }
 }
 
 impl HubActor {
@@ -84,6 +94,10 @@ impl HubActor {
         // An asker that has gone away needs no answer.
         match ask {
             Ask::Follow(job, answer) => drop(answer.send(Arc::clone(self.channels.entry(job).or_default()))),
+            Ask::List(answer) => {
+                let read = self.channels.iter().filter(|(_, channel)| channel.receiver_count() > 0);
+                drop(answer.send(read.map(|(job, channel)| (*job, Arc::clone(channel))).collect()));
+            }
             Ask::Peek(job, answer) => {
                 drop(
                     answer.send(self.channels.get(&job).and_then(|channel| channel.borrow().report.clone())),

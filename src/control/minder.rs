@@ -12,6 +12,9 @@ use super::storage;
 use crate::rpc::CallError;
 use crate::rpc::wire::Renewal;
 
+/// Between two looks at a worker that tries its encoders: it takes work as soon as it is known what it can do.
+const PROVING: Duration = Duration::from_millis(200);
+
 /// Until somebody pokes.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 
@@ -34,14 +37,21 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;
         }
-        status_at = Instant::now() + if rests(&shared, &member) { FOREVER } else { pace.status };
+        let pause = if member.is_proving() {
+            PROVING
+        } else if rests(&shared, &member) {
+            FOREVER
+        } else {
+            pace.status
+        };
+        status_at = Instant::now() + pause;
     }
 }
 
 /// Whether to ask might wake what sleeps: then whoever needs it asks. It may have left a moment after it answered, so
 /// that it answered last time says nothing.
 fn rests(shared: &Shared, member: &Arc<Member>) -> bool {
-    shared.wakes.lets_sleep() && member.found != Found::InProcess && shared.runs.count_on(member) == 0
+    shared.wakes.lets_sleep() && member.found != Found::InProcess && shared.runs.given_to(member).is_empty()
 }
 
 /// How the last look ended.
@@ -66,8 +76,11 @@ async fn look(shared: &Shared, member: &Arc<Member>) -> Look {
         }
     };
     let boot = report.boot;
-    for held in shared.runs.on(member).iter().filter(|held| held.boot != boot) {
-        held.doubt.notify_one();
+    // What another incarnation at this address was given is gone with it.
+    if member.boot() != Some(boot) {
+        for held in shared.runs.given_to(member).iter().filter(|held| held.boot != boot) {
+            held.doubt.notify_one();
+        }
     }
     // Renewed under two addresses, each list would tell the worker to stop what the other one holds.
     if let Err(twin) = shared.fleet.speak_for(boot, member) {
@@ -114,8 +127,10 @@ fn trouble(member: &Arc<Member>, trouble: Trouble) {
 /// A worker that runs something while we hold nothing there is renewed too: the empty list tells it to stop what an
 /// earlier session left behind.
 async fn renew(shared: &Shared, member: &Arc<Member>) {
-    let accepted: Vec<_> = shared.runs.on(member).into_iter().filter(|held| held.is_accepted()).collect();
-    let runs: Vec<_> = shared.runs.on(member).iter().map(|held| held.key.run).collect();
+    let Some(boot) = member.boot() else { return };
+    let held = shared.runs.on(boot);
+    let runs: Vec<_> = held.iter().map(|held| held.key.run).collect();
+    let accepted: Vec<_> = held.into_iter().filter(|held| held.is_accepted()).collect();
     let busy = member.seen().report.is_some_and(|report| report.busy > 0);
     if runs.is_empty() && !busy {
         return;

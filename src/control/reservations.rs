@@ -3,7 +3,7 @@
 //! The protocol has no call to hand a reservation back: an unused one lapses on the worker after 10 s. Were it simply
 //! forgotten here, the next job would find the worker full of our own reservations; so it is kept and used first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -22,52 +22,59 @@ pub(super) struct Slot {
     pub(super) until: Instant,
 }
 
-/// Granted slots by worker, in the order the workers joined.
+/// Granted slots by worker, in the order the workers first granted any.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    shelves: Vec<(Arc<Member>, VecDeque<Slot>)>,
-    /// The worker that got the last task: the next one goes to the one after it.
-    last: Option<Arc<Member>>,
+    shelves: Vec<VecDeque<Slot>>,
+    /// Where a worker's shelf is.
+    places: HashMap<usize, usize>,
+    /// Where the next task goes: to the worker after the one that got the last.
+    next: usize,
 }
 
 impl Reservations {
     /// Puts a granted or an unused slot on its worker's shelf. A slot of an older incarnation is dropped with its kind.
     pub(super) fn put(&mut self, slot: Slot) {
-        let place = self.shelves.iter().position(|(member, _)| Arc::ptr_eq(member, &slot.member));
-        let place = place.unwrap_or_else(|| {
-            self.shelves.push((Arc::clone(&slot.member), VecDeque::new()));
-            self.shelves.len() - 1
+        let shelves = &mut self.shelves;
+        let place = *self.places.entry(slot.member.number()).or_insert_with(|| {
+            shelves.push(VecDeque::new());
+            shelves.len() - 1
         });
-        let slots = &mut self.shelves[place].1;
+        let slots = &mut self.shelves[place];
         slots.retain(|known| known.boot == slot.boot);
         slots.push_back(slot);
     }
 
     /// How many are on a worker's shelf.
     pub(super) fn of(&self, member: &Arc<Member>, now: Instant) -> u32 {
-        let mine = self.shelves.iter().find(|(known, _)| Arc::ptr_eq(known, member));
-        let fresh = mine.map_or(0, |(_, slots)| slots.iter().filter(|slot| slot.until > now).count());
-        u32::try_from(fresh).unwrap_or(u32::MAX)
+        let fresh = |place: &usize| self.shelves[*place].iter().filter(|slot| slot.until > now).count();
+        u32::try_from(self.places.get(&member.number()).map_or(0, fresh)).unwrap_or(u32::MAX)
     }
 
-    /// Takes up to `most` usable slots, one from each worker in turn, beginning after the one used last.
-    pub(super) fn take(&mut self, most: usize, now: Instant) -> Vec<Slot> {
-        for (_, slots) in &mut self.shelves {
+    /// Takes one from a worker's shelf.
+    pub(super) fn one_of(&mut self, member: &Arc<Member>, now: Instant) -> Option<Slot> {
+        let slots = &mut self.shelves[*self.places.get(&member.number())?];
+        slots.retain(|slot| slot.until > now);
+        slots.pop_front()
+    }
+
+    /// Takes up to `most` usable slots, one from each worker in turn, beginning after the one used last; none of
+    /// `except`.
+    pub(super) fn take(&mut self, most: usize, except: Option<&Arc<Member>>, now: Instant) -> Vec<Slot> {
+        let except = except.and_then(|member| self.places.get(&member.number()).copied());
+        for slots in &mut self.shelves {
             slots.retain(|slot| slot.until > now);
         }
-        let after =
-            |last: &Arc<Member>| self.shelves.iter().position(|(member, _)| Arc::ptr_eq(member, last));
-        let start = self.last.as_ref().and_then(after).map_or(0, |at| at + 1);
         let count = self.shelves.len();
         let mut taken = Vec::new();
         loop {
             let before = taken.len();
-            for at in (0..count).map(|n| (start + n) % count) {
-                if taken.len() < most
-                    && let Some(slot) = self.shelves[at].1.pop_front()
-                {
-                    taken.push(slot);
+            let places = (0..count).map(|n| (self.next + n) % count).filter(|at| Some(*at) != except);
+            for at in places {
+                if taken.len() == most {
+                    return taken;
                 }
+                taken.extend(self.shelves[at].pop_front());
             }
             if taken.len() == before {
                 return taken;
@@ -77,11 +84,29 @@ impl Reservations {
 
     /// Remembers who got the last task.
     pub(super) fn used(&mut self, member: &Arc<Member>) {
-        self.last = Some(Arc::clone(member));
+        if let Some(place) = self.places.get(&member.number()) {
+            self.next = place + 1;
+        }
     }
 
     /// Drops a worker's slots: it answers no more.
     pub(super) fn forget(&mut self, member: &Arc<Member>) {
-        self.shelves.retain(|(known, _)| !Arc::ptr_eq(known, member));
+        if let Some(place) = self.places.get(&member.number()) {
+            self.shelves[*place].clear();
+        }
+    }
+
+    /// Clears away the shelves of workers that have left.
+    pub(super) fn keep(&mut self, members: &[Arc<Member>]) {
+        let present: HashSet<_> = members.iter().map(Member::number).collect();
+        if self.places.keys().all(|number| present.contains(number)) {
+            return;
+        }
+        let slots: Vec<_> = self.shelves.drain(..).flatten().collect();
+        self.places.clear();
+        self.next = 0;
+        for slot in slots.into_iter().filter(|slot| present.contains(&slot.member.number())) {
+            self.put(slot);
+        }
     }
 }

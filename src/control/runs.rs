@@ -1,9 +1,11 @@
 //! The runs this control holds: a leaf table behind a std mutex that is never held across a wait.
 //!
 //! A run is in the table exactly as long as its driver lives: [`Held`] is taken out when its [`Guard`] drops, however
-//! the driver ended.
+//! the driver ended. Runs are counted by the incarnation of the worker that they were claimed for: a worker may be
+//! known by two addresses, and what an earlier incarnation ran takes no slot of the next one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Live;
 use super::fleet::Member;
-use crate::domain::{BootId, JobId, RunId, Timestamp};
+use crate::domain::{BootId, Company, JobId, RunId, Timestamp};
 use crate::store::{Reported, RunKey};
 
 /// A run held by this control.
@@ -26,10 +28,14 @@ pub(super) struct Held {
     pub(super) boot: BootId,
     /// When it was claimed.
     pub(super) since: Timestamp,
+    /// Who else may run there meanwhile.
+    pub(super) company: Company,
     /// What readers of the job see.
     pub(super) live: Arc<watch::Sender<Live>>,
-    /// Forget it, write nothing, stop the worker's run.
+    /// Forget it and write nothing; stop the worker's run, unless it is `left`.
     pub(super) stop: CancellationToken,
+    /// The session that holds it is over: whoever takes the run up finds it going on.
+    left: AtomicBool,
     /// A cancel waits for this run's open publications.
     pub(super) cancelling: CancellationToken,
     /// The worker may have lost it: look again.
@@ -47,6 +53,16 @@ impl Held {
     pub(super) fn reported(&self) -> Option<Reported> {
         let report = self.live.borrow().report.clone()?;
         Some(Reported { task: self.key.task, job: self.key.job, report })
+    }
+
+    /// Whether somebody else may take the run up: then the worker is told nothing.
+    pub(super) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        self.stop.cancel();
     }
 
     /// Whether the worker ever said that it has the run.
@@ -67,8 +83,37 @@ pub(super) struct Load {
 /// All runs held.
 #[derive(Debug)]
 pub(super) struct Runs {
-    table: Mutex<HashMap<RunId, Arc<Held>>>,
+    table: Mutex<Table>,
     load: watch::Sender<Load>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    runs: HashMap<RunId, Arc<Held>>,
+    boots: HashMap<BootId, Vec<Arc<Held>>>,
+}
+
+impl Table {
+    fn insert(&mut self, held: &Arc<Held>) -> Option<Arc<Held>> {
+        let old = self.runs.insert(held.key.run, Arc::clone(held));
+        self.boots.entry(held.boot).or_default().push(Arc::clone(held));
+        old
+    }
+
+    /// Takes this one out; one that was held again under the same run since stays.
+    fn remove(&mut self, held: &Arc<Held>) {
+        if let Entry::Occupied(known) = self.runs.entry(held.key.run)
+            && Arc::ptr_eq(known.get(), held)
+        {
+            known.remove();
+        }
+        if let Entry::Occupied(mut there) = self.boots.entry(held.boot) {
+            there.get_mut().retain(|known| !Arc::ptr_eq(known, held));
+            if there.get().is_empty() {
+                there.remove();
+            }
+        }
+    }
 }
 
 impl Runs {
@@ -76,63 +121,89 @@ impl Runs {
         Self { table: Mutex::default(), load: watch::Sender::new(Load { runs: 0, dispatching: true }) }
     }
 
-    /// Holds a claimed run until the guard drops.
+    /// Holds a claimed run until the guard drops. Whoever held the same run for an earlier session lets go of it.
     pub(super) fn hold(self: &Arc<Self>, run: NewRun) -> Guard {
         let held = Arc::new(Held {
             key: run.key,
             member: run.member,
             boot: run.boot,
             since: run.since,
+            company: run.company,
             live: run.live,
             stop: CancellationToken::new(),
+            left: AtomicBool::new(false),
             cancelling: CancellationToken::new(),
             doubt: Notify::new(),
             accepted: AtomicBool::new(false),
         });
-        self.table().insert(run.key.run, Arc::clone(&held));
+        if let Some(old) = self.table().insert(&held) {
+            old.leave();
+        }
         self.load.send_modify(|load| load.runs += 1);
         Guard { runs: Arc::clone(self), held }
     }
 
-    /// The runs on one worker.
-    pub(super) fn on(&self, member: &Arc<Member>) -> Vec<Arc<Held>> {
-        self.table().values().filter(|held| Arc::ptr_eq(&held.member, member)).cloned().collect()
+    /// The runs on one incarnation of a worker.
+    pub(super) fn on(&self, boot: BootId) -> Vec<Arc<Held>> {
+        self.table().boots.get(&boot).cloned().unwrap_or_default()
     }
 
-    /// How many runs one worker has from us.
-    pub(super) fn count_on(&self, member: &Arc<Member>) -> u32 {
-        let count = self.table().values().filter(|held| Arc::ptr_eq(&held.member, member)).count();
+    /// How many runs it has from us.
+    pub(super) fn count_on(&self, boot: BootId) -> u32 {
+        let count = self.table().boots.get(&boot).map_or(0, Vec::len);
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it has one that wants no company.
+    pub(super) fn alone_on(&self, boot: BootId) -> bool {
+        self.table()
+            .boots
+            .get(&boot)
+            .is_some_and(|there| there.iter().any(|held| held.company == Company::Alone))
+    }
+
+    /// The runs that were given to a worker at this address, whatever its incarnation.
+    pub(super) fn given_to(&self, member: &Arc<Member>) -> Vec<Arc<Held>> {
+        self.table().runs.values().filter(|held| Arc::ptr_eq(&held.member, member)).cloned().collect()
     }
 
     /// Whether a run is still held.
     pub(super) fn holds(&self, run: RunId) -> bool {
-        self.table().contains_key(&run)
+        self.table().runs.contains_key(&run)
+    }
+
+    /// Every run held, by its job.
+    pub(super) fn all(&self) -> Vec<Arc<Held>> {
+        self.table().runs.values().cloned().collect()
     }
 
     /// The progress of every run that has told any.
     pub(super) fn reports(&self) -> Vec<Reported> {
-        self.table().values().filter_map(|held| held.reported()).collect()
+        self.table().runs.values().filter_map(|held| held.reported()).collect()
     }
 
     /// Stops these runs: their drivers write nothing more.
     pub(super) fn stop(&self, runs: &[RunId]) {
         let table = self.table();
-        for held in runs.iter().filter_map(|run| table.get(run)) {
+        for held in runs.iter().filter_map(|run| table.runs.get(run)) {
             held.stop.cancel();
         }
     }
 
-    /// Stops every run: the session that held them is over.
-    pub(super) fn stop_all(&self) {
-        for held in self.table().values() {
-            held.stop.cancel();
+    /// Lets go of every run: the session that held them is over. Those that `may_go_on` do, for whoever takes them up.
+    pub(super) fn let_go(&self, may_go_on: impl Fn(&Held) -> bool) {
+        for held in self.table().runs.values() {
+            if may_go_on(held) {
+                held.leave();
+            } else {
+                held.stop.cancel();
+            }
         }
     }
 
     /// Tells the drivers of a job that somebody asked to cancel it.
     pub(super) fn cancelling(&self, job: JobId) {
-        for held in self.table().values().filter(|held| held.key.job == job) {
+        for held in self.table().runs.values().filter(|held| held.key.job == job) {
             held.cancelling.cancel();
         }
     }
@@ -154,8 +225,8 @@ impl Runs {
         let _ = self.load.subscribe().wait_for(empty).await;
     }
 
-    /// A panic elsewhere cannot leave a map half-changed: every change is one insert or one remove.
-    fn table(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Held>>> {
+    /// Nothing panics between the two halves of a change.
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,6 +238,7 @@ pub(super) struct NewRun {
     pub(super) member: Arc<Member>,
     pub(super) boot: BootId,
     pub(super) since: Timestamp,
+    pub(super) company: Company,
     pub(super) live: Arc<watch::Sender<Live>>,
 }
 
@@ -193,8 +265,12 @@ impl std::ops::Deref for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.held.live.send_modify(|live| live.report = None);
-        self.runs.table().remove(&self.held.key.run);
+        let mut table = self.runs.table();
+        table.remove(&self.held);
+        if !table.runs.contains_key(&self.held.key.run) {
+            self.held.live.send_modify(|live| live.report = None);
+        }
+        drop(table);
         self.runs.load.send_modify(|load| load.runs = load.runs.saturating_sub(1));
     }
 }

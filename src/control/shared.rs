@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) dispatch: Notify,
     /// Something may be due sooner than known.
     pub(super) alarm: Notify,
+    /// What this control holds is in doubt: it must begin a new session.
+    pub(super) resign: Notify,
     /// Workers may be missing.
     pub(super) wakes: Wakes,
     /// Joins every task; its soft stage ends claiming.
@@ -64,9 +66,24 @@ impl Shared {
         }
     }
 
+    /// Ends the session, so that nobody waits for it to run out.
+    pub(super) async fn close_session(&self) {
+        let session = *self.session.borrow();
+        match tokio::time::timeout(self.pace.call, self.store.close_session(session)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the session was not closed; it runs out"
+                );
+            }
+            Err(_) => tracing::warn!("the session was not closed in time; it runs out"),
+        }
+    }
+
     /// Forgets a worker that is gone; never one that we still hold runs on.
     pub(super) fn leave(&self, member: &Arc<Member>) {
-        if self.runs.count_on(member) == 0 {
+        if self.runs.given_to(member).is_empty() {
             tracing::info!(address = %member.address, "worker left");
             self.fleet.leave(member);
             member.gone.cancel();

@@ -7,6 +7,7 @@ mod memory;
 mod normal;
 mod random;
 mod sqlite;
+mod takeover;
 mod waker;
 mod worker;
 
@@ -65,6 +66,28 @@ struct Bench {
     ids: Arc<SeededIds>,
 }
 
+/// What outlives a control.
+struct Ground {
+    store: Arc<Memory>,
+    workers: Vec<Arc<FakeWorker>>,
+    destination: Arc<Destination>,
+    broom: Arc<Broom>,
+    clock: Arc<TokioClock>,
+    ids: Arc<SeededIds>,
+}
+
+impl Ground {
+    fn new(slots: &[u32], seed: u64) -> Self {
+        let destination = Arc::new(Destination::default());
+        let worker =
+            |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
+        let workers = (0..).zip(slots).map(worker).collect();
+        let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
+        let (clock, ids) = (Arc::new(TokioClock(Instant::now())), Arc::new(SeededIds::new(seed + 7)));
+        Self { store, workers, destination, broom, clock, ids }
+    }
+}
+
 impl Bench {
     /// A control with workers of so many slots.
     async fn start(slots: &[u32]) -> Self {
@@ -83,19 +106,37 @@ impl Bench {
         discovery: Discovery,
         prepare: impl FnOnce(&[Arc<FakeWorker>]),
     ) -> Self {
-        let destination = Arc::new(Destination::default());
-        let worker =
-            |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
-        let workers: Vec<_> = (0..).zip(slots).map(worker).collect();
+        Self::on(Ground::new(slots, seed), (discovery, Found::InProcess), prepare).await
+    }
+
+    /// A control whose workers are processes of their own.
+    async fn start_elsewhere(slots: &[u32], seed: u64) -> Self {
+        let bench = Self::on(Ground::new(slots, seed), (Discovery::default(), Found::Listed), |_| {}).await;
+        bench.settled().await;
+        bench
+    }
+
+    /// The next control with the same record and the same workers, after `end` of this one.
+    async fn replaced(self, end: impl AsyncFnOnce(&Self)) -> Self {
+        end(&self).await;
+        let Self { store, workers, destination, broom, clock, ids, .. } = self;
+        let ground = Ground { store, workers, destination, broom, clock, ids };
+        Self::on(ground, (Discovery::default(), Found::Listed), |_| {}).await
+    }
+
+    async fn on(
+        ground: Ground,
+        (discovery, found): (Discovery, Found),
+        prepare: impl FnOnce(&[Arc<FakeWorker>]),
+    ) -> Self {
+        let Ground { store, workers, destination, broom, clock, ids } = ground;
         prepare(&workers);
-        let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
-        let (clock, ids) = (Arc::new(TokioClock(Instant::now())), Arc::new(SeededIds::new(seed + 7)));
         let lifecycle = Lifecycle::new();
         let deps = Deps {
             store: Arc::clone(&store) as DynStore,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ids: Arc::clone(&ids) as Arc<dyn IdSource>,
-            workers: workers.iter().map(in_process).collect(),
+            workers: workers.iter().map(|worker| WorkerHandle { found, ..in_process(worker) }).collect(),
             discovery,
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
@@ -113,18 +154,25 @@ impl Bench {
     }
 
     async fn submit(&self, outputs: u16) -> JobId {
-        let id = JobId::from_uuid(self.ids.sortable(self.clock.now()));
-        let job = NewJob {
-            id,
+        self.submit_job(self.job(outputs)).await
+    }
+
+    async fn submit_job(&self, job: NewJob) -> JobId {
+        let id = job.id;
+        self.control.submit(job).await.unwrap();
+        id
+    }
+
+    fn job(&self, outputs: u16) -> NewJob {
+        NewJob {
+            id: JobId::from_uuid(self.ids.sortable(self.clock.now())),
             task: TaskId::from_uuid(self.ids.sortable(self.clock.now())),
             tenant: Tenant::local(),
             spec: spec(outputs),
             secrets: JobSecrets::default(),
             idempotency: None,
             now: self.clock.now(),
-        };
-        self.control.submit(job).await.unwrap();
-        id
+        }
     }
 
     /// Waits for a condition as a reader would: woken by the job's changes and by reports.
@@ -136,7 +184,7 @@ impl Bench {
                 let _ = tokio::time::timeout(Duration::from_millis(500), live.changed()).await;
             }
         };
-        tokio::time::timeout(Duration::from_hours(48), reached).await.expect("it never happened");
+        tokio::time::timeout(Duration::from_hours(6), reached).await.expect("it never happened");
     }
 
     async fn ended(&self, job: JobId) -> JobStatus {

@@ -329,7 +329,7 @@ impl Loop {
             // One in this process takes up none of the room for others.
             answering += u32::from(member.found != Found::InProcess);
             if !report.draining {
-                free += u64::from(report.slots.saturating_sub(self.shared.runs.count_on(member)));
+                free += u64::from(report.slots.saturating_sub(self.shared.runs.count_on(report.boot)));
             }
         }
         (free, answering)

@@ -88,6 +88,15 @@ impl Abilities {
     }
 }
 
+/// What else runs on a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Company {
+    /// Other runs, or slots for them: no task that must run alone.
+    Shared,
+    /// Nothing, and every slot is ours: tasks that must run alone come first, one at a time.
+    Alone,
+}
+
 fn bits<'a>(encoders: impl IntoIterator<Item = &'a str>) -> u16 {
     let bit = |name: &str| ENCODERS.iter().position(|known| *known == name).map_or(0, |at| 1 << at);
     encoders.into_iter().fold(0, |all, name| all | bit(name))

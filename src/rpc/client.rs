@@ -64,9 +64,9 @@ impl WorkerClient {
         Ok(report.try_into()?)
     }
 
-    /// Stops a run at once; whether it was known.
-    pub async fn cancel(&self, run: RunId) -> Result<bool, CallError> {
-        let request = pb::CancelRequest { run_id: wire::raw(run.uuid()) };
+    /// Stops a run at once, unless another session has taken it up since; whether it was known.
+    pub async fn cancel(&self, run: RunId, by: SessionId) -> Result<bool, CallError> {
+        let request = pb::CancelRequest { run_id: wire::raw(run.uuid()), session_id: wire::raw(by.uuid()) };
         Ok(self.0.clone().cancel_job(request).await?.into_inner().success)
     }
 

@@ -38,8 +38,8 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn run(&self, request: RunRequest) -> Result<mpsc::Receiver<RunEvent>, Refusal>;
     /// What it is and runs.
     async fn status(&self) -> WorkerReport;
-    /// Stops a run at once; whether it was known.
-    async fn cancel(&self, run: RunId) -> bool;
+    /// Stops a run at once, unless another session has taken it up since; whether it was known.
+    async fn cancel(&self, run: RunId, by: Option<SessionId>) -> bool;
     /// Grants up to so many slots for 10 s.
     async fn reserve(&self, slots: u32, session: SessionId) -> Reserved;
     /// Extends runs; answers what really runs.
@@ -108,8 +108,14 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
         &self,
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::CancelResponse>, Status> {
-        let run = RunId::from_uuid(wire::uuid(&request.into_inner().run_id, "run_id")?);
-        let success = self.0.cancel(run).await;
+        let request = request.into_inner();
+        let run = RunId::from_uuid(wire::uuid(&request.run_id, "run_id")?);
+        let by = if request.session_id.is_empty() {
+            None
+        } else {
+            Some(SessionId::from_uuid(wire::uuid(&request.session_id, "session_id")?))
+        };
+        let success = self.0.cancel(run, by).await;
         let message = if success { "stopped" } else { "no such run" }.to_owned();
         Ok(Response::new(pb::CancelResponse { success, message }))
     }

@@ -65,7 +65,7 @@ impl WorkerApi for Echo {
             protocol: self.protocol.unwrap_or(PROTOCOL),
         }
     }
-    async fn cancel(&self, run: RunId) -> bool {
+    async fn cancel(&self, run: RunId, _: Option<SessionId>) -> bool {
         run.uuid() == Uuid::from_u128(5)
     }
     async fn reserve(&self, slots: u32, session: SessionId) -> Reserved {
@@ -121,7 +121,9 @@ async fn every_call_survives_the_in_memory_transport() {
     assert_eq!(events, [RunEvent::Accepted, heartbeat(), RunEvent::Finished]);
     let status = client.status().await.unwrap();
     assert_eq!((status.slots, status.draining, status.jobs.len()), (2, true, 1));
-    assert!(client.cancel(RunId::from_uuid(Uuid::from_u128(5))).await.unwrap());
+    assert!(
+        client.cancel(RunId::from_uuid(Uuid::from_u128(5)), SessionId::from_uuid(Uuid::nil())).await.unwrap()
+    );
     let session = SessionId::from_uuid(Uuid::from_u128(8));
     let reserved = client.reserve(2, session).await.unwrap();
     assert_eq!((reserved.boot.uuid(), reserved.reservations.len()), (session.uuid(), 2));

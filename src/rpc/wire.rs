@@ -9,8 +9,8 @@ use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
 use crate::domain::{
-    BootId, Epoch, Failure, JobId, JobSecrets, JobSpec, MediaInfo, OutputIndex, OutputResult, OutputStatus,
-    Publication, PublicationId, RunId, SessionId, TaskId, TaskReport, Tenant, WorkerId,
+    BootId, Company, Epoch, Failure, JobId, JobSecrets, JobSpec, MediaInfo, OutputIndex, OutputResult,
+    OutputStatus, Publication, PublicationId, RunId, SessionId, TaskId, TaskReport, Tenant, WorkerId,
 };
 
 pub(super) use convert::{raw, uuid};
@@ -64,6 +64,8 @@ pub struct Start {
     pub tenant: Tenant,
     /// How long the worker goes on without hearing from a control.
     pub ttl: Duration,
+    /// Who else may run there meanwhile.
+    pub company: Company,
     /// What to do.
     pub work: Transcode,
 }

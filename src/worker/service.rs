@@ -36,8 +36,8 @@ const PROTECTIONS: &[&str] =
 /// How often runs without a control and handles that were left are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
-/// A session that was silent for so long is over (PROTOCOL §1.6).
-const SESSION_LIFE: Duration = Duration::from_secs(30);
+/// A session that was silent for so long is over (30 s, PROTOCOL §1.6), and another one had time to take its runs up.
+const SESSION_LIFE: Duration = Duration::from_secs(90);
 
 /// Renewals without a run after which it is stopped (PROTOCOL §1.7).
 const MOST_MISSED: u32 = 2;
@@ -271,6 +271,11 @@ impl Inner {
         }
     }
 
+    /// Whether a session other than this one holds the run.
+    fn taken_up_by_another(&self, run: RunId, session: SessionId) -> bool {
+        self.slots().get(run).is_some_and(|held| held.handle.contact().session != session)
+    }
+
     /// Whether there is such a run to stop.
     fn stop(&self, run: RunId, reason: StopReason) -> bool {
         let slots = self.slots();
@@ -402,7 +407,8 @@ impl WorkerApi for Worker {
             let log = self.0.attach(run, request.session);
             return log.map(|log| self.0.feed(&log)).ok_or(Refusal::NotFound);
         };
-        let wanted = Wanted { job: request.job, task: request.task, run, epoch: request.epoch };
+        let (job, task, epoch) = (request.job, request.task, request.epoch);
+        let wanted = Wanted { job, task, run, epoch, company: start.company };
         let begun = {
             let mut slots = self.0.slots();
             match slots.admit(wanted, start.reservation, Instant::now())? {
@@ -444,7 +450,11 @@ impl WorkerApi for Worker {
         }
     }
 
-    async fn cancel(&self, run: RunId) -> bool {
+    async fn cancel(&self, run: RunId, by: Option<SessionId>) -> bool {
+        if by.is_some_and(|session| self.0.taken_up_by_another(run, session)) {
+            tracing::info!(run.id = %run, "a session that does not hold this run any more wants it stopped: it goes on");
+            return false;
+        }
         let known = self.0.stop(run, StopReason::Cancelled);
         // Whoever cancels a run that has ended will not acknowledge it.
         self.0.put_away(run);

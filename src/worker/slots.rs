@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{Epoch, JobId, RunId, TaskId};
+use crate::domain::{Company, Epoch, JobId, RunId, TaskId};
 use crate::rpc::Refusal;
 use crate::rpc::wire::ReservationId;
 
@@ -37,6 +37,7 @@ pub(super) struct Held<H> {
     pub(super) task: TaskId,
     /// Whether it still needs the CPU; a run that only waits for its acknowledgement does not.
     pub(super) occupies: bool,
+    pub(super) company: Company,
     pub(super) handle: H,
 }
 
@@ -47,6 +48,8 @@ pub(super) struct Wanted {
     pub(super) task: TaskId,
     pub(super) run: RunId,
     pub(super) epoch: Epoch,
+    /// Who else may run here meanwhile.
+    pub(super) company: Company,
 }
 
 /// What a START means here.
@@ -136,7 +139,8 @@ impl<H> Slots<H> {
         if self.draining {
             return Vec::new();
         }
-        let free = self.total.saturating_sub(self.busy() + self.reserved.len());
+        let taken = self.busy() + self.reserved.len();
+        let free = if self.one_runs_alone() { 0 } else { self.total.saturating_sub(taken) };
         let granted: Vec<_> = (0..wanted.min(free)).map(|_| fresh()).collect();
         self.reserved.extend(granted.iter().map(|id| (*id, now + RESERVATION_TTL)));
         self.active_at = now;
@@ -164,16 +168,30 @@ impl<H> Slots<H> {
         let Some(at) = self.reserved.iter().position(|(id, _)| *id == reservation) else {
             return Err(Refusal::Stale("the reservation ran out"));
         };
-        self.reserved.swap_remove(at);
-        self.remember(wanted.task, wanted.epoch);
-        let older =
+        if self.one_runs_alone() {
+            return Err(Refusal::Stale("a run here wants no company"));
+        }
+        let older: Vec<_> =
             self.runs.iter().filter(|(_, held)| held.task == wanted.task).map(|(run, _)| *run).collect();
+        let others = self.runs.values().any(|held| held.occupies && held.task != wanted.task);
+        match wanted.company {
+            Company::Shared => drop(self.reserved.swap_remove(at)),
+            Company::Alone if others => return Err(Refusal::Stale("other runs are here")),
+            // Nobody else is let in before it has ended.
+            Company::Alone => self.reserved.clear(),
+        }
+        self.remember(wanted.task, wanted.epoch);
         Ok(Admission::Begin { older })
+    }
+
+    fn one_runs_alone(&self) -> bool {
+        self.runs.values().any(|held| held.occupies && held.company == Company::Alone)
     }
 
     /// Puts an admitted run into its slot.
     pub(super) fn occupy(&mut self, wanted: Wanted, handle: H) {
-        let held = Held { job: wanted.job, task: wanted.task, occupies: true, handle };
+        let Wanted { job, task, company, .. } = wanted;
+        let held = Held { job, task, occupies: true, company, handle };
         self.runs.insert(wanted.run, held);
     }
 
@@ -230,6 +248,7 @@ mod tests {
             task: TaskId::from_uuid(Uuid::from_u128(task)),
             run: RunId::from_uuid(Uuid::from_u128(run)),
             epoch: Epoch(epoch),
+            company: Company::Shared,
         }
     }
 
@@ -394,6 +413,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_wants_no_company_has_none() {
+        let mut slots: Slots<()> = Slots::new(3, Instant::now());
+        let now = Instant::now();
+        let granted = reserve(&mut slots, 3, now);
+        let alone = |task| Wanted { company: Company::Alone, ..wanted(task, task, 1) };
+        slots.admit(wanted(1, 1, 1), granted[0], now).unwrap();
+        slots.occupy(wanted(1, 1, 1), ());
+        assert!(slots.admit(alone(2), granted[1], now).is_err(), "others are here");
+        slots.vacate(wanted(1, 1, 1).run);
+        assert!(slots.admit(alone(2), granted[1], now).is_ok(), "one that ended takes nobody's place");
+        slots.occupy(alone(2), ());
+        assert!(
+            slots.admit(wanted(3, 3, 1), granted[2], now).is_err(),
+            "what was granted before counts no more"
+        );
+        assert!(reserve(&mut slots, 1, now).is_empty());
+        slots.vacate(alone(2).run);
+        assert_eq!(reserve(&mut slots, 3, now).len(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use crate::domain::limits::SourceLimits;
 use crate::domain::preset::Presets;
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    BootId, Code, Destination, Epoch, IdSource, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath,
+    BootId, Code, Company, Destination, Epoch, IdSource, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath,
     OutputIndex, OutputResult, OutputSpec, Overwrite, Publication, PublicationId, PublicationState, RunId,
     SessionId, Source, TaskId, Tenant, Timestamp, VerifyLevel,
 };
@@ -145,6 +145,7 @@ impl Bench {
             reservation: self.reserve().await,
             tenant: Tenant::local(),
             ttl: Duration::from_mins(10),
+            company: Company::Shared,
             work,
         };
         RunRequest {
@@ -506,7 +507,7 @@ async fn who_cancels_a_run_that_has_ended_puts_it_away() {
     let run = request.run;
     let facts = Stream(bench.worker.run(request).await.unwrap()).rest().await;
     assert!(matches!(facts.last(), Some(RunEvent::Failed(_))));
-    assert!(bench.worker.cancel(run).await);
+    assert!(bench.worker.cancel(run, None).await);
     bench.clean().await;
 }
 

@@ -8,6 +8,9 @@ use crate::rpc::wire::{Action, RunRequest, Start, Transcode};
 use crate::rpc::{CallError, EventStream};
 use crate::store::RequeueReason;
 
+/// Refusals in a row after which the worker's process is taken to be gone.
+const CERTAIN_REFUSALS: u32 = 2;
+
 /// Which way a stream is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dial {
@@ -41,6 +44,7 @@ impl Driver {
                 Err(error) => error,
             };
             tracing::info!(%error, ?dial, "worker did not take the run");
+            self.refusals = if matches!(error, CallError::Refused(_)) { self.refusals + 1 } else { 0 };
             if let Some(end) = self.refused(dial, &error).await {
                 return Err(end);
             }
@@ -59,7 +63,17 @@ impl Driver {
         match error {
             CallError::NotFound => {
                 self.held.member.poke.notify_one();
-                Some(End::GiveBack(uncharged))
+                Some(End::GiveBack(if self.another_took_its_place().await {
+                    RequeueReason::Died
+                } else {
+                    uncharged
+                }))
+            }
+            // Its machine says that nobody listens where the worker did: the process is gone. Once could be chance.
+            CallError::Refused(_) if self.held.is_accepted() && self.refusals >= CERTAIN_REFUSALS => {
+                tracing::warn!("the worker's process is gone");
+                self.held.member.poke.notify_one();
+                Some(End::GiveBack(RequeueReason::Died))
             }
             CallError::Stale(_) => {
                 self.rest();
@@ -88,6 +102,12 @@ impl Driver {
         }
     }
 
+    /// Whether the worker was started anew while it ran this.
+    async fn another_took_its_place(&self) -> bool {
+        let status = bounded(self.shared.pace.call, self.held.member.client.status()).await;
+        self.held.is_accepted() && status.is_ok_and(|status| status.boot != self.claimed.boot)
+    }
+
     fn rest(&self) {
         self.held.member.rest(Instant::now() + self.shared.pace.rest);
     }
@@ -105,6 +125,7 @@ impl Driver {
                 reservation: self.reservation,
                 tenant: claimed.tenant.clone(),
                 ttl: self.shared.pace.orphan_grace,
+                company: self.held.company,
                 work: Transcode {
                     spec: claimed.spec.clone(),
                     secrets: claimed.secrets.clone(),

@@ -9,14 +9,15 @@ use tokio::sync::broadcast;
 use crate::domain::machine::{Context, Machine, Policy, SecretsState, accepted};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Aggregate, Attempt, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus, MediaInfo,
-    OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId, PublicationState,
-    RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp, UploadId,
+    Aggregate, Attempt, Company, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus,
+    MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
+    PublicationState, RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant,
+    Timestamp, UploadId,
 };
 use crate::store::{
-    Cancelled, Claimed, Company, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
-    NewJob, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
-    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
+    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
+    OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey, StoredJob,
+    Submitted, Taken, UploadRecord, WorkerSeen,
 };
 
 pub(super) struct Memory {
@@ -293,6 +294,7 @@ impl JobStore for Memory {
     }
 
     async fn takeover(&self, session: SessionId, most: u32, now: Timestamp) -> Result<Vec<Taken>> {
+        let fault = self.say("takeover")?;
         if self.inner().session != Some(session) {
             return Ok(Vec::new());
         }
@@ -315,7 +317,7 @@ impl JobStore for Memory {
             let claimed = stored.claimed(hold.run);
             taken.extend(claimed.zip(begun).map(|(claimed, since)| Taken { claimed, address, since }));
         }
-        Ok(taken)
+        if fault == Some(Fault::AnswerLost) { Err(unavailable()) } else { Ok(taken) }
     }
 
     async fn holds(&self, _: SessionId, _: Duty, _: Timestamp) -> Result<bool> {
@@ -415,8 +417,11 @@ impl JobStore for Memory {
     }
     async fn pulse(&self, jobs: &[JobId]) -> Result<Vec<Pulse>> {
         let inner = self.inner();
-        let pulse =
-            |job: &JobId| Some(Pulse { job: *job, seq: inner.jobs.get(job)?.job.job.seq, report: None });
+        let pulse = |job: &JobId| {
+            let known = &inner.jobs.get(job).filter(|stored| !stored.deleted)?.job.job;
+            let cancel_asked = known.cancel_at.is_some();
+            Some(Pulse { job: *job, seq: known.seq, status: known.status, cancel_asked, report: None })
+        };
         Ok(jobs.iter().filter_map(pulse).collect())
     }
     async fn permit(&self, key: RunKey, publication: Publication, now: Timestamp) -> Result<Fenced<Permit>> {
@@ -487,7 +492,11 @@ impl JobStore for Memory {
         };
         Ok(QueueStats {
             ready: count(|s| s == TaskState::Ready),
-            solo: 0,
+            solo: {
+                let tasks = inner.jobs.values().filter(|s| !s.deleted).flat_map(|s| s.job.tasks.iter());
+                u64::try_from(tasks.filter(|t| t.state == TaskState::Ready && t.class.is_solo()).count())
+                    .unwrap()
+            },
             delayed: count(|s| s == TaskState::Delayed),
             running: count(TaskState::is_held),
             oldest_ready: None,

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    BootId, Code, Demuxer, Epoch, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputResult,
+    BootId, Code, Company, Demuxer, Epoch, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputResult,
     OutputStatus, Phase, Progress, Publication, PublicationId, PublicationState, RunId, SessionId, TaskId,
     TaskReport, WorkerId,
 };
@@ -104,7 +104,6 @@ impl Destination {
 
 pub(super) struct FakeWorker {
     pub(super) id: WorkerId,
-    boot: BootId,
     slots: u32,
     ids: SeededIds,
     destination: Arc<Destination>,
@@ -115,12 +114,15 @@ pub(super) struct FakeWorker {
 
 #[derive(Default)]
 struct State {
+    boot: Option<BootId>,
+    encoders: Vec<String>,
     draining: bool,
     reservations: HashMap<ReservationId, Instant>,
     seen: HashMap<TaskId, Epoch>,
     runs: HashMap<RunId, Arc<Run>>,
     plans: VecDeque<Vec<(At, Deed)>>,
     started: Vec<(JobId, Instant)>,
+    companies: Vec<Company>,
     cancelled: Vec<RunId>,
     acked: Vec<RunId>,
     refuse_starts: u32,
@@ -148,13 +150,16 @@ impl FakeWorker {
         let ids = SeededIds::new(seed);
         Arc::new(Self {
             id: name.parse().unwrap(),
-            boot: BootId::from_uuid(ids.random()),
+            state: Mutex::new(State {
+                boot: Some(BootId::from_uuid(ids.random())),
+                encoders: vec!["libx264".into()],
+                ..State::default()
+            }),
             slots,
             ids,
             destination: Arc::clone(destination),
             tasks: TaskTracker::new(),
             hangs: AtomicBool::new(false),
-            state: Mutex::default(),
         })
     }
 
@@ -166,6 +171,31 @@ impl FakeWorker {
     /// From now on no call is answered, and no event arrives.
     pub(super) fn hang(&self) {
         self.hangs.store(true, Ordering::Relaxed);
+    }
+
+    /// Its process dies and is started again at once.
+    pub(super) fn restart(&self) {
+        let mut state = self.state();
+        state.boot = Some(BootId::from_uuid(self.ids.random()));
+        state.reservations.clear();
+        for (_, run) in state.runs.drain() {
+            run.gone.cancel();
+            run.cut();
+        }
+    }
+
+    /// It has proved these encoders and no others.
+    pub(super) fn proves(&self, encoders: &[&str]) {
+        self.state().encoders = encoders.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// In what company its runs were started.
+    pub(super) fn companies(&self) -> Vec<Company> {
+        self.state().companies.clone()
+    }
+
+    fn boot(&self) -> BootId {
+        self.state().boot.unwrap()
     }
 
     /// The next so many starts are refused.
@@ -400,7 +430,7 @@ impl WorkerApi for Handle {
     async fn run(&self, request: RunRequest) -> Result<mpsc::Receiver<RunEvent>, Refusal> {
         let worker = &self.0;
         worker.answers().await;
-        if request.boot != worker.boot {
+        if request.boot != worker.boot() {
             return Err(Refusal::NotFound);
         }
         let known = worker.state().runs.get(&request.run).cloned();
@@ -428,6 +458,7 @@ impl WorkerApi for Handle {
                 return Err(Refusal::Stale("a higher epoch was seen"));
             }
             *seen = request.epoch;
+            state.companies.push(start.company);
         }
         let run = worker.begin(&request, start.work.clone());
         Ok(worker.follow(&run))
@@ -438,21 +469,21 @@ impl WorkerApi for Handle {
         let state = self.0.state();
         WorkerReport {
             worker: self.0.id.clone(),
-            boot: self.0.boot,
+            boot: state.boot.unwrap(),
             version: "test".into(),
             slots: self.0.slots,
             busy: u32::try_from(FakeWorker::busy(&state)).unwrap(),
             jobs: state.runs.values().map(|run| run.key.0).collect(),
             draining: state.draining,
-            encoders: vec!["libx264".into()],
-            ffmpeg_version: "0".into(),
+            encoders: state.encoders.clone(),
+            ffmpeg_version: if state.encoders.is_empty() { String::new() } else { "0".into() },
             sandbox: vec![],
             disk_free: 1,
             protocol: PROTOCOL,
         }
     }
 
-    async fn cancel(&self, run: RunId) -> bool {
+    async fn cancel(&self, run: RunId, _: Option<SessionId>) -> bool {
         self.0.answers().await;
         let mut state = self.0.state();
         state.cancelled.push(run);
@@ -475,12 +506,13 @@ impl WorkerApi for Handle {
         let reservations: Vec<_> = (0..slots.min(free)).map(|_| ReservationId(self.0.ids.random())).collect();
         state.granted += reservations.len();
         state.reservations.extend(reservations.iter().map(|id| (*id, now + Duration::from_secs(10))));
-        Reserved { boot: self.0.boot, reservations, draining: state.draining }
+        Reserved { boot: state.boot.unwrap(), reservations, draining: state.draining }
     }
 
     async fn renew(&self, _: Renewal) -> Renewed {
         self.0.answers().await;
-        Renewed { boot: self.0.boot, runs: self.0.state().runs.keys().copied().collect() }
+        let state = self.0.state();
+        Renewed { boot: state.boot.unwrap(), runs: state.runs.keys().copied().collect() }
     }
 
     async fn permit(&self, grant: PermitGrant) -> Result<(), Refusal> {

@@ -221,7 +221,7 @@ async fn listening(address: SocketAddr) {
 
 /// Takes it out of the fleet, once its runs have noticed.
 async fn see_off(shared: &Shared, member: &Arc<Member>) {
-    while shared.runs.count_on(member) > 0 {
+    while !shared.runs.given_to(member).is_empty() {
         tokio::time::sleep(LOOK).await;
     }
     shared.leave(member);

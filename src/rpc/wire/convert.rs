@@ -13,7 +13,7 @@ use super::{
     ReservationId, Reserved, RunEvent, RunFailure, RunRequest, Start, Transcode, WorkerReport,
 };
 use crate::domain::{
-    BootId, Epoch, JobId, OutputIndex, OutputStatus, Phase, Progress, Publication, PublicationId,
+    BootId, Company, Epoch, JobId, OutputIndex, OutputStatus, Phase, Progress, Publication, PublicationId,
     PublicationState, RunId, SessionId, TaskId, TaskReport,
 };
 
@@ -88,6 +88,7 @@ impl From<&RunRequest> for pb::JobRequest {
                 reservation_id: raw(start.reservation.0),
                 ttl_seconds: seconds(start.ttl),
                 tenant: start.tenant.to_string(),
+                company: pb::Company::from(start.company).into(),
                 work: Some(pb::start::Work::Transcode(pb::Transcode {
                     spec_json: text(&start.work.spec),
                     secrets_json: text(&start.work.secrets),
@@ -137,6 +138,7 @@ impl TryFrom<pb::Start> for Start {
             reservation: ReservationId(uuid(&start.reservation_id, "reservation_id")?),
             tenant: start.tenant.parse().map_err(|_| InvalidMessage { field: "tenant" })?,
             ttl: Duration::from_secs(start.ttl_seconds.into()),
+            company: company(start.company)?,
             work: Transcode {
                 spec: json(&work.spec_json, "spec_json")?,
                 secrets: json(&work.secrets_json, "secrets_json")?,
@@ -146,6 +148,23 @@ impl TryFrom<pb::Start> for Start {
                 earlier_failures: work.earlier_failures,
             },
         })
+    }
+}
+
+impl From<Company> for pb::Company {
+    fn from(company: Company) -> Self {
+        match company {
+            Company::Shared => Self::Shared,
+            Company::Alone => Self::Alone,
+        }
+    }
+}
+
+fn company(number: i32) -> Parsed<Company> {
+    match pb::Company::try_from(number) {
+        Ok(pb::Company::Shared) => Ok(Company::Shared),
+        Ok(pb::Company::Alone) => Ok(Company::Alone),
+        Ok(pb::Company::Unspecified) | Err(_) => Err(InvalidMessage { field: "company" }),
     }
 }
 

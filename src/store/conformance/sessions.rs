@@ -109,11 +109,16 @@ pub(super) async fn one_session_has_a_duty(desk: Desk) {
 pub(super) async fn a_pulse_says_how_far_the_history_is(desk: Desk) {
     let (id, other) = (desk.submit_outputs(1).await, JobId::from_uuid(desk.ids.random()));
     let seq = async || {
-        desk.store.pulse(&[id, other]).await.unwrap().iter().map(|p| (p.job, p.seq)).collect::<Vec<_>>()
+        let pulses = desk.store.pulse(&[id, other]).await.unwrap();
+        pulses.iter().map(|p| (p.job, p.seq, p.status, p.cancel_asked)).collect::<Vec<_>>()
     };
-    assert_eq!(seq().await, [(id, 1)]);
+    assert_eq!(seq().await, [(id, 1, JobStatus::Queued, false)]);
     desk.start().await;
-    assert_eq!(seq().await, [(id, 2)]);
+    assert_eq!(seq().await, [(id, 2, JobStatus::Running, false)]);
+    desk.store.cancel(None, id, desk.now()).await.unwrap();
+    assert_eq!(seq().await, [(id, 4, JobStatus::Cancelled, true)]);
+    desk.store.delete(None, id, desk.now()).await.unwrap();
+    assert_eq!(seq().await, []);
 }
 
 pub(super) async fn a_worker_gets_only_what_it_can_do(desk: Desk) {

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::super::row::to_json;
 use super::super::seal::Sealed;
-use super::super::{Claimed, Company, Error, Grant, Result, RunKey, Taken};
+use super::super::{Claimed, Error, Grant, Result, RunKey, Taken};
 use super::columns::Columns;
 use super::error::explain;
 use super::load::{Loaded, load_one};
@@ -20,8 +20,8 @@ use super::verbs::transition;
 use super::writer::{Txn, Verb};
 use crate::domain::machine::is_ending;
 use crate::domain::{
-    Abilities, Aggregate, Code, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus, PublicationState,
-    RunId, SessionId, TaskClass, TaskId, Timestamp,
+    Abilities, Aggregate, Code, Company, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus,
+    PublicationState, RunId, SessionId, TaskClass, TaskId, Timestamp,
 };
 
 /// Classes with ready tasks, by probes of the index that begins with them.

@@ -147,8 +147,9 @@ pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
 
 /// The control has the reports in memory, so that there are only the histories to compare.
 pub(super) async fn pulse(pool: &SqlitePool, jobs: &[JobId]) -> Result<Vec<Pulse>> {
-    let mut query =
-        QueryBuilder::<Sqlite>::new("select id, seq from jobs where deleted_at is null and id in (");
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "select id, seq, status, cancel_at from jobs where deleted_at is null and id in (",
+    );
     let mut ids = query.separated(", ");
     for job in jobs {
         ids.push_bind(blob(job.uuid()));
@@ -157,7 +158,13 @@ pub(super) async fn pulse(pool: &SqlitePool, jobs: &[JobId]) -> Result<Vec<Pulse
     let rows = query.build().fetch_all(pool).await.map_err(explain("reading pulses"))?;
     let pulse = |row| {
         let columns = Columns { table: "jobs", row };
-        Ok(Pulse { job: JobId::from_uuid(columns.id("id")?), seq: columns.int("seq")?, report: None })
+        Ok(Pulse {
+            job: JobId::from_uuid(columns.id("id")?),
+            seq: columns.int("seq")?,
+            status: columns.state("status", JobStatus::from_number)?,
+            cancel_asked: columns.maybe_time("cancel_at")?.is_some(),
+            report: None,
+        })
     };
     rows.iter().map(pulse).collect()
 }

@@ -48,7 +48,7 @@ fn grant(ids: &SeededIds) -> Grant {
         worker: "w".parse().unwrap(),
         boot: crate::domain::BootId::from_uuid(ids.random()),
         can: crate::domain::Abilities::ALL,
-        company: crate::store::Company::Shared,
+        company: crate::domain::Company::Shared,
         runs: vec![crate::domain::RunId::from_uuid(ids.random())],
     }
 }
