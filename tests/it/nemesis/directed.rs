@@ -1,0 +1,1 @@
+//! Single failures, tried on purpose.
