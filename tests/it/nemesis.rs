@@ -38,7 +38,8 @@ async fn every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_netw
     let start = one.or(number("FLUX_NEMESIS_START")).unwrap_or(1);
     let count = if one.is_some() { 1 } else { number("FLUX_NEMESIS_SEEDS").unwrap_or(20) };
     let mut bad = Vec::new();
-    let runs = futures_util::stream::iter(start..start + count).map(async |seed| (seed, run(seed).await));
+    let runs =
+        futures_util::stream::iter(start..start + count).map(|seed| async move { (seed, run(seed).await) });
     let mut runs = std::pin::pin!(runs.buffer_unordered(AT_ONCE));
     while let Some((seed, result)) = runs.next().await {
         let verdict = if result.is_ok() { "ok" } else { "BAD" };
@@ -58,7 +59,7 @@ async fn run(seed: u64) -> Result<(), String> {
     let clients = Clients {
         http: reqwest::Client::builder().no_proxy().build().unwrap(),
         url: cluster.url.subscribe(),
-        clip: clips::mp4(1),
+        clip: clips::tiny(),
         told: Arc::new(Mutex::new(Vec::new())),
     };
     let begin = Instant::now();

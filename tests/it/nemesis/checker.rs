@@ -18,7 +18,7 @@ pub fn check(history: &History) -> Vec<String> {
         publications(job, &mut say);
     }
     for (job, events) in &history.streams {
-        stream(history.jobs.iter().find(|known| known.id == *job), job, events, &mut say);
+        stream(job, events, &mut say);
     }
     destination(history, &mut say);
     processes(history, &mut say);
@@ -177,17 +177,16 @@ fn publications(job: &Job, say: &mut impl FnMut(String)) {
     }
 }
 
-/// What the stream tells is what the record says: numbers grow, each run ends once.
-fn stream(job: Option<&Job>, id: &str, events: &[StreamEvent], say: &mut impl FnMut(String)) {
+/// What the stream tells is what the record says: numbers grow, and it ends once, with the job's last run.
+fn stream(id: &str, events: &[StreamEvent], say: &mut impl FnMut(String)) {
     let numbers: Vec<_> = events.iter().filter_map(|event| event.id).collect();
     if !numbers.windows(2).all(|pair| pair[0] < pair[1]) {
         say(format!("{id}: the numbers of its stream do not grow: {numbers:?}"));
     }
-    let terminal = |event: &&StreamEvent| Status::named(&event.name).is_some_and(Status::is_terminal);
-    let ends = events.iter().filter(terminal).count();
-    let runs = job.map_or(1, |job| job.run);
-    if i64::try_from(ends) != Ok(runs) {
-        say(format!("{id}: its stream ends {ends} times in {runs} runs"));
+    let terminal = |event: &StreamEvent| Status::named(&event.name).is_some_and(Status::is_terminal);
+    let ends = events.iter().filter(|event| terminal(event)).count();
+    if ends != 1 || !events.last().is_some_and(terminal) {
+        say(format!("{id}: its stream ends {ends} times, and with {:?}", events.last()));
     }
 }
 
@@ -204,7 +203,8 @@ fn destination(history: &History, say: &mut impl FnMut(String)) {
             Some(recorded) if recorded == found => {}
             Some(recorded) => say(format!("{} is not what the record says: {recorded:?}", found.path)),
             // The record of a deleted job goes, its results stay.
-            None if !history.jobs.iter().any(|job| job.id == found.job()) && deleting(history, &found.job()) => {}
+            None if !history.jobs.iter().any(|job| job.id == found.job())
+                && deleting(history, &found.job()) => {}
             None => say(format!("{} is visible, the record knows nothing of it", found.path)),
         }
     }

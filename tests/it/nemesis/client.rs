@@ -87,6 +87,7 @@ impl Clients {
                 "audio": {"bitrate": fake::bitrate(number)},
                 "destination": {"kind": "storage", "path": "{job_id}/out.mp4"},
             }],
+            "verify": "probe",
         });
         let key = format!("key-{number}");
         let since = Instant::now();
@@ -136,10 +137,11 @@ impl Clients {
     /// A job's events from its beginning to its end.
     pub async fn stream(&self, id: &str) -> Vec<StreamEvent> {
         let request = self.request(Method::GET, &format!("/api/v1/jobs/{id}/stream"));
-        let answer = request.timeout(PATIENCE).header("last-event-id", "1").send().await.unwrap();
-        let text = answer.text().await.unwrap();
+        let request = request.timeout(PATIENCE).header("last-event-id", "1");
+        let text = request.send().await.unwrap().text().await.unwrap();
         let event = |block: &str| {
-            let field = |name| block.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+            let field =
+                |name| block.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
             let id = field("id:").and_then(|id| id.parse().ok());
             Some(StreamEvent { id, name: field("event:")? })
         };

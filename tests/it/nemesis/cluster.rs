@@ -66,6 +66,16 @@ impl Process {
         down
     }
 
+    /// Asks it to stop and waits for it; what is left of it then.
+    async fn stop(&mut self) -> Vec<String> {
+        let mut server = self.running.take().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, server.signal(Signal::TERM)).await;
+        let badly = (ended != Ok(Some(0))).then(|| format!("a process that ended with {ended:?}"));
+        self.log.push(server.log());
+        let folders = left_behind(&server.data());
+        badly.into_iter().chain(folders.iter().map(|path| path.display().to_string())).collect()
+    }
+
     /// All that it and its predecessors logged.
     pub fn log(&self) -> String {
         let now = self.running.as_ref().map(Server::log);
@@ -91,7 +101,9 @@ impl Cluster {
                 .set("FLUX__WORKER__ID", &name)
                 .set("FLUX__WORKER__SLOTS", slots.to_string())
                 .set("FLUX__WORKER__FFMPEG", fake.program().display().to_string())
-                .set("FLUX__WORKER__STALL_TIMEOUT", "5s");
+                .set("FLUX__WORKER__STALL_TIMEOUT", "5s")
+                // Results that no control will ask for any more are not waited for long.
+                .set("FLUX__SERVER__DRAIN_TIMEOUT", "1s");
             let process = Process::start(start).await;
             let proxy = Proxy::before(process.server().address());
             (process, proxy)
@@ -162,27 +174,21 @@ impl Cluster {
 
     /// Asks everybody to stop, workers last, and waits for it; what is left then, besides results.
     pub async fn stop(&mut self) -> Vec<String> {
-        let mut left = Vec::new();
-        let processes = std::iter::once(&mut self.control).chain(&mut self.workers);
-        for process in processes {
-            let mut server = process.running.take().unwrap();
-            let ended = tokio::time::timeout(PATIENCE, server.signal(Signal::TERM)).await;
-            if ended != Ok(Some(0)) {
-                left.push(format!("a process that ended with {ended:?}"));
-            }
-            process.log.push(server.log());
-            let folders = left_behind(&server.data());
-            left.extend(folders.iter().map(|path| path.display().to_string()));
+        let mut left = self.control.stop().await;
+        for worker in futures_util::future::join_all(self.workers.iter_mut().map(Process::stop)).await {
+            left.extend(worker);
         }
         left.extend(self.tools().iter().map(|pid| format!("process {pid}")));
         left.extend(strays(&self.dir.path().join("storage")));
         left
     }
 
-    /// Waits until no tool runs.
+    /// Waits until no tool runs and what controls that died left at the destination is swept.
     pub async fn quiet(&self) {
         eventually("tools of runs that are over have ended", async || self.tools().is_empty().then_some(()))
             .await;
+        let tokens = || strays(&self.dir.path().join("storage")).iter().any(|name| name.ends_with(".token"));
+        eventually("test files are swept", async || (!tokens()).then_some(())).await;
     }
 }
 

@@ -79,7 +79,7 @@ fn good() -> History {
         ],
         streams: vec![
             ("a".into(), vec![line(2, "status"), line(3, "output"), line(4, "completed")]),
-            ("b".into(), vec![line(2, "failed"), line(3, "status"), line(4, "failed")]),
+            ("b".into(), vec![line(2, "status"), line(3, "status"), line(4, "failed")]),
         ],
         jobs: vec![completed, failed],
         visible: vec![file("a", "right")],
@@ -137,6 +137,7 @@ fn ends_that_are_no_ends_are_caught() {
     caught("stream do not grow", |h| h.streams[0].1[2].id = Some(3));
     caught("stream ends 2 times", |h| h.streams[0].1.push(line(5, "completed")));
     caught("stream ends 0 times", |h| drop(h.streams[0].1.pop()));
+    caught("and with Some", |h| h.streams[0].1.push(line(5, "status")));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::fake::Fault;
 use crate::support::proxy::Mode;
 
 /// How long things are hit.
-const CHAOS: Duration = Duration::from_secs(6);
+const CHAOS: Duration = Duration::from_secs(5);
 /// Between two hits.
 const PAUSE: (u64, u64) = (60, 600);
 /// How long a hit lasts.
@@ -80,7 +80,7 @@ impl Plan {
             at += millis(&mut chance, PAUSE);
         }
         moves.sort_by_key(|(at, _)| *at);
-        let jobs = (0..14 + chance.index(8)).map(|_| JobPlan::of(&mut chance)).collect();
+        let jobs = (0..12 + chance.index(6)).map(|_| JobPlan::of(&mut chance)).collect();
         Self { workers, slots, moves, jobs }
     }
 }
@@ -111,13 +111,12 @@ impl JobPlan {
         const BREAKDOWNS: &[Fault] =
             &[Fault::Hang, Fault::Stubborn, Fault::Flood, Fault::Empty, Fault::Crash, Fault::Slow];
         let at = Duration::from_millis(chance.below(5_000));
-        // Three failures are the end of a job; mostly one is enough.
-        let count = match chance.below(100) {
-            0..60 => 0,
-            60..92 => 1,
-            _ => 3,
+        let faults = match chance.below(100) {
+            0..60 => Vec::new(),
+            60..90 => vec![chance.one_of(BREAKDOWNS)],
+            // Three failures are the end of a job, and a hang takes a while to be seen.
+            _ => (0..3).map(|_| chance.one_of(&[Fault::Empty, Fault::Crash])).collect(),
         };
-        let faults = (0..count).map(|_| chance.one_of(BREAKDOWNS)).collect();
         let later = Duration::from_millis(chance.below(3_000));
         let then = match chance.below(100) {
             0..18 => Some((later, Wish::Cancel)),

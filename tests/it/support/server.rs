@@ -130,7 +130,16 @@ impl Start {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Ok(Server { child, url: format!("http://{listen}"), dir, folder, http, settings, role: self.role, log })
+        Ok(Server {
+            child,
+            url: format!("http://{listen}"),
+            dir,
+            folder,
+            http,
+            settings,
+            role: self.role,
+            log,
+        })
     }
 }
 
