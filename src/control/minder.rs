@@ -116,7 +116,8 @@ fn trouble(member: &Arc<Member>, trouble: Trouble) {
 async fn renew(shared: &Shared, member: &Arc<Member>) {
     let accepted: Vec<_> = shared.runs.on(member).into_iter().filter(|held| held.is_accepted()).collect();
     let runs: Vec<_> = shared.runs.on(member).iter().map(|held| held.key.run).collect();
-    let busy = member.seen().report.is_some_and(|report| report.busy > 0);
+    // A run that waits for a permit takes no slot and is to be stopped all the same.
+    let busy = member.seen().report.is_some_and(|report| report.busy > 0 || !report.jobs.is_empty());
     if runs.is_empty() && !busy {
         return;
     }
