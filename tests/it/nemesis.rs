@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod directed;
 mod history;
+mod liar;
 mod mutants;
 mod plan;
 mod record;

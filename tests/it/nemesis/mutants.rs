@@ -9,8 +9,16 @@ fn file(job: &str, sha256: &str) -> Visible {
     Visible { path: format!("{job}/out.mp4"), size: 7, sha256: sha256.to_owned() }
 }
 
+/// An attempt between two seconds.
 fn run(n: i64, started: i64, ended: Option<i64>) -> Run {
-    Run { id: format!("r{n}"), task: "t".into(), epoch: n, started, ended }
+    let micros = |seconds: i64| seconds * 1_000_000;
+    Run {
+        id: format!("r{n}"),
+        task: "t".into(),
+        epoch: n,
+        started: micros(started),
+        ended: ended.map(micros),
+    }
 }
 
 fn event(seq: i64, run: i64, status: Option<Status>) -> Event {
@@ -142,7 +150,7 @@ fn ends_that_are_no_ends_are_caught() {
 
 #[test]
 fn two_owners_of_a_task_are_caught() {
-    caught("overlap", |h| h.jobs[0].runs[0].ended = Some(21));
+    caught("overlap", |h| h.jobs[0].runs[0].ended = Some(21_000_000));
     caught("overlap", |h| h.jobs[0].runs[0].ended = None);
     caught("never ended", |h| h.jobs[0].runs[1].ended = None);
     caught("two attempts have epoch 1", |h| h.jobs[0].runs[1].epoch = 1);

@@ -50,16 +50,17 @@ pub fn bitrate(job: usize) -> String {
 const SCRIPT: &str = r#"#!/bin/sh
 real=ffmpeg
 dir=${0%/*}
-key= after= last=
+key=silent after= last=
 for a; do
   [ "$after" = -b:a ] && key=$a
   after=$a last=$a
 done
 # What asks for no encode: versions, filters; proofs of encoders are taken as given.
-if [ -z "$key" ]; then
-  case "$*" in *"-f lavfi"*"-f null"*) exit 0 ;; esac
-  exec "$real" "$@"
-fi
+case "$last $*" in
+  "- "*"-f lavfi"*"-f null"*) exit 0 ;;
+  file:*) ;;
+  *) exec "$real" "$@" ;;
+esac
 fault=
 for n in 1 2 3 4 5 6 7 8 9; do
   if mv "$dir/$key-$n" "$dir/used-$key-$n" 2>/dev/null; then
