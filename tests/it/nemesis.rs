@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::client::{Clients, plain};
-use self::cluster::Cluster;
+use self::cluster::{Cluster, Process};
 use self::history::History;
 use self::plan::Plan;
 use crate::support::clips;
@@ -86,15 +86,14 @@ async fn run(seed: u64) -> Result<(), String> {
     history.left = cluster.stop().await;
     history.told.clone_from(&clients.told.lock().unwrap());
     history.jobs = record::jobs(&cluster.dir.path().join("control/data")).await;
-    history.visible = record::files(&cluster.dir.path().join("storage"));
-    history.visible.retain(|file| !file.path.split('/').any(|name| name.starts_with('.')));
+    (history.visible, _) = record::files(&cluster.storage());
     history.starts = cluster.fake.starts().into_iter().map(|(run, _)| plain(&run)).collect();
     trouble.extend(checker::check(&history));
     if trouble.is_empty() {
         return Ok(());
     }
     let report = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nemesis-{seed}.txt"));
-    let logs: Vec<_> = std::iter::once(&cluster.control).chain(&cluster.workers).map(|p| p.log()).collect();
+    let logs: Vec<_> = std::iter::once(&cluster.control).chain(&cluster.workers).map(Process::log).collect();
     let text = format!("{trouble:#?}\n\n{plan:#?}\n\n{history:#?}\n\n{}", logs.join("\n\n=====\n\n"));
     std::fs::write(&report, text).unwrap();
     Err(format!("seed {seed} ({}): {trouble:#?}", report.display()))

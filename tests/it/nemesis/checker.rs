@@ -61,13 +61,13 @@ fn deleting(history: &History, job: &str) -> bool {
 /// I1 as clients see it: a terminal status never changes, but for one retry of a failed job each.
 fn sightings(history: &History, say: &mut impl FnMut(String)) {
     let mut last: BTreeMap<&str, Status> = BTreeMap::new();
-    let mut retries: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut retrying: BTreeMap<&str, u32> = BTreeMap::new();
     let mut deletes: BTreeSet<&str> = BTreeSet::new();
     let mut gone: BTreeSet<&str> = BTreeSet::new();
     for told in &history.told {
         match told {
             Told::Accepted { .. } => {}
-            Told::Retrying { job } => *retries.entry(job).or_default() += 1,
+            Told::Retrying { job } => *retrying.entry(job).or_default() += 1,
             Told::Deleting { job } => {
                 deletes.insert(job);
             }
@@ -85,7 +85,7 @@ fn sightings(history: &History, say: &mut impl FnMut(String)) {
                 let Some(before) = before.filter(|before| before.is_terminal() && before != status) else {
                     continue;
                 };
-                let left = retries.entry(job).or_default();
+                let left = retrying.entry(job).or_default();
                 if before == Status::Failed && *left > 0 {
                     *left -= 1;
                 } else {
@@ -96,7 +96,7 @@ fn sightings(history: &History, say: &mut impl FnMut(String)) {
     }
     for job in &history.jobs {
         let seen = last.get(job.id.as_str()).filter(|status| status.is_terminal());
-        let retried = retries.get(job.id.as_str()).is_some_and(|left| *left > 0);
+        let retried = retrying.get(job.id.as_str()).is_some_and(|left| *left > 0);
         if let Some(seen) = seen.filter(|seen| **seen != job.status && !retried && !job.deleted) {
             say(format!("{} was {seen:?} and is {:?} on record", job.id, job.status));
         }

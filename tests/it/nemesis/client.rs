@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ impl Clients {
     /// Follows one job from its submission to its end; the id, if it was not deleted.
     pub async fn live(self, number: usize, plan: JobPlan, begin: Instant) -> Option<String> {
         tokio::time::sleep_until(begin + plan.at).await;
-        let id = self.submit(number).await;
+        let id = self.submit(number, &plan).await;
         let accepted = Instant::now();
         let (mut wish, job) = (plan.then, plain(&id));
         let mut look = tokio::time::interval(LOOK);
@@ -79,16 +80,22 @@ impl Clients {
     }
 
     /// Says it until it is answered, always with the same key.
-    async fn submit(&self, number: usize) -> String {
-        let body = json!({
-            "source": {"kind": "file", "path": self.clip},
-            "outputs": [{
+    async fn submit(&self, number: usize, plan: &JobPlan) -> String {
+        let source = if plan.inline {
+            let bytes = std::fs::read(&self.clip).unwrap();
+            json!({"kind": "inline", "data": base64::engine::general_purpose::STANDARD.encode(bytes)})
+        } else {
+            json!({"kind": "file", "path": self.clip})
+        };
+        let output = |index: usize| {
+            json!({
                 "preset": "proxy_360p",
                 "audio": {"bitrate": fake::bitrate(number)},
-                "destination": {"kind": "storage", "path": "{job_id}/out.mp4"},
-            }],
-            "verify": "probe",
-        });
+                "destination": {"kind": "storage", "path": format!("{{job_id}}/out-{index}.mp4")},
+            })
+        };
+        let outputs: Vec<_> = (0..plan.outputs).map(output).collect();
+        let body = json!({"source": source, "outputs": outputs, "verify": "probe"});
         let key = format!("key-{number}");
         let since = Instant::now();
         let mut again = tokio::time::interval(LOOK);

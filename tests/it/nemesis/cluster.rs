@@ -3,13 +3,14 @@
 //! With a record that several controls share, the second control and the record's own restarts belong here: `Who` gets
 //! a number for controls, and `control` starts them with one `store.url`.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::plan::{Move, Who};
+use super::record;
 use crate::support::fake::Fake;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::server::{Role, Server, Start, left_behind};
@@ -166,6 +167,11 @@ impl Cluster {
         (0..self.workers.len()).map(Who::Worker).chain([Who::Control]).collect()
     }
 
+    /// Where results go.
+    pub fn storage(&self) -> PathBuf {
+        self.dir.path().join("storage")
+    }
+
     /// Tools that run for any worker.
     pub fn tools(&self) -> Vec<i32> {
         let of = |n| crate::support::server::processes_below(&self.dir.path().join(format!("w{n}")));
@@ -179,7 +185,7 @@ impl Cluster {
             left.extend(worker);
         }
         left.extend(self.tools().iter().map(|pid| format!("process {pid}")));
-        left.extend(strays(&self.dir.path().join("storage")));
+        left.extend(record::files(&self.storage()).1);
         left
     }
 
@@ -187,13 +193,7 @@ impl Cluster {
     pub async fn quiet(&self) {
         eventually("tools of runs that are over have ended", async || self.tools().is_empty().then_some(()))
             .await;
-        let tokens = || strays(&self.dir.path().join("storage")).iter().any(|name| name.ends_with(".token"));
+        let tokens = || record::files(&self.storage()).1.iter().any(|name| name.contains(".token"));
         eventually("test files are swept", async || (!tokens()).then_some(())).await;
     }
-}
-
-/// What lies beside results: parts and test files.
-fn strays(storage: &Path) -> Vec<String> {
-    let hidden = |path: &str| path.split('/').any(|name| name.starts_with('.'));
-    super::record::files(storage).into_iter().map(|file| file.path).filter(|path| hidden(path)).collect()
 }

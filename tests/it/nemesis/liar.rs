@@ -72,7 +72,7 @@ impl WorkerApi for Liar {
     async fn run(&self, request: RunRequest) -> Result<mpsc::Receiver<RunEvent>, Refusal> {
         self.started.fetch_add(1, Ordering::Relaxed);
         if self.lie == Lie::Slots {
-            return Err(Refusal::Stale("no such reservation".into()));
+            return Err(Refusal::Stale("no such reservation"));
         }
         let Action::Start(_) = request.action else { return Err(Refusal::NotFound) };
         let (events, feed) = mpsc::channel(4);
@@ -176,10 +176,9 @@ impl Scene {
         .await
     }
 
-    /// Media files at the destination.
+    /// Results at the destination.
     fn published(&self) -> usize {
-        let files = super::record::files(&self.dir.path().join("storage"));
-        files.iter().filter(|file| file.path.ends_with(".mp4")).count()
+        super::record::files(&self.dir.path().join("storage")).0.len()
     }
 }
 

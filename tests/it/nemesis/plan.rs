@@ -50,6 +50,9 @@ pub enum Who {
 pub struct JobPlan {
     /// When its client submits it.
     pub at: Duration,
+    /// Whether its source comes with it, through the control to the worker.
+    pub inline: bool,
+    pub outputs: usize,
     /// How its encodes go wrong.
     pub faults: Vec<Fault>,
     /// What its client does so long after it was accepted.
@@ -124,7 +127,8 @@ impl JobPlan {
             26..60 => Some((later, Wish::Retry)),
             _ => None,
         };
-        Self { at, faults, then }
+        let (inline, outputs) = (chance.percent(25), 1 + usize::from(chance.percent(25)));
+        Self { at, inline, outputs, faults, then }
     }
 }
 

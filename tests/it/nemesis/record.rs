@@ -38,8 +38,15 @@ pub async fn jobs(data: &Path) -> Vec<Job> {
     jobs
 }
 
+/// What is visible at a destination, and what lies beside it: parts and test files have hidden names.
+pub fn files(root: &Path) -> (Vec<Visible>, Vec<String>) {
+    let hidden = |file: &Visible| file.path.split('/').any(|name| name.starts_with('.'));
+    let (strays, results): (Vec<_>, Vec<_>) = all_files(root).into_iter().partition(hidden);
+    (results, strays.into_iter().map(|file| file.path).collect())
+}
+
 /// Every file below a folder, by its path there.
-pub fn files(root: &Path) -> Vec<Visible> {
+fn all_files(root: &Path) -> Vec<Visible> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
