@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 CARGO ?= cargo
+NEMESIS := nemesis::every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_network
 
 .PHONY: help
 help: ## List the targets
@@ -21,6 +22,11 @@ test: ffmpeg ## Run all tests
 	$(CARGO) test --doc --quiet
 	@# Last, so that its summary is the last thing to read.
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
+
+.PHONY: soak
+soak: ffmpeg ## Attack real processes for long (1 h; SEEDS=200 START=1)
+	FLUX_NEMESIS_START=$(or $(START),1) FLUX_NEMESIS_SEEDS=$(or $(SEEDS),200) \
+	  $(CARGO) test --test it -- --exact $(NEMESIS) --nocapture
 
 .PHONY: lint
 lint: ## Check formatting, clippy and documentation; any warning fails

@@ -131,7 +131,8 @@ async fn renew(shared: &Shared, member: &Arc<Member>) {
     let held = shared.runs.on(boot);
     let runs: Vec<_> = held.iter().map(|held| held.key.run).collect();
     let accepted: Vec<_> = held.into_iter().filter(|held| held.is_accepted()).collect();
-    let busy = member.seen().report.is_some_and(|report| report.busy > 0);
+    // A run that waits for a permit takes no slot and is to be stopped all the same.
+    let busy = member.seen().report.is_some_and(|report| report.busy > 0 || !report.jobs.is_empty());
     if runs.is_empty() && !busy {
         return;
     }

@@ -4,6 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 
+use futures_util::TryStreamExt as _;
 use object_store::ObjectStoreExt as _;
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,11 +13,14 @@ use uuid::Uuid;
 use super::Destinations;
 use super::destinations::{Configured, blocking};
 use super::local::LocalError;
-use super::object::{self, failure};
+use super::object::{self, Bucket, failure};
 use crate::domain::{Code, Failure, ObjectPath};
 
 /// Bytes read of a token at most; ours have far fewer.
 const MAX_BYTES: u64 = 256;
+
+/// Where they are in a bucket.
+const FOLDER: &str = ".flux-tokens";
 
 impl Destinations {
     /// Leaves a text in the configured storage under a fresh random id.
@@ -37,7 +41,7 @@ impl Destinations {
                 .await
             }
             Configured::Bucket(bucket) => {
-                let key = object::path(&bucket.key(&path(id)?))?;
+                let key = key(bucket, id)?;
                 let put = bucket.reader().put(&key, text.into_bytes().into()).await;
                 put.map(drop).map_err(|error| failure(&error))
             }
@@ -67,7 +71,7 @@ impl Destinations {
                 .await
             }
             Configured::Bucket(bucket) => {
-                let key = object::path(&bucket.key(&path(id)?))?;
+                let key = key(bucket, id)?;
                 let bytes = match bucket.reader().get_range(&key, 0..MAX_BYTES).await {
                     Ok(bytes) => bytes,
                     Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -94,11 +98,37 @@ impl Destinations {
                 .await
             }
             Configured::Bucket(bucket) => {
-                let key = object::path(&bucket.key(&path(id)?))?;
+                let key = key(bucket, id)?;
                 match bucket.reader().delete(&key).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                     Err(error) => Err(failure(&error)),
                 }
+            }
+        }
+    }
+
+    /// The tokens that lie there: mostly of controls that died between leaving one and taking it away.
+    pub async fn tokens(&self) -> Result<Vec<Uuid>, Failure> {
+        match &self.inner.storage {
+            Configured::Folder(root) => {
+                let root = root.clone();
+                blocking(move || {
+                    let doing = |errno| LocalError::Io { doing: "look for test files", errno };
+                    let entries = sys::Dir::new(root.descriptor().map_err(doing)?).map_err(doing)?;
+                    let mut found = Vec::new();
+                    for entry in entries {
+                        let entry = entry.map_err(doing)?;
+                        found.extend(entry.file_name().to_str().ok().and_then(id_of));
+                    }
+                    Ok::<_, LocalError>(found)
+                })
+                .await
+            }
+            Configured::Bucket(bucket) => {
+                let folder = object::path(&bucket.key(&plain(FOLDER.to_owned())?))?;
+                let listed: Vec<_> =
+                    bucket.reader().list(Some(&folder)).try_collect().await.map_err(|e| failure(&e))?;
+                Ok(listed.iter().filter_map(|object| id_of(object.location.filename()?)).collect())
             }
         }
     }
@@ -108,6 +138,19 @@ fn name(id: Uuid) -> String {
     format!(".flux-{id}.token")
 }
 
+fn id_of(name: &str) -> Option<Uuid> {
+    name.strip_prefix(".flux-")?.strip_suffix(".token")?.parse().ok()
+}
+
 fn path(id: Uuid) -> Result<ObjectPath, Failure> {
-    ObjectPath::parse(name(id)).map_err(|error| Failure::new(Code::Internal, error.to_string()))
+    plain(name(id))
+}
+
+/// In a bucket they have a folder of their own: listing it does not list the results.
+fn key(bucket: &Bucket, id: Uuid) -> Result<object_store::path::Path, Failure> {
+    object::path(&bucket.key(&plain(format!("{FOLDER}/{}", name(id)))?))
+}
+
+fn plain(text: String) -> Result<ObjectPath, Failure> {
+    ObjectPath::parse(text).map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }

@@ -22,6 +22,8 @@ mod fleet;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod nemesis;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod storage;

@@ -7,20 +7,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::support::chance::Chance;
 use crate::support::server::{Server, Start, job_for, processes_below};
 use crate::support::{clips, eventually, sha256};
-
-/// `SplitMix64` (Steele, Lea, Flood 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below
-    }
-}
 
 /// How often the job's whole history says that it ended.
 async fn ends(server: &Server, id: &str) -> usize {
@@ -48,11 +37,11 @@ async fn killed_at_any_moment_every_acknowledged_job_ends_once() {
         Err(_) => u64::from(SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()),
     };
     eprintln!("FLUX_TEST_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let mut server = Server::start().await;
     let mut ids = Vec::new();
     for round in 0..8 {
-        for _ in 0..=chance.next(2) {
+        for _ in 0..=chance.below(2) {
             ids.push(server.submit(&job_for(&clips::mp4(1))).await);
         }
         match round % 4 {
@@ -69,7 +58,7 @@ async fn killed_at_any_moment_every_acknowledged_job_ends_once() {
                 .await;
             }
             // The moment is what is tried, therefore the wait.
-            _ => tokio::time::sleep(Duration::from_millis(chance.next(1_500))).await,
+            _ => tokio::time::sleep(Duration::from_millis(chance.below(1_500))).await,
         }
         server.kill();
         server = server.again().await;

@@ -1,8 +1,11 @@
 //! What the tests stand on: real servers, real clips, a misbehaving origin. Nothing here sleeps for a fixed time.
 
 pub mod certs;
+pub mod chance;
 pub mod clips;
+pub mod fake;
 pub mod origin;
+pub mod proxy;
 pub mod s3;
 pub mod server;
 

@@ -1,6 +1,7 @@
 //! The control's part of a process: record, dispatch, and what looks after stored sources.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -14,14 +15,16 @@ use super::{Record, open_storage, presets};
 use crate::config::{self, ControlPlan};
 use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
-use crate::domain::{Clock, IdSource, Source, SystemClock, SystemIds};
+use crate::domain::{Clock, Failure, IdSource, Source, SystemClock, SystemIds};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
-use crate::storage::Storage;
+use crate::storage::{Destinations, Storage};
 use crate::store::{self, DynStore, JobStore as _, SqliteStore};
 
 /// Bytes of a source sent to a worker at a time.
 const CHUNK: usize = 256 << 10;
+/// Longer than a test file is needed: a worker has five seconds to read it.
+const ASKING: Duration = Duration::from_secs(10);
 
 /// The record and the storage, open; nothing runs yet.
 pub(in crate::cli) struct Ground {
@@ -49,6 +52,8 @@ pub(in crate::cli) async fn open(
     let kept = storage.uploads().kept().context("cannot list the stored sources")?;
     let orphans = sweep_orphans(Arc::clone(&store), storage.clone(), kept);
     lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
+    let tokens = sweep_tokens(storage.destinations().clone());
+    lifecycle.spawn(TaskKind::Background, "sweep test files", tokens);
     Ok(Ground { storage, clock, ids, store, presets })
 }
 
@@ -196,10 +201,25 @@ async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Sour
     }
 }
 
+/// Removes test files of controls that died while they asked a worker about the storage. Other controls may be asking
+/// just now: what lies there now and still then is nobody's.
+async fn sweep_tokens(destinations: Destinations) {
+    let found = destinations.tokens().await;
+    tokio::time::sleep(ASKING).await;
+    let removed = async {
+        for id in found? {
+            destinations.remove_token(id).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    if let Err(failure) = removed.await {
+        tracing::warn!(%failure, detail = failure.detail, "could not look after test files in the storage");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use bytes::Bytes;
     use futures_util::stream;
@@ -323,6 +343,24 @@ mod tests {
         bench.clean().await;
         bench.clean().await;
         assert!(!bench.keeps(&used), "its job has expired");
+    }
+
+    #[tokio::test]
+    async fn test_files_of_controls_that_died_are_swept_and_no_others() {
+        let bench = Bench::new().await;
+        let destinations = bench.storage.destinations().clone();
+        let (stale, fresh) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        destinations.leave_token(stale, "left".into()).await.unwrap();
+        let found = destinations.tokens().await.unwrap();
+        assert_eq!(found, [stale]);
+        tokio::time::pause();
+        let sweep = sweep_tokens(destinations.clone());
+        let asks = async {
+            tokio::time::sleep(ASKING / 2).await;
+            destinations.leave_token(fresh, "asking".into()).await.unwrap();
+        };
+        tokio::join!(sweep, asks);
+        assert_eq!(destinations.tokens().await.unwrap(), [fresh]);
     }
 
     #[tokio::test]

@@ -289,10 +289,12 @@ on_both! {
         assert_eq!(desk.destinations.read_token(id).await.unwrap(), None);
         desk.destinations.leave_token(id, "tell".into()).await.unwrap();
         assert_eq!(desk.destinations.read_token(id).await.unwrap().as_deref(), Some("tell"));
+        assert_eq!(desk.destinations.tokens().await.unwrap(), [id]);
         for _ in 0..2 {
             desk.destinations.remove_token(id).await.unwrap();
         }
         assert_eq!(desk.destinations.read_token(id).await.unwrap(), None);
+        assert_eq!(desk.destinations.tokens().await.unwrap(), Vec::<uuid::Uuid>::new());
         assert_eq!(desk.leftovers(), Vec::<String>::new());
     }
 

@@ -38,6 +38,16 @@ pub fn mp4(seconds: u32) -> PathBuf {
     })
 }
 
+/// The least work: ten small pictures and a tone.
+pub fn tiny() -> PathBuf {
+    make("tiny.mp4", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=160x90:rate=25"]);
+        cmd.args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-t", "0.4"]);
+        cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]);
+        cmd.args(["-movflags", "+faststart"]);
+    })
+}
+
 /// A clip that takes an encoder a while: 1280x720 for so many seconds.
 pub fn long(seconds: u32) -> PathBuf {
     make(&format!("long-{seconds}.mp4"), |cmd| {

@@ -17,6 +17,8 @@ pub struct Server {
     child: Child,
     pub url: String,
     pub dir: Arc<tempfile::TempDir>,
+    /// Where it works, its folder `data` included.
+    folder: PathBuf,
     pub http: reqwest::Client,
     settings: BTreeMap<String, String>,
     role: Role,
@@ -38,6 +40,7 @@ pub enum Role {
 pub struct Start {
     settings: BTreeMap<String, String>,
     dir: Option<Arc<tempfile::TempDir>>,
+    folder: Option<PathBuf>,
     role: Role,
 }
 
@@ -66,6 +69,12 @@ impl Start {
         self
     }
 
+    /// Works in this folder, which is somebody else's to remove.
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
     pub async fn server(self) -> Server {
         self.try_server().await.unwrap_or_else(|log| panic!("the server did not start:\n{}", log.join("\n")))
     }
@@ -74,6 +83,7 @@ impl Start {
     pub async fn try_server(self) -> Result<Server, Vec<String>> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = self.dir.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
+        let folder = self.folder.unwrap_or_else(|| dir.path().to_owned());
         let mut settings = self.settings;
         let clips = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clips");
         // The first test of a fresh clone comes here before any clip is made, and roots must be there.
@@ -91,7 +101,7 @@ impl Start {
         if !chosen {
             command.args([listen, "127.0.0.1:0"]);
         }
-        command.arg("--data-dir").arg(dir.path().join("data")).current_dir(dir.path()).envs(&settings);
+        command.arg("--data-dir").arg(folder.join("data")).current_dir(&folder).envs(&settings);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -120,7 +130,16 @@ impl Start {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Ok(Server { child, url: format!("http://{listen}"), dir, http, settings, role: self.role, log })
+        Ok(Server {
+            child,
+            url: format!("http://{listen}"),
+            dir,
+            folder,
+            http,
+            settings,
+            role: self.role,
+            log,
+        })
     }
 }
 
@@ -139,14 +158,14 @@ impl Server {
 
     /// Another server on the same folder with the same settings.
     pub async fn again(self) -> Self {
-        let start =
-            Start { settings: self.settings.clone(), dir: Some(Arc::clone(&self.dir)), role: self.role };
+        let (dir, folder) = (Some(Arc::clone(&self.dir)), Some(self.folder.clone()));
+        let start = Start { settings: self.settings.clone(), dir, folder, role: self.role };
         drop(self);
         start.server().await
     }
 
     pub fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.folder.join("data")
     }
 
     /// `HOST:PORT`.
@@ -230,7 +249,7 @@ impl Server {
 
     /// Processes that work below this server's folder.
     pub fn children(&self) -> Vec<i32> {
-        processes_below(self.dir.path())
+        processes_below(&self.folder)
     }
 
     /// Nothing may be left behind once jobs are over: no process, no work folder, no part.

@@ -1,0 +1,199 @@
+//! The processes under attack: one control, workers behind proxies, one storage folder, one ffmpeg that breaks down.
+//!
+//! With a record that several controls share, the second control and the record's own restarts belong here: `Who` gets
+//! a number for controls, and `control` starts them with one `store.url`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use tokio::sync::watch;
+
+use super::plan::{Move, Who};
+use super::record;
+use crate::support::fake::Fake;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::server::{Role, Server, Start, left_behind};
+use crate::support::{PATIENCE, eventually};
+
+pub struct Cluster {
+    pub dir: Arc<tempfile::TempDir>,
+    pub fake: Fake,
+    pub control: Process,
+    pub workers: Vec<Process>,
+    pub proxies: Vec<Proxy>,
+    /// Where the control is.
+    pub url: watch::Sender<String>,
+}
+
+/// A process that comes and goes.
+pub struct Process {
+    start: Start,
+    running: Option<Server>,
+    /// What its predecessors logged.
+    log: Vec<String>,
+}
+
+impl Process {
+    async fn start(start: Start) -> Self {
+        let running = start.clone().server().await;
+        Self { start, running: Some(running), log: Vec::new() }
+    }
+
+    /// It as it runs; only between `start` and `kill`.
+    pub fn server(&self) -> &Server {
+        self.running.as_ref().unwrap()
+    }
+
+    fn send(&self, signal: Signal) {
+        if let Some(server) = &self.running {
+            server.send(signal);
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut server) = self.running.take() {
+            server.kill();
+            self.log.push(server.log());
+        }
+    }
+
+    /// Starts it, if it is down; whether it was.
+    async fn up(&mut self) -> bool {
+        let down = self.running.is_none();
+        if down {
+            self.running = Some(self.start.clone().server().await);
+        }
+        down
+    }
+
+    /// Asks it to stop and waits for it; what is left of it then.
+    async fn stop(&mut self) -> Vec<String> {
+        let mut server = self.running.take().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, server.signal(Signal::TERM)).await;
+        let badly = (ended != Ok(Some(0))).then(|| format!("a process that ended with {ended:?}"));
+        self.log.push(server.log());
+        let folders = left_behind(&server.data());
+        badly.into_iter().chain(folders.iter().map(|path| path.display().to_string())).collect()
+    }
+
+    /// All that it and its predecessors logged.
+    pub fn log(&self) -> String {
+        let now = self.running.as_ref().map(Server::log);
+        self.log.iter().cloned().chain(now).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Cluster {
+    /// Starts everything; `settings` are each process's own.
+    pub async fn start(workers: usize, slots: u32, settings: &[(&str, &str)]) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let fake = Fake::install(&dir.path().join("bin"));
+        let storage = format!("file:{}", dir.path().join("storage").display());
+        let common = |role, name: &str| {
+            let own = dir.path().join(name);
+            std::fs::create_dir_all(&own).unwrap();
+            let start = Start::role(role).set("FLUX__STORAGE__URL", &storage).folder(&own);
+            settings.iter().fold(start, |start, (key, value)| start.set(key, *value))
+        };
+        let worker = async |n: usize| {
+            let name = format!("w{n}");
+            let start = common(Role::Worker, &name)
+                .set("FLUX__WORKER__ID", &name)
+                .set("FLUX__WORKER__SLOTS", slots.to_string())
+                .set("FLUX__WORKER__FFMPEG", fake.program().display().to_string())
+                .set("FLUX__WORKER__STALL_TIMEOUT", "5s")
+                // Results that no control will ask for any more are not waited for long.
+                .set("FLUX__SERVER__DRAIN_TIMEOUT", "1s");
+            let process = Process::start(start).await;
+            let proxy = Proxy::before(process.server().address());
+            (process, proxy)
+        };
+        let (workers, proxies): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all((0..workers).map(worker)).await.into_iter().unzip();
+        let nodes: Vec<_> = proxies.iter().map(Proxy::address).collect();
+        let start = common(Role::Control, "control").set("FLUX__WORKERS__NODES", nodes.join(","));
+        let control = Process::start(start).await;
+        let url = watch::Sender::new(control.server().url.clone());
+        Self { dir, fake, control, workers, proxies, url }
+    }
+
+    pub async fn make(&mut self, step: Move) {
+        match step {
+            Move::Kill(Who::Control, _) => self.control.kill(),
+            Move::Kill(Who::Worker(n), shown) => {
+                self.workers[n].kill();
+                self.proxies[n].reset();
+                self.proxies[n].set(shown);
+            }
+            Move::Start(Who::Control) => {
+                if self.control.up().await {
+                    self.url.send_replace(self.control.server().url.clone());
+                }
+            }
+            Move::Start(Who::Worker(n)) => {
+                if self.workers[n].up().await {
+                    self.proxies[n].lead(self.workers[n].server().address());
+                    self.proxies[n].set(Mode::Pass);
+                }
+            }
+            Move::Freeze(who) => self.process(who).send(Signal::STOP),
+            Move::Thaw(who) => self.process(who).send(Signal::CONT),
+            Move::Network(n, mode) => self.proxies[n].set(mode),
+            Move::Reset(n) => self.proxies[n].reset(),
+            Move::HalfClose(n) => self.proxies[n].half_close(),
+        }
+    }
+
+    fn process(&self, who: Who) -> &Process {
+        match who {
+            Who::Control => &self.control,
+            Who::Worker(n) => &self.workers[n],
+        }
+    }
+
+    /// Everybody runs and hears everybody.
+    pub async fn heal(&mut self) {
+        for who in self.everybody() {
+            self.make(Move::Thaw(who)).await;
+            self.make(Move::Start(who)).await;
+        }
+        for proxy in &self.proxies {
+            proxy.set(Mode::Pass);
+        }
+    }
+
+    fn everybody(&self) -> Vec<Who> {
+        (0..self.workers.len()).map(Who::Worker).chain([Who::Control]).collect()
+    }
+
+    /// Where results go.
+    pub fn storage(&self) -> PathBuf {
+        self.dir.path().join("storage")
+    }
+
+    /// Tools that run for any worker.
+    pub fn tools(&self) -> Vec<i32> {
+        let of = |n| crate::support::server::processes_below(&self.dir.path().join(format!("w{n}")));
+        (0..self.workers.len()).flat_map(of).collect()
+    }
+
+    /// Asks everybody to stop, workers last, and waits for it; what is left then, besides results.
+    pub async fn stop(&mut self) -> Vec<String> {
+        let mut left = self.control.stop().await;
+        for worker in futures_util::future::join_all(self.workers.iter_mut().map(Process::stop)).await {
+            left.extend(worker);
+        }
+        left.extend(self.tools().iter().map(|pid| format!("process {pid}")));
+        left.extend(record::files(&self.storage()).1);
+        left
+    }
+
+    /// Waits until no tool runs and what controls that died left at the destination is swept.
+    pub async fn quiet(&self) {
+        eventually("tools of runs that are over have ended", async || self.tools().is_empty().then_some(()))
+            .await;
+        let tokens = || record::files(&self.storage()).1.iter().any(|name| name.contains(".token"));
+        eventually("test files are swept", async || (!tokens()).then_some(())).await;
+    }
+}

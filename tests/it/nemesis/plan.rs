@@ -1,0 +1,137 @@
+//! What a seed decides: who is hit when and how, and what each client does. Nothing else here is random.
+
+use std::time::Duration;
+
+use crate::support::chance::Chance;
+use crate::support::fake::Fault;
+use crate::support::proxy::Mode;
+
+/// How long things are hit.
+const CHAOS: Duration = Duration::from_secs(5);
+/// Between two hits.
+const PAUSE: (u64, u64) = (60, 600);
+/// How long a hit lasts.
+const HURT: (u64, u64) = (80, 2_500);
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub workers: usize,
+    pub slots: u32,
+    /// In order of time.
+    pub moves: Vec<(Duration, Move)>,
+    pub jobs: Vec<JobPlan>,
+}
+
+/// One thing the nemesis does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// SIGKILL; `Mode::Refuse` shows its end to callers, anything else hides it behind the proxy.
+    Kill(Who, Mode),
+    Start(Who),
+    /// SIGSTOP.
+    Freeze(Who),
+    /// SIGCONT.
+    Thaw(Who),
+    /// A worker's proxy.
+    Network(usize, Mode),
+    Reset(usize),
+    HalfClose(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Control,
+    Worker(usize),
+}
+
+/// What becomes of one job.
+#[derive(Debug, Clone)]
+pub struct JobPlan {
+    /// When its client submits it.
+    pub at: Duration,
+    /// Whether its source comes with it, through the control to the worker.
+    pub inline: bool,
+    pub outputs: usize,
+    /// How its encodes go wrong.
+    pub faults: Vec<Fault>,
+    /// What its client does so long after it was accepted.
+    pub then: Option<(Duration, Wish)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Cancel,
+    Delete,
+    /// Once it has failed, whenever that is.
+    Retry,
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let workers = 2 + chance.index(2);
+        let slots = 1 + u32::from(chance.percent(50));
+        let mut moves = Vec::new();
+        let mut at = millis(&mut chance, PAUSE);
+        while at < CHAOS {
+            let until = at + millis(&mut chance, HURT);
+            let (worker, pick) = (chance.index(workers), chance.below(100));
+            let (hit, heal) = hit(&mut chance, worker, pick);
+            moves.push((at, hit));
+            moves.extend(heal.map(|heal| (until, heal)));
+            at += millis(&mut chance, PAUSE);
+        }
+        moves.sort_by_key(|(at, _)| *at);
+        let jobs = (0..12 + chance.index(6)).map(|_| JobPlan::of(&mut chance)).collect();
+        Self { workers, slots, moves, jobs }
+    }
+}
+
+fn hit(chance: &mut Chance, worker: usize, pick: u64) -> (Move, Option<Move>) {
+    let network = |mode| (Move::Network(worker, mode), Some(Move::Network(worker, Mode::Pass)));
+    match pick {
+        0..20 => {
+            let shown = chance.one_of(&[Mode::Refuse, Mode::Pass]);
+            let who = Who::Worker(worker);
+            (Move::Kill(who, shown), Some(Move::Start(who)))
+        }
+        20..32 => (Move::Kill(Who::Control, Mode::Pass), Some(Move::Start(Who::Control))),
+        32..44 => (Move::Freeze(Who::Worker(worker)), Some(Move::Thaw(Who::Worker(worker)))),
+        44..52 => (Move::Freeze(Who::Control), Some(Move::Thaw(Who::Control))),
+        52..60 => (Move::Reset(worker), None),
+        60..66 => (Move::HalfClose(worker), None),
+        66..74 => network(Mode::Delay(Duration::from_millis(20 + chance.below(300)))),
+        74..81 => network(Mode::Deaf),
+        81..88 => network(Mode::Mute),
+        88..95 => network(Mode::Hole),
+        _ => network(Mode::Refuse),
+    }
+}
+
+impl JobPlan {
+    fn of(chance: &mut Chance) -> Self {
+        const BREAKDOWNS: &[Fault] =
+            &[Fault::Hang, Fault::Stubborn, Fault::Flood, Fault::Empty, Fault::Crash, Fault::Slow];
+        let at = Duration::from_millis(chance.below(5_000));
+        let faults = match chance.below(100) {
+            0..60 => Vec::new(),
+            60..90 => vec![chance.one_of(BREAKDOWNS)],
+            // Three failures are the end of a job, and a hang takes a while to be seen.
+            _ => (0..3).map(|_| chance.one_of(&[Fault::Empty, Fault::Crash])).collect(),
+        };
+        let later = Duration::from_millis(chance.below(3_000));
+        let then = match chance.below(100) {
+            0..18 => Some((later, Wish::Cancel)),
+            18..26 => Some((later, Wish::Delete)),
+            26..60 => Some((later, Wish::Retry)),
+            _ => None,
+        };
+        let (inline, outputs) = (chance.percent(25), 1 + usize::from(chance.percent(25)));
+        Self { at, inline, outputs, faults, then }
+    }
+}
+
+fn millis(chance: &mut Chance, (least, most): (u64, u64)) -> Duration {
+    Duration::from_millis(least + chance.below(most - least))
+}
