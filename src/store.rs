@@ -7,32 +7,69 @@
 //! an answer and not an error (PROTOCOL F1).
 //! To add a verb: the trait, both implementations, a case in `conformance`.
 
+mod claims;
+mod columns;
 #[cfg(test)]
 mod conformance;
+mod delta;
+mod postgres;
+mod records;
 mod row;
 mod seal;
+mod shared;
 mod sqlite;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::machine::rank;
+use crate::domain::machine::{Policy, rank};
 use crate::domain::{
-    Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, JobId, JobRecord, JobSecrets,
-    JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress,
-    Publication, PublicationId, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
-    TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
+    Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, IdSource, JobId, JobRecord,
+    JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress,
+    Publication, PublicationId, RunId, RunNumber, SessionId, Source, SystemIds, TaskClass, TaskId, TaskKind,
+    TaskRecord, TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
     Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
 };
+pub use postgres::{Place, PlaceError, PostgresStore};
 pub use seal::{SealKeys, SealKeysError};
-pub use sqlite::{Keys, Options, SqliteStore};
+pub use sqlite::SqliteStore;
 
 /// A store that any room can hold.
 pub type DynStore = Arc<dyn JobStore>;
+
+/// Where the sealing keys come from.
+#[derive(Debug, Default)]
+pub enum Keys {
+    /// The data folder's own, made at the first start (an ephemeral store's live in memory).
+    #[default]
+    DataFolder,
+    /// The operator's (`secrets.keys`).
+    Configured(SealKeys),
+}
+
+/// How a store is opened.
+pub struct Options {
+    /// The sealing keys.
+    pub keys: Keys,
+    /// Jobs that may wait; past it submissions are refused (`queue.max_pending`). `None` = no bound, 0 = a job is
+    /// taken only while one of the offered slots is free.
+    pub max_pending: Option<u64>,
+    /// Failed runs after which a job fails (`queue.max_attempts`).
+    pub max_attempts: u32,
+    /// Where session ids and jitter come from.
+    pub ids: Arc<dyn IdSource>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let max_attempts = Policy::default().max_attempts;
+        Self { keys: Keys::default(), max_pending: None, max_attempts, ids: Arc::new(SystemIds) }
+    }
+}
 
 /// Why a verb could not be carried out. `Unavailable` is worth a retry; the others are not.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use super::*;
 use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::testing::{ManualClock, SeededIds};
@@ -20,39 +23,30 @@ use crate::domain::{
     PublicationState, Source,
 };
 
-/// Every behaviour against every store.
+/// Behaviours against stores: a test for each behaviour in a module for each store.
 macro_rules! behaviours {
-    ($($module:ident: $($name:ident)*;)*) => {
-        mod sqlite_file {
+    ([$($store:ident)*] $list:tt) => { $(behaviours!(@store $store $list);)* };
+    (@store $store:ident { $($module:ident: $($name:ident)*;)* }) => {
+        mod $store {
+            use crate::store::conformance::{self, Desk};
             $($(
                 #[tokio::test]
                 async fn $name() {
-                    let folder = tempfile::tempdir().unwrap();
-                    let desk = super::Desk::open(|options| super::SqliteStore::open(folder.path(), options)).await;
-                    super::$module::$name(desk).await;
-                }
-            )*)*
-        }
-        mod sqlite_memory {
-            $($(
-                #[tokio::test]
-                async fn $name() {
-                    let desk = super::Desk::open(super::SqliteStore::ephemeral).await;
-                    super::$module::$name(desk).await;
+                    conformance::$module::$name(Desk::open(conformance::places::$store).await).await;
                 }
             )*)*
         }
     };
 }
 
-behaviours! {
+behaviours! { [sqlite_file sqlite_memory postgres] {
     submit: a_submitted_job_is_read_back_whole one_key_makes_one_job a_key_with_another_body_is_refused
         a_key_outlives_its_deleted_job a_full_queue_refuses_and_stores_nothing a_key_is_free_again_after_its_time
         secrets_come_back_with_the_claim_and_are_wiped;
     runs: the_whole_way_to_completed only_the_holder_writes a_stale_session_writes_nothing
         a_permit_before_the_cancel_wins a_cancel_before_the_permit_wins the_next_epoch_learns_of_open_publications
         failures_wait_and_then_end_the_job outputs_are_completed_one_by_one_and_survive_a_retry
-        progress_only_rises a_new_session_requeues_what_was_held a_job_that_kills_its_process_ends media_is_kept;
+        progress_only_rises media_is_kept;
     sessions: a_run_elsewhere_is_taken_over_as_it_is a_session_that_is_over_does_nothing_more
         takeover_goes_in_steps workers_are_remembered one_session_has_a_duty a_pulse_says_how_far_the_history_is
         a_worker_gets_only_what_it_can_do a_suspect_runs_alone_and_two_more_deaths_end_it;
@@ -60,8 +54,45 @@ behaviours! {
         pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
         changes_are_hinted;
     queue: priority_orders_within_a_tenant tenants_take_turns positions_are_counted stats_count_by_state
-        an_old_session_claims_nothing a_claim_said_again_answers_the_same
-        waiting_jobs_are_counted_by_tenant without_a_queue_only_free_slots_are_filled;
+        a_claim_said_again_answers_the_same waiting_jobs_are_counted_by_tenant
+        without_a_queue_only_free_slots_are_filled;
+} }
+
+/// The lock is the session.
+mod sole {
+    behaviours! { [sqlite_file sqlite_memory] {
+        runs: a_new_session_requeues_what_was_held a_job_that_kills_its_process_ends;
+        queue: an_old_session_claims_nothing;
+    } }
+}
+
+/// Several controls at once.
+mod shared {
+    behaviours! { [postgres] {
+        sessions: sessions_live_side_by_side a_duty_passes_on_when_its_session_is_over reports_are_told_elsewhere;
+    } }
+}
+
+/// Where each store is opened.
+mod places {
+    use super::*;
+
+    /// A store, and what goes when the test ends.
+    pub(super) type Place = (DynStore, Box<dyn std::any::Any + Send + Sync>);
+
+    pub(super) async fn sqlite_file(options: Options) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        (Arc::new(SqliteStore::open(folder.path(), options).await.unwrap()), Box::new(folder))
+    }
+
+    pub(super) async fn sqlite_memory(options: Options) -> Place {
+        (Arc::new(SqliteStore::ephemeral(options).await.unwrap()), Box::new(()))
+    }
+
+    pub(super) async fn postgres(options: Options) -> Place {
+        let (store, database) = crate::store::postgres::tests::fresh(options).await;
+        (Arc::new(store), Box::new(database))
+    }
 }
 
 /// Most jobs that may wait at a desk.
@@ -73,22 +104,26 @@ struct Desk {
     clock: ManualClock,
     ids: SeededIds,
     session: SessionId,
+    /// Another store of the same kind, with nothing in it.
+    another: Box<dyn Fn(Options) -> BoxFuture<'static, places::Place> + Send + Sync>,
+    _place: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Desk {
-    async fn open<F>(open: impl FnOnce(Options) -> F) -> Self
+    async fn open<F>(open: fn(Options) -> F) -> Self
     where
-        F: Future<Output = Result<SqliteStore>>,
+        F: Future<Output = places::Place> + Send + 'static,
     {
         let options = Options {
             ids: Arc::new(SeededIds::new(1)),
             max_pending: Some(MAX_PENDING),
             ..Options::default()
         };
-        let store: DynStore = Arc::new(open(options).await.unwrap());
+        let (store, place) = open(options).await;
         let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
         let session = store.open_session("desk", clock.now()).await.unwrap();
-        Self { store, clock, ids: SeededIds::new(2), session }
+        let another = Box::new(move |options| open(options).boxed());
+        Self { store, clock, ids: SeededIds::new(2), session, another, _place: place }
     }
 
     fn now(&self) -> Timestamp {

@@ -2,7 +2,6 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Error, Result};
 use crate::domain::{
@@ -23,11 +22,6 @@ pub(super) fn from_json<T: DeserializeOwned>(table: &'static str, column: &str, 
 /// A document for a column.
 pub(super) fn to_json<T: Serialize>(table: &'static str, value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| inconsistent(table, format!("cannot be written: {e}")))
-}
-
-/// An id column.
-pub(super) fn uuid(table: &'static str, bytes: &[u8]) -> Result<Uuid> {
-    Uuid::from_slice(bytes).map_err(|_| inconsistent(table, "an id is not 16 bytes"))
 }
 
 /// A number column of a narrower type.

@@ -11,12 +11,14 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::row::{from_json, inconsistent, to_json};
 use super::{Error, Result};
 
 /// Length of a key, bytes.
 const KEY_BYTES: usize = 32;
 /// The generated key's name in the data folder.
 const KEY_FILE: &str = "secrets.key";
+const CHECK_AAD: &[u8] = b"flux key check";
 
 /// Keys that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,18 +104,45 @@ impl SealKeys {
         Ok(Self { place: place.to_owned(), keys: vec![key] })
     }
 
-    /// Where the keys came from, for errors.
-    pub(super) fn place(&self) -> &str {
-        &self.place
+    /// Proves that these keys open what is sealed in a record: its check value, as kept, and what was sealed with the
+    /// keys named. Returns the secret that fingerprints are made with, and the check value if it is to be kept anew.
+    ///
+    /// The check value is that secret itself, sealed: it is random, says nothing about the key, and a copy of the
+    /// database without the key cannot be used to guess request bodies.
+    pub(super) fn check(
+        &self,
+        kept: Option<&str>,
+        used: &[String],
+    ) -> Result<([u8; KEY_BYTES], Option<String>)> {
+        let wrong = || Error::WrongKey { place: self.place.clone() };
+        let kept = kept.map(|text| from_json::<(String, String)>("meta", "key_check", text)).transpose()?;
+        let (secret, current) = match kept {
+            Some((key_id, sealed)) => {
+                let bytes =
+                    STANDARD.decode(sealed).map_err(|_| inconsistent("meta", "key_check is not base64"))?;
+                let current = self.is_current(&key_id);
+                let opened = self.open(CHECK_AAD, &Sealed { key_id, bytes }).ok_or_else(wrong)?;
+                let secret =
+                    opened.try_into().map_err(|_| inconsistent("meta", "key_check is not 32 bytes"))?;
+                (secret, current)
+            }
+            None => (random_bytes()?, false),
+        };
+        if !used.iter().all(|key_id| self.knows(key_id)) {
+            return Err(wrong());
+        }
+        let fresh = (!current).then(|| self.seal(CHECK_AAD, secret.to_vec())).transpose()?;
+        let text = |sealed: Sealed| to_json("meta", &(sealed.key_id, STANDARD.encode(sealed.bytes)));
+        Ok((secret, fresh.map(text).transpose()?))
     }
 
     /// Whether a sealed text of this key could be opened.
-    pub(super) fn knows(&self, key_id: &str) -> bool {
+    fn knows(&self, key_id: &str) -> bool {
         self.keys.iter().any(|key| key.id == key_id)
     }
 
     /// Whether this is the key that seals now.
-    pub(super) fn is_current(&self, key_id: &str) -> bool {
+    fn is_current(&self, key_id: &str) -> bool {
         self.keys.first().is_some_and(|key| key.id == key_id)
     }
 

@@ -4,7 +4,6 @@
 //! Every acknowledged write is on disk (`synchronous=FULL`); a read sees one commit, never half of one.
 
 mod claim;
-mod columns;
 mod error;
 mod folder;
 mod load;
@@ -12,7 +11,7 @@ mod read;
 mod save;
 mod schema;
 mod session;
-mod submit;
+pub(super) mod submit;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,15 +31,16 @@ use tokio_util::task::TaskTracker;
 
 use self::error::explain;
 use self::submit::Prepared;
-use self::verbs::Step;
-use self::writer::{Lane, Lanes, Shared};
+use self::writer::{Lane, Lanes};
+use super::delta::Step;
 use super::seal::SealKeys;
+use super::shared::Shared;
 use super::{
-    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
-    OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey, StoredJob,
-    Submitted, Taken, UploadRecord, WorkerSeen,
+    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, Keys,
+    NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
+    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
-use crate::domain::machine::{Illegal, Machine, Policy};
+use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
     Event, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
     SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
@@ -59,38 +59,6 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Pages of the log that are folded into the file at once, 64 MiB. A flood of jobs writes the same pages of the random
 /// index again and again; the longer the log, the more of them are folded once.
 const WAL_PAGES: &str = "16000";
-/// Changes a slow reader may miss before it has to read everything again.
-const CHANGES: usize = 1024;
-
-/// Where the sealing keys come from.
-#[derive(Debug, Default)]
-pub enum Keys {
-    /// The data folder's own, made at the first start (an ephemeral store's live in memory).
-    #[default]
-    DataFolder,
-    /// The operator's (`secrets.keys`).
-    Configured(SealKeys),
-}
-
-/// How a store is opened.
-pub struct Options {
-    /// The sealing keys.
-    pub keys: Keys,
-    /// Jobs that may wait; past it submissions are refused (`queue.max_pending`). `None` = no bound, 0 = a job is
-    /// taken only while one of the offered slots is free.
-    pub max_pending: Option<u64>,
-    /// Failed runs after which a job fails (`queue.max_attempts`).
-    pub max_attempts: u32,
-    /// Where session ids and jitter come from.
-    pub ids: Arc<dyn IdSource>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let max_attempts = Policy::default().max_attempts;
-        Self { keys: Keys::default(), max_pending: None, max_attempts, ids: Arc::new(SystemIds) }
-    }
-}
 
 /// A store in one `SQLite` file, or in memory.
 pub struct SqliteStore {
@@ -115,8 +83,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", WAL_PAGES);
-        let rules = (options.max_pending, options.max_attempts);
-        Self::start(connect, keys, rules, options.ids, Some(lock)).await
+        let bounds = (options.max_pending, options.max_attempts);
+        Self::start(connect, keys, bounds, options.ids, Some(lock)).await
     }
 
     /// Opens a store in memory, gone with this value: what `flux encode` needs.
@@ -135,7 +103,7 @@ impl SqliteStore {
     async fn start(
         connect: SqliteConnectOptions,
         keys: SealKeys,
-        (max_pending, max_attempts): (Option<u64>, u32),
+        bounds: (Option<u64>, u32),
         ids: Arc<dyn IdSource>,
         lock: Option<folder::FolderLock>,
     ) -> Result<Self> {
@@ -159,12 +127,7 @@ impl SqliteStore {
             .connect_with(connect.read_only(true))
             .await
             .map_err(explain("opening readers"))?;
-        let policy = Policy { max_attempts: max_attempts.max(1), ..Policy::default() };
-        let (changes, _) = tokio::sync::broadcast::channel(CHANGES);
-        let last_tenant = std::sync::Mutex::default();
-        let (waiting, slots) = (AtomicI64::new(waiting), AtomicU64::new(0));
-        let shared =
-            Arc::new(Shared { policy, max_pending, slots, keys, ids, changes, waiting, last_tenant });
+        let shared = Arc::new(Shared::new(keys, bounds, ids, waiting));
         let (lanes, inbox) = writer::lanes();
         let writer = TaskTracker::new();
         let (served, pool) = (Arc::clone(&shared), readers.clone());

@@ -168,3 +168,56 @@ pub(super) async fn a_suspect_runs_alone_and_two_more_deaths_end_it(desk: Desk) 
     assert!(done.aggregate.tasks.iter().all(|task| task.state == TaskState::Done && task.losses == 0));
     desk.check_history(poison).await;
 }
+
+pub(super) async fn sessions_live_side_by_side(desk: Desk) {
+    let ids = [desk.submit_outputs(1).await, desk.submit_outputs(1).await];
+    let other = desk.store.open_session("other", desk.now()).await.unwrap();
+    let mut claimed = Vec::new();
+    for session in [desk.session, other] {
+        claimed.extend(desk.store.claim(session, &[desk.grant(1)], desk.now()).await.unwrap());
+        assert_eq!(desk.store.renew_session(session, desk.now()).await.unwrap(), Fenced::Done(()));
+    }
+    assert_eq!(claimed.iter().map(|c| c.key.job).collect::<Vec<_>>(), ids);
+    for session in [desk.session, other] {
+        assert!(desk.store.takeover(session, 10, desk.now()).await.unwrap().is_empty(), "nothing is over");
+    }
+    for claimed in &claimed {
+        assert_eq!(desk.store.started(claimed.key, desk.now()).await.unwrap(), Fenced::Done(()));
+    }
+    let stolen = RunKey { session: other, ..claimed[0].key };
+    assert_eq!(desk.store.complete(stolen, desk.now()).await.unwrap(), Fenced::Lost);
+}
+
+pub(super) async fn a_duty_passes_on_when_its_session_is_over(desk: Desk) {
+    let other = desk.store.open_session("other", desk.now()).await.unwrap();
+    let holds = async |session| desk.store.holds(session, Duty::Waking, desk.now()).await.unwrap();
+    assert_eq!(
+        (holds(desk.session).await, holds(other).await, holds(desk.session).await),
+        (true, false, true)
+    );
+    desk.store.close_session(desk.session).await.unwrap();
+    assert_eq!((holds(desk.session).await, holds(other).await), (false, true));
+}
+
+pub(super) async fn reports_are_told_elsewhere(desk: Desk) {
+    let id = desk.submit_outputs(1).await;
+    let claimed = desk.start().await;
+    let told = async || desk.store.pulse(&[id]).await.unwrap().remove(0).report;
+    assert_eq!(told().await, None);
+    let report = |permille, fps| TaskReport {
+        phase: crate::domain::Phase::Encoding,
+        progress: Progress::from_permille(permille),
+        fps: Some(fps),
+        speed: None,
+        eta_seconds: Some(2.5),
+    };
+    for (permille, fps) in [(300, 25.0), (200, 24.0)] {
+        let reported = Reported { task: claimed.key.task, job: id, report: report(permille, fps) };
+        desk.store.progress(&[reported]).await.unwrap();
+    }
+    assert_eq!(told().await, Some(report(300, 24.0)), "the latest, and progress never falls");
+    desk.store.requeue(claimed.key, RequeueReason::Released, desk.now()).await.unwrap();
+    assert_eq!(told().await, None);
+    desk.start().await;
+    assert_eq!(told().await, None, "what an earlier run reported is forgotten");
+}

@@ -3,25 +3,25 @@
 //! Round robin over tenants, starting after the one that was served last; within a tenant by rank (PROTOCOL §1.16).
 //! A claim says its run ids, so that it can be said again: runs that exist are answered as they are, never begun twice.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use sqlx::{AssertSqlSafe, Row};
 
+use super::super::claims::{Kind, Slot, Waiting, by_kind, claimed, deal, in_turn, slots};
+use super::super::columns::Columns;
+use super::super::records::Loaded;
 use super::super::row::to_json;
 use super::super::seal::Sealed;
 use super::super::{Claimed, Error, Grant, Result, RunKey, Taken};
-use super::columns::Columns;
 use super::error::explain;
-use super::load::{Loaded, load_one};
+use super::load::load_one;
 use super::save::blob;
 use super::session::{began, is_current};
 use super::verbs::transition;
 use super::writer::{Txn, Verb};
 use crate::domain::machine::is_ending;
 use crate::domain::{
-    Abilities, Aggregate, Code, Company, Epoch, Failure, Hold, JobId, JobSecrets, OutputStatus,
-    PublicationState, RunId, SessionId, TaskClass, TaskId, Timestamp,
+    Aggregate, Code, Failure, Hold, JobId, JobSecrets, RunId, SessionId, TaskClass, TaskId, Timestamp,
 };
 
 /// Classes with ready tasks, by probes of the index that begins with them.
@@ -41,22 +41,20 @@ impl Verb for Claim {
     type Answer = Vec<Claimed>;
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<Vec<Claimed>> {
-        let slots: Vec<Slot> = self.grants.iter().flat_map(|grant| self.slots(grant)).collect();
+        let slots = slots(self.session, &self.grants);
         if slots.is_empty() || !is_current(txn, self.session).await? {
             return Ok(Vec::new());
         }
         let known = known_runs(txn, &slots).await?;
         let mut claimed = Vec::new();
-        // Workers that can do the same in the same company are served together, those with a slot to itself first.
-        let mut kinds: BTreeMap<Kind, Vec<Hold>> = BTreeMap::new();
-        for Slot { kind, hold } in slots {
+        let (said, new): (Vec<_>, Vec<_>) =
+            slots.into_iter().partition(|slot| known.contains_key(&slot.hold.run));
+        for Slot { hold, .. } in said {
             if let Some((task, job)) = known.get(&hold.run) {
                 claimed.extend(again(txn, *job, *task, &hold).await?);
-            } else {
-                kinds.entry(kind).or_default().push(hold);
             }
         }
-        for (kind, holds) in kinds {
+        for (kind, holds) in by_kind(new) {
             let picked = pick(txn, kind, holds.len()).await?;
             for (hold, (task, job)) in holds.into_iter().zip(picked) {
                 let loaded = match load_one(txn.conn, job).await {
@@ -73,53 +71,6 @@ impl Verb for Claim {
             }
         }
         Ok(claimed)
-    }
-}
-
-impl Claim {
-    fn slots(&self, grant: &Grant) -> impl Iterator<Item = Slot> {
-        let kind = Kind { alone: grant.company == Company::Alone, can: grant.can };
-        let hold = |run: &RunId| Hold {
-            run: *run,
-            session: self.session,
-            worker: grant.worker.clone(),
-            boot: grant.boot,
-        };
-        grant.runs.iter().map(move |run| Slot { kind, hold: hold(run) })
-    }
-}
-
-/// A granted slot.
-struct Slot {
-    kind: Kind,
-    hold: Hold,
-}
-
-/// What a slot can take.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    alone: bool,
-    can: Abilities,
-}
-
-impl Kind {
-    /// Classes it takes, in order of preference: suspects first where nobody else can come to harm.
-    fn choices(self, classes: &[TaskClass]) -> Vec<Vec<TaskClass>> {
-        let able = classes.iter().copied().filter(|class| self.can.meets(*class));
-        let (solo, shared): (Vec<_>, Vec<_>) = able.partition(|class| class.is_solo());
-        if self.alone { vec![solo, shared] } else { vec![shared] }
-    }
-}
-
-impl Ord for Kind {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.alone, self.can.number()).cmp(&(self.alone, other.can.number()))
-    }
-}
-
-impl PartialOrd for Kind {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 
@@ -172,28 +123,6 @@ async fn take(
     })
     .await?;
     Ok(if usable { claimed(&job, task, &hold, epoch, opened.unwrap_or_default()) } else { None })
-}
-
-/// What the holder of a claimed task is told. A claim changes nothing of this but the epoch.
-fn claimed(job: &Aggregate, task: TaskId, hold: &Hold, epoch: Epoch, secrets: JobSecrets) -> Option<Claimed> {
-    let record = job.tasks.iter().find(|t| t.id == task)?;
-    let open = job.publications.iter().filter(|p| p.state == PublicationState::Open).cloned().collect();
-    let completed = job.outputs.iter().filter(|o| o.status == OutputStatus::Completed);
-    Some(Claimed {
-        key: RunKey { job: job.job.id, task, run: hold.run, session: hold.session },
-        worker: hold.worker.clone(),
-        boot: hold.boot,
-        epoch,
-        kind: record.kind,
-        tenant: job.job.tenant.clone(),
-        spec: job.job.spec.clone(),
-        secrets,
-        completed: completed.map(|o| o.index).collect(),
-        open,
-        resolve_only: is_ending(job),
-        earlier_failures: record.charged + record.losses + record.crashes,
-        class: record.class,
-    })
 }
 
 /// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its
@@ -262,27 +191,13 @@ async fn pick(txn: &mut Txn<'_>, kind: Kind, slots: usize) -> Result<Vec<(TaskId
 
 async fn pick_from(txn: &mut Txn<'_>, classes: &[TaskClass], slots: usize) -> Result<Vec<(TaskId, JobId)>> {
     let last = txn.shared.last_tenant.lock().ok().and_then(|last| last.clone());
-    let mut tenants: Vec<String> = active_tenants(txn, classes).await?.into_iter().collect();
-    let after =
-        tenants.iter().position(|tenant| last.as_ref().is_some_and(|last| tenant > last)).unwrap_or(0);
-    tenants.rotate_left(after);
-    let mut lines = VecDeque::new();
+    let tenants = in_turn(active_tenants(txn, classes).await?, last.as_ref());
+    let mut lines = Vec::new();
     for tenant in tenants.into_iter().take(slots) {
         let line = line(txn, classes, &tenant, slots).await?;
-        lines.push_back((tenant, line));
+        lines.push((tenant, line));
     }
-    let mut picked = Vec::with_capacity(slots);
-    let mut served = None;
-    while picked.len() < slots {
-        let Some((tenant, mut line)) = lines.pop_front() else {
-            break;
-        };
-        if let Some(next) = line.pop_front() {
-            picked.push(next);
-            served = Some(tenant.clone());
-            lines.push_back((tenant, line));
-        }
-    }
+    let (picked, served) = deal(lines, slots);
     if let (Some(served), Ok(mut last)) = (served, txn.shared.last_tenant.lock()) {
         *last = Some(served);
     }
@@ -329,7 +244,7 @@ async fn line(
     classes: &[TaskClass],
     tenant: &str,
     slots: usize,
-) -> Result<VecDeque<(TaskId, JobId)>> {
+) -> Result<VecDeque<Waiting>> {
     let mut line = Vec::new();
     for class in classes {
         let rows = sqlx::query(
@@ -348,5 +263,5 @@ async fn line(
         }
     }
     line.sort_unstable();
-    Ok(line.into_iter().map(|(_, task, job)| (task, job)).collect())
+    Ok(line.into())
 }

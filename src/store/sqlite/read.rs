@@ -2,12 +2,13 @@
 
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
+use super::super::columns::Columns;
+use super::super::records::Loaded;
 use super::super::row::event;
 use super::super::{Error, Garbage, JobFilter, JobPage, Pulse, QueueStats, Result, StoredJob, UploadRecord};
 use super::claim::READY_CLASSES;
-use super::columns::Columns;
 use super::error::explain;
-use super::load::{Loaded, attempts, load, load_one};
+use super::load::{attempts, load, load_one};
 use super::save::blob;
 use crate::domain::{Aggregate, Event, JobId, JobStatus, TaskClass, TaskState, Tenant, Timestamp, UploadId};
 

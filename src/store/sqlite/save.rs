@@ -2,79 +2,55 @@
 
 use sqlx::SqliteConnection;
 
-use super::super::row::{event_data, fold_tasks, inconsistent, to_json};
+use super::super::delta::{Delta, JobColumns, TaskWrite, document, log_tail};
+use super::super::records::PERMIT_MICROS;
+use super::super::row::{event_data, inconsistent, to_json};
 use super::super::{Garbage, Result};
 use super::error::explain;
-use super::load::PERMIT_MICROS;
 use super::writer::Txn;
-use crate::domain::machine::{Effects, RunEnd, SecretsFate};
+use crate::domain::machine::{RunEnd, SecretsFate};
 use crate::domain::{
-    Aggregate, Attempt, Event, JobId, OutputRecord, Publication, PublicationState, TaskRecord, TaskState,
+    Aggregate, Attempt, Event, JobId, JobRecord, OutputRecord, Publication, PublicationState, TaskRecord,
     Timestamp,
 };
-
-/// Longest log of a run that is kept, bytes.
-const LOG_BYTES: usize = 16 * 1024;
 
 pub(super) fn blob(id: uuid::Uuid) -> Vec<u8> {
     id.as_bytes().to_vec()
 }
 
-fn json<T: serde::Serialize>(table: &'static str, value: Option<&T>) -> Result<Option<String>> {
-    value.map(|value| to_json(table, value)).transpose()
-}
-
-/// Writes the difference between `before` and `after`. Unchanged rows are not touched.
-pub(super) async fn save(
-    txn: &mut Txn<'_>,
-    before: &Aggregate,
-    after: &Aggregate,
-    effects: &Effects,
-    now: Timestamp,
-) -> Result<()> {
-    if before == after && *effects == Effects::default() {
+/// Writes what a transition changed, and its effects.
+pub(super) async fn save(txn: &mut Txn<'_>, delta: &Delta) -> Result<()> {
+    if delta.is_empty() {
         return Ok(());
     }
-    let id = after.job.id;
+    let (id, effects) = (delta.job(), &delta.effects);
     for run in &effects.begun {
         begin_run(txn.conn, id, run).await?;
     }
     for end in &effects.ended {
-        end_run(txn.conn, end, now).await?;
+        end_run(txn.conn, end, delta.now).await?;
     }
-    if before.job != after.job || effects.deleted {
-        write_job(txn.conn, after, effects, now).await?;
+    if let Some(columns) = delta.columns()? {
+        write_job(txn.conn, &delta.after.job, columns).await?;
     }
-    write_tasks(txn, before, after).await?;
-    for (was, is) in before.outputs.iter().zip(&after.outputs) {
-        if was != is {
-            write_output(txn.conn, id, is).await?;
-        }
+    write_tasks(txn, delta).await?;
+    for output in delta.outputs() {
+        write_output(txn.conn, id, output).await?;
     }
-    for publication in &after.publications {
-        let was = before.publications.iter().find(|p| p.id == publication.id);
-        if was != Some(publication) {
-            write_publication(txn.conn, id, publication, now).await?;
-        }
+    for publication in delta.publications() {
+        write_publication(txn.conn, id, publication, delta.now).await?;
     }
     for event in &effects.events {
         write_event(txn.conn, id, event).await?;
     }
     write_secrets(txn.conn, id, effects.secrets).await?;
-    if !effects.events.is_empty() || before.job.media != after.job.media || effects.deleted {
+    if delta.is_news() {
         txn.changed.push(id);
     }
     Ok(())
 }
 
-async fn write_job(
-    conn: &mut SqliteConnection,
-    after: &Aggregate,
-    effects: &Effects,
-    now: Timestamp,
-) -> Result<()> {
-    let job = &after.job;
-    let plan = job.status.is_terminal().then(|| fold_tasks(&after.tasks)).transpose()?;
+async fn write_job(conn: &mut SqliteConnection, job: &JobRecord, columns: JobColumns) -> Result<()> {
     sqlx::query(
         "update jobs set status = ?, run = ?, seq = ?, cancel_at = ?, media = ?, plan = ?, progress_hw = ?, \
          failure = ?, started_at = ?, finished_at = ?, deleted_at = coalesce(?, deleted_at) where id = ?",
@@ -83,13 +59,13 @@ async fn write_job(
     .bind(i64::from(job.run.0))
     .bind(job.seq)
     .bind(job.cancel_at.map(Timestamp::micros))
-    .bind(json("jobs", job.media.as_ref())?)
-    .bind(plan)
+    .bind(columns.media)
+    .bind(columns.plan)
     .bind(i64::from(job.progress.permille()))
-    .bind(json("jobs", job.failure.as_ref())?)
+    .bind(columns.failure)
     .bind(job.started_at.map(Timestamp::micros))
     .bind(job.finished_at.map(Timestamp::micros))
-    .bind(effects.deleted.then_some(now.micros()))
+    .bind(columns.deleted_at.map(Timestamp::micros))
     .bind(blob(job.id.uuid()))
     .execute(conn)
     .await
@@ -97,29 +73,19 @@ async fn write_job(
     Ok(())
 }
 
-/// Tasks of an ended job live in `jobs.plan` only (PROTOCOL §1.30).
-async fn write_tasks(txn: &mut Txn<'_>, before: &Aggregate, after: &Aggregate) -> Result<()> {
-    let waits = |tasks: &[TaskRecord]| {
-        let waiting =
-            tasks.iter().filter(|t| matches!(t.state, TaskState::Ready | TaskState::Delayed)).count();
-        i64::try_from(waiting).unwrap_or(i64::MAX)
-    };
-    txn.waiting += waits(&after.tasks) - waits(&before.tasks);
-    if after.job.status.is_terminal() {
-        if !before.job.status.is_terminal() {
-            sqlx::query("delete from tasks where job_id = ?")
-                .bind(blob(after.job.id.uuid()))
-                .execute(&mut *txn.conn)
-                .await
-                .map_err(explain("folding tasks"))?;
-        }
-        return Ok(());
+async fn write_tasks(txn: &mut Txn<'_>, delta: &Delta) -> Result<()> {
+    txn.waiting += delta.waiting();
+    if delta.folds() {
+        sqlx::query("delete from tasks where job_id = ?")
+            .bind(blob(delta.job().uuid()))
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("folding tasks"))?;
     }
-    for task in &after.tasks {
-        match before.tasks.iter().find(|was| was.id == task.id) {
-            Some(was) if was == task => {}
-            Some(was) => update_task(txn.conn, was, task).await?,
-            None => insert_task(txn.conn, after, task).await?,
+    for write in delta.tasks() {
+        match write {
+            TaskWrite::Update { was, is } => update_task(txn.conn, was, is).await?,
+            TaskWrite::Insert(task) => insert_task(txn.conn, &delta.after, task).await?,
         }
     }
     Ok(())
@@ -183,8 +149,8 @@ async fn insert_task(conn: &mut SqliteConnection, after: &Aggregate, task: &Task
 async fn write_output(conn: &mut SqliteConnection, job: JobId, output: &OutputRecord) -> Result<()> {
     sqlx::query("update outputs set status = ?, result = ?, failure = ?, publication = ? where job_id = ? and idx = ?")
         .bind(output.status.number())
-        .bind(json("outputs", output.result.as_ref())?)
-        .bind(json("outputs", output.failure.as_ref())?)
+        .bind(document("outputs", output.result.as_ref())?)
+        .bind(document("outputs", output.failure.as_ref())?)
         .bind(output.publication.map(|p| blob(p.uuid())))
         .bind(blob(job.uuid()))
         .bind(i64::from(output.index.0))
@@ -251,27 +217,18 @@ async fn begin_run(conn: &mut SqliteConnection, job: JobId, run: &Attempt) -> Re
 }
 
 async fn end_run(conn: &mut SqliteConnection, end: &RunEnd, now: Timestamp) -> Result<()> {
-    let log = end.failure.as_ref().filter(|f| !f.log.is_empty()).map(|f| tail(f.log.join("\n")));
     sqlx::query(
         "update runs set ended_at = ?, outcome = ?, code = ?, log_tail = ? where id = ? and ended_at is null",
     )
     .bind(now.micros())
     .bind(end.outcome.number())
     .bind(end.failure.as_ref().map(|f| f.code.as_str()))
-    .bind(log)
+    .bind(log_tail(end))
     .bind(blob(end.run.uuid()))
     .execute(conn)
     .await
     .map_err(explain("writing a run"))?;
     Ok(())
-}
-
-fn tail(mut log: String) -> String {
-    let mut cut = log.len().saturating_sub(LOG_BYTES);
-    while !log.is_char_boundary(cut) {
-        cut += 1;
-    }
-    log.split_off(cut)
 }
 
 async fn write_secrets(conn: &mut SqliteConnection, job: JobId, fate: SecretsFate) -> Result<()> {

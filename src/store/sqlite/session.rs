@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{AssertSqlSafe, Row};
 
+use super::super::columns::Columns;
 use super::super::row::inconsistent;
 use super::super::{Fenced, Result, Taken, WorkerSeen};
 use super::claim::taken;
-use super::columns::Columns;
 use super::error::explain;
 use super::load::load;
 use super::save::blob;

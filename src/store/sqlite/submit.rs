@@ -9,10 +9,10 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Sqlite, SqliteConnection};
 
+use super::super::columns::Columns;
 use super::super::row::{event_data, to_json};
 use super::super::seal::{SealKeys, Sealed};
 use super::super::{Idempotency, NewJob, Result, Submitted};
-use super::columns::Columns;
 use super::error::explain;
 use super::save::blob;
 use super::writer::Txn;
@@ -29,26 +29,26 @@ pub(super) enum Replay {
 }
 
 /// A job as rows, made outside the writer.
-pub(super) struct Prepared {
-    id: JobId,
-    task: Vec<u8>,
-    tenant: String,
-    spec: String,
-    priority: i64,
-    class: i64,
-    rank: i64,
-    outputs: u16,
-    labels: Vec<(String, String)>,
-    event: String,
-    sealed: Option<Sealed>,
-    upload: Option<Vec<u8>>,
-    idempotency: Option<Idempotency>,
-    now: Timestamp,
+pub(in crate::store) struct Prepared {
+    pub(in crate::store) id: JobId,
+    pub(in crate::store) task: uuid::Uuid,
+    pub(in crate::store) tenant: String,
+    pub(in crate::store) spec: String,
+    pub(in crate::store) priority: i64,
+    pub(in crate::store) class: i64,
+    pub(in crate::store) rank: i64,
+    pub(in crate::store) outputs: u16,
+    pub(in crate::store) labels: Vec<(String, String)>,
+    pub(in crate::store) event: String,
+    pub(in crate::store) sealed: Option<Sealed>,
+    pub(in crate::store) upload: Option<uuid::Uuid>,
+    pub(in crate::store) idempotency: Option<Idempotency>,
+    pub(in crate::store) now: Timestamp,
 }
 
 impl Prepared {
     /// Seals and writes down everything that needs no transaction.
-    pub(super) fn new(keys: &SealKeys, job: NewJob) -> Result<Self> {
+    pub(in crate::store) fn new(keys: &SealKeys, job: NewJob) -> Result<Self> {
         let sealed = if job.secrets.is_empty() {
             None
         } else {
@@ -56,14 +56,14 @@ impl Prepared {
             Some(keys.seal(job.id.uuid().as_bytes(), text)?)
         };
         let upload = match &job.spec.source {
-            Source::Upload { id } => Some(blob(id.uuid())),
+            Source::Upload { id } => Some(id.uuid()),
             Source::Http { .. } | Source::File { .. } | Source::Inline { .. } | Source::Storage { .. } => {
                 None
             }
         };
         Ok(Self {
             id: job.id,
-            task: blob(job.task.uuid()),
+            task: job.task.uuid(),
             spec: to_json("jobs", &job.spec)?,
             priority: i64::from(job.spec.priority),
             class: TaskClass::of(&job.spec).number(),
@@ -92,8 +92,22 @@ pub(super) async fn accept(
     if replay == Replay::Yes && exists(txn.conn, jobs[0].id).await? {
         return Ok(vec![Submitted::Created]);
     }
-    let mut known = known_keys(txn.conn, jobs).await?;
-    let mut room = room(txn).await?;
+    let known = known_keys(txn.conn, jobs).await?;
+    let room = room(txn).await?;
+    let (answers, fresh) = decide(jobs, known, room);
+    insert_all(txn, &fresh).await?;
+    Ok(answers)
+}
+
+/// Used keys, by tenant and key.
+pub(in crate::store) type KnownKeys = HashMap<(String, String), KnownKey>;
+
+/// What becomes of each job, in order, and which are to be stored; `room` is how many more may wait.
+pub(in crate::store) fn decide<'j>(
+    jobs: &'j [Box<Prepared>],
+    mut known: KnownKeys,
+    mut room: Option<u64>,
+) -> (Vec<Submitted>, Vec<&'j Prepared>) {
     let mut answers = Vec::with_capacity(jobs.len());
     let mut fresh = Vec::with_capacity(jobs.len());
     for job in jobs {
@@ -114,8 +128,7 @@ pub(super) async fn accept(
         };
         answers.push(answer);
     }
-    insert_all(txn, &fresh).await?;
-    Ok(answers)
+    (answers, fresh)
 }
 
 /// How many more jobs may wait; `None` = no bound.
@@ -133,14 +146,15 @@ async fn room(txn: &mut Txn<'_>) -> Result<Option<u64>> {
     Ok(txn.shared.max_pending.map(|most| most.saturating_sub(waiting)))
 }
 
-struct KnownKey {
-    job: JobId,
-    fingerprint: Vec<u8>,
-    deleted: bool,
+/// A key that was used before.
+pub(in crate::store) struct KnownKey {
+    pub(in crate::store) job: JobId,
+    pub(in crate::store) fingerprint: Vec<u8>,
+    pub(in crate::store) deleted: bool,
 }
 
 impl KnownKey {
-    fn answer(&self, asked: &Idempotency) -> Submitted {
+    pub(in crate::store) fn answer(&self, asked: &Idempotency) -> Submitted {
         if self.fingerprint != asked.fingerprint {
             Submitted::KeyReused
         } else if self.deleted {
@@ -161,10 +175,7 @@ async fn exists(conn: &mut SqliteConnection, id: JobId) -> Result<bool> {
 }
 
 /// The keys of this group that were used before; those whose time is over are forgotten here.
-async fn known_keys(
-    conn: &mut SqliteConnection,
-    jobs: &[Box<Prepared>],
-) -> Result<HashMap<(String, String), KnownKey>> {
+async fn known_keys(conn: &mut SqliteConnection, jobs: &[Box<Prepared>]) -> Result<KnownKeys> {
     let keys: Vec<_> =
         jobs.iter().filter_map(|j| Some((&j.tenant, &j.idempotency.as_ref()?.key, j.now))).collect();
     let mut known = HashMap::new();
@@ -279,7 +290,7 @@ async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
     TASKS
         .run(txn.conn, jobs, |query, job| {
             query
-                .bind(job.task.clone())
+                .bind(blob(job.task))
                 .bind(blob(job.id.uuid()))
                 .bind(TaskKind::Transcode.number())
                 .bind(TaskState::Ready.number())
@@ -306,9 +317,9 @@ async fn insert_all(txn: &mut Txn<'_>, jobs: &[&Prepared]) -> Result<()> {
             query.bind(blob(job.uuid())).bind(sealed.key_id.clone()).bind(sealed.bytes.clone())
         })
         .await?;
-    for upload in jobs.iter().filter_map(|job| job.upload.clone()) {
+    for upload in jobs.iter().filter_map(|job| job.upload) {
         sqlx::query("update uploads set refs = refs + 1 where id = ?")
-            .bind(upload)
+            .bind(blob(upload))
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("binding an upload"))?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::super::columns::Columns;
 use super::super::{Garbage, Result};
-use super::columns::Columns;
 use super::error::explain;
 use super::save::{blob, write_garbage};
 use super::writer::{Txn, Verb};

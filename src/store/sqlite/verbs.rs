@@ -2,25 +2,16 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::super::delta::{self, Rules, Step};
+use super::super::records::Loaded;
 use super::super::row::inconsistent;
 use super::super::{Reported, Result, UploadRecord};
 use super::error::explain;
-use super::load::{Loaded, load_one, past};
+use super::load::{load_one, past};
 use super::save::{blob, save};
 use super::writer::{Txn, Verb};
-use crate::domain::machine::{Context, Illegal, Machine};
-use crate::domain::{JobId, RunId, RunOutcome, TaskState, Tenant, Timestamp, UploadId};
-
-/// Runs one transition of the state machine over one job. `None` = no such job.
-pub(super) struct Step<F> {
-    pub(super) job: JobId,
-    /// Only this tenant's job.
-    pub(super) tenant: Option<Tenant>,
-    /// The run that speaks.
-    pub(super) run: Option<RunId>,
-    pub(super) now: Timestamp,
-    pub(super) apply: F,
-}
+use crate::domain::machine::{Illegal, Machine};
+use crate::domain::{RunOutcome, TaskState, Timestamp, UploadId};
 
 impl<T, F> Verb for Step<F>
 where
@@ -33,7 +24,7 @@ where
         let Some(loaded) = load_one(txn.conn, self.job).await? else {
             return Ok(None);
         };
-        if self.tenant.as_ref().is_some_and(|tenant| *tenant != loaded.aggregate.job.tenant) {
+        if !self.concerns(&loaded.aggregate) {
             return Ok(None);
         }
         let past = match self.run {
@@ -52,18 +43,10 @@ pub(super) async fn transition<T>(
     now: Timestamp,
     apply: impl Fn(&mut Machine) -> std::result::Result<T, Illegal>,
 ) -> Result<T> {
-    let context = Context {
-        policy: txn.shared.policy,
-        now,
-        random: txn.shared.ids.random().as_u64_pair().1,
-        past,
-        oldest_permit: loaded.oldest_permit,
-        secrets: loaded.secrets,
-    };
-    let mut machine = Machine::new(loaded.aggregate.clone(), context);
-    let answer = apply(&mut machine).map_err(|Illegal(what)| inconsistent("a verb", what))?;
-    let (after, effects) = machine.into_parts();
-    save(txn, &loaded.aggregate, &after, &effects, now).await?;
+    let random = txn.shared.ids.random().as_u64_pair().1;
+    let rules = Rules { policy: txn.shared.policy, now, random, past };
+    let (answer, delta) = delta::transition(loaded, rules, apply)?;
+    save(txn, &delta).await?;
     Ok(answer)
 }
 

@@ -7,39 +7,23 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use super::super::seal::SealKeys;
+use super::super::shared::Shared;
 use super::super::{Error, Result, Submitted};
 use super::error::explain;
 use super::submit::{self, Prepared, Replay};
-use crate::domain::machine::Policy;
-use crate::domain::{IdSource, JobId};
+use crate::domain::JobId;
 
 /// Commands in one commit, at most: bounds the latency of what comes next.
 const GROUP: usize = 256;
 /// Commands that wait in each lane. Running jobs' verbs and claims wait for room; a submission that finds its lane full
 /// is refused, because its client can come back.
 const LANE: usize = 1024;
-
-/// What every command may use.
-pub(super) struct Shared {
-    pub(super) policy: Policy,
-    pub(super) max_pending: Option<u64>,
-    /// What the workers can run at once, as last offered.
-    pub(super) slots: AtomicU64,
-    pub(super) keys: SealKeys,
-    pub(super) ids: Arc<dyn IdSource>,
-    pub(super) changes: broadcast::Sender<JobId>,
-    /// Tasks that wait for a worker or a time, as committed.
-    pub(super) waiting: AtomicI64,
-    /// The tenant that was served last.
-    pub(super) last_tenant: std::sync::Mutex<Option<String>>,
-}
 
 /// One transaction in progress.
 pub(super) struct Txn<'c> {

@@ -1,0 +1,49 @@
+//! What every verb of a store may use.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::broadcast;
+
+use super::seal::SealKeys;
+use crate::domain::machine::Policy;
+use crate::domain::{IdSource, JobId};
+
+/// Changes a slow reader may miss before it has to read everything again.
+const CHANGES: usize = 1024;
+
+/// Rules, keys and what is only in memory.
+pub(super) struct Shared {
+    pub(super) policy: Policy,
+    pub(super) max_pending: Option<u64>,
+    /// What the workers can run at once, as last offered.
+    pub(super) slots: AtomicU64,
+    pub(super) keys: SealKeys,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) changes: broadcast::Sender<JobId>,
+    /// Tasks that wait for a worker or a time, as committed.
+    pub(super) waiting: AtomicI64,
+    /// The tenant that was served last.
+    pub(super) last_tenant: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// `waiting` tasks wait already.
+    pub(super) fn new(
+        keys: SealKeys,
+        (max_pending, max_attempts): (Option<u64>, u32),
+        ids: Arc<dyn IdSource>,
+        waiting: i64,
+    ) -> Self {
+        Self {
+            policy: Policy { max_attempts: max_attempts.max(1), ..Policy::default() },
+            max_pending,
+            slots: AtomicU64::new(0),
+            keys,
+            ids,
+            changes: broadcast::channel(CHANGES).0,
+            waiting: AtomicI64::new(waiting),
+            last_tenant: Mutex::default(),
+        }
+    }
+}
