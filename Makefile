@@ -18,7 +18,7 @@ run: ffmpeg ## Serve on http://127.0.0.1:8080, data in ./flux-data
 	$(CARGO) run -- serve --role all
 
 .PHONY: test
-test: ffmpeg ## Run all tests
+test: ffmpeg postgres ## Run all tests
 	$(CARGO) test --doc --quiet
 	@# Last, so that its summary is the last thing to read.
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
@@ -35,9 +35,13 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: bench
-bench: ffmpeg ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit latency overhead readers)
+bench: ffmpeg postgres ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit latency overhead readers)
 	$(CARGO) bench -- $(ONLY)
 
 .PHONY: ffmpeg
 ffmpeg:
 	@scripts/ensure-ffmpeg.sh
+
+.PHONY: postgres
+postgres:
+	@scripts/ensure-postgres.sh

@@ -146,11 +146,39 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// `[store]`. PostgreSQL comes with several controls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[store]`.
+#[derive(Debug, Clone)]
 pub enum Store {
-    /// A file below the data folder.
+    /// A file below the data folder, for one control.
     Sqlite,
+    /// A database that several controls may share.
+    Postgres(Postgres),
+}
+
+/// A database of PostgreSQL and how to get in.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// Without the password.
+    pub url: Url,
+    /// Given in the address or beside it.
+    pub password: Option<SecretString>,
+    /// The file that holds it instead, absolute.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Postgres {
+    /// The password, wherever it is.
+    pub fn read_password(&self) -> Result<Option<SecretString>, String> {
+        let Some(path) = &self.password_file else { return Ok(self.password.clone()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            Err(format!("{} is empty", path.display()))
+        } else {
+            Ok(Some(password.into()))
+        }
+    }
 }
 
 /// `[storage]`.

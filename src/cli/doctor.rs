@@ -3,7 +3,7 @@
 use super::args::ConfigFile;
 use super::output::data;
 use super::{Exit, Outcome, assemble};
-use crate::config::{Config, Overrides, Storage};
+use crate::config::{Config, Overrides, Storage, Store};
 use crate::domain::{IdSource, PublicationId, SystemIds};
 use crate::media::tools::{ENCODERS, FILTERS, Tools};
 use crate::storage::Fencing;
@@ -28,6 +28,7 @@ pub(super) async fn run(file: &ConfigFile) -> Outcome {
     findings.extend(tools(&config).await?);
     findings.push(disk(&config));
     findings.push(storage(&config).await);
+    findings.extend(database(&config).await);
     if fresh {
         remove_empty_folders(&config.server.data_dir);
     }
@@ -108,6 +109,18 @@ async fn storage(config: &Config) -> Finding {
         )),
         Err(failure) => Finding::Bad(format!("storage {place}: {} ({})", failure.message, failure.detail)),
     }
+}
+
+async fn database(config: &Config) -> Option<Finding> {
+    let Store::Postgres(postgres) = &config.store else { return None };
+    let place = match assemble::control::place(postgres) {
+        Ok(place) => place,
+        Err(failed) => return Some(Finding::Bad(format!("{:#}", failed.error))),
+    };
+    Some(match place.look().await {
+        Ok(found) => Finding::Good(format!("database {place}: {found}")),
+        Err(error) => Finding::Bad(format!("database {place}: {:#}", anyhow::Error::new(error))),
+    })
 }
 
 /// Trying the storage makes the data folder, which nobody asked for here. Folders with anything in them stay.

@@ -103,12 +103,16 @@ fn default_scopes() -> Vec<String> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Store {
-    pub(super) url: String,
+    pub(super) url: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<Hidden>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_file: Option<String>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite".to_owned() }
+        Self { url: Address("sqlite".into()), password: None, password_file: None }
     }
 }
 
@@ -418,9 +422,66 @@ impl<'de> Deserialize<'de> for Hidden {
     }
 }
 
+/// The address of something that may be protected: shown without its password.
+#[derive(Clone)]
+pub(super) struct Address(pub(super) SecretString);
+
+impl Address {
+    pub(super) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    fn shown(&self) -> String {
+        match url::Url::parse(self.expose()) {
+            Ok(mut url) if url.password().is_some() => {
+                // Refused only where there is no host, and then there is no password either.
+                let _ = url.set_password(Some("redacted"));
+                url.to_string()
+            }
+            Ok(_) => self.expose().to_owned(),
+            // A word such as "sqlite"; anything with more in it is not understood and may be a secret.
+            Err(_) if self.expose().chars().all(|c| c.is_ascii_alphanumeric()) => self.expose().to_owned(),
+            Err(_) => Hidden::SHOWN.to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SecretString::deserialize(deserializer).map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (text, shown) in [
+            ("sqlite", "sqlite"),
+            ("postgres://u@h/d", "postgres://u@h/d"),
+            (
+                "postgres://u:s3cr3t@h:5433/d?sslmode=require",
+                "postgres://u:redacted@h:5433/d?sslmode=require",
+            ),
+            ("postgres//u:s3cr3t@h", "<redacted>"),
+        ] {
+            assert_eq!(Address(text.into()).shown(), shown);
+        }
+    }
 
     #[test]
     fn sizes_are_shown_exactly() {

@@ -176,7 +176,7 @@ impl Config {
             trusted_network: false,
             waking: Waking { waker: Waker::Nobody, ..self.workers.waking.clone() },
         };
-        (control(self, nobody), worker(self))
+        (control(self, Store::Sqlite, nobody), worker(self))
     }
 
     /// What every role needs.
@@ -193,13 +193,13 @@ impl Config {
     }
 }
 
-fn control(config: &Config, workers: WorkersAccess) -> ControlPlan {
+fn control(config: &Config, store: Store, workers: WorkersAccess) -> ControlPlan {
     ControlPlan {
         common: config.common(),
         server: config.server.clone(),
         keys: config.keys.clone(),
         rate_per_minute: config.rate_per_minute,
-        store: config.store,
+        store,
         sealing_keys: config.sealing_keys.clone(),
         queue: config.queue,
         presets: config.presets.clone(),
@@ -234,8 +234,25 @@ impl Check<'_> {
             );
             self.fault("server.listen", problem);
         }
+        let store = self.store();
         let access = self.access();
-        control(self.config, access)
+        control(self.config, store, access)
+    }
+
+    /// What one control seals every other must be able to open, so a key that only one of them has is of no use.
+    fn store(&mut self) -> Store {
+        let Store::Postgres(postgres) = &self.config.store else { return Store::Sqlite };
+        if self.config.sealing_keys.is_empty() {
+            let problem = "a record in PostgreSQL needs a key that all its controls know; make one with \
+                           `openssl rand -base64 32`";
+            self.fault("secrets.keys", problem);
+        }
+        let password = postgres.read_password().map_err(|problem| self.fault("store.password_file", problem));
+        Store::Postgres(super::Postgres {
+            password: password.ok().flatten(),
+            password_file: None,
+            ..postgres.clone()
+        })
     }
 
     /// Jobs carry passwords, so what goes to another machine is encrypted, or somebody said that nobody listens there.

@@ -148,7 +148,7 @@ impl Seeds {
         ignored(&["WORKER_STARTUP_TIMEOUT"], "waking workers is not in this build yet");
         ignored(DATABASES, "flux keeps jobs and queue in its own store and needs neither MySQL nor Redis");
         if get("DATABASE_URL").is_some_and(|url| url.starts_with("postgres")) {
-            ignored(&["DATABASE_URL"], "PostgreSQL is not in this build yet, jobs are kept in SQLite");
+            ignored(&["DATABASE_URL"], "a database is used where store.url (FLUX__STORE__URL) names it");
         }
         if get("DISABLE_AUTO_SHUTDOWN").is_some_and(|value| !is_true(value)) {
             ignored(&["DISABLE_AUTO_SHUTDOWN"], "stopping when idle is not in this build yet");

@@ -188,9 +188,9 @@ fn a_section_that_is_a_value_is_a_fault() {
 #[test]
 fn keys_of_later_builds_are_refused_with_the_reason() {
     let file = "[split]\nchunk = \"6s\"\n[webhooks]\nsecret = \"w\"\n\
-                [scratch]\nurl = \"x\"\n[storage.profiles.a]\nurl = \"x\"\n[store]\nurl = \"postgres://h/d\"";
+                [scratch]\nurl = \"x\"\n[storage.profiles.a]\nurl = \"x\"";
     let found = faults(file, &[]);
-    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found.len(), 4, "{found:?}");
     assert!(found.iter().all(|fault| fault.problem.contains("not in this build yet")), "{found:?}");
 }
 
@@ -253,6 +253,54 @@ fn secrets_are_shown_nowhere() {
 fn base64_of(byte: u8) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([byte; 32])
+}
+
+#[test]
+fn a_database_is_named_by_its_address_and_its_password_is_given_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    fs::write(&file, "fr0m-file\n").unwrap();
+    let at = |url: &str, more: &str| format!("[store]\nurl = \"{url}\"\n{more}\n");
+    let from_file = format!("password_file = {file:?}");
+    for (url, more, password) in [
+        ("postgres://u@h/d", "", None),
+        ("postgresql://u:p%40ss@h:5433/d?sslmode=require", "", Some("p@ss")),
+        ("postgres://u@h/d", "password = \"beside\"", Some("beside")),
+        ("postgres://u@h/d", &from_file, Some("fr0m-file")),
+    ] {
+        let config = load(&at(url, more), &[]).unwrap();
+        let Store::Postgres(postgres) = &config.store else { panic!("{:?}", config.store) };
+        let read = postgres.read_password().unwrap();
+        assert_eq!(read.as_ref().map(secrecy::ExposeSecret::expose_secret), password);
+        let shown = format!("{}\n{config:?}", config.show());
+        assert!(
+            !["p%40ss", "p@ss", "beside", "fr0m-file"].iter().any(|secret| shown.contains(secret)),
+            "{shown}"
+        );
+    }
+    for (file, key) in [
+        (at("mysql://u@h/d", ""), "store.url"),
+        (at("postgres", ""), "store.url"),
+        (at("postgres://u@h", ""), "store.url"),
+        (at("postgres://u:a@h/d", "password = \"b\""), "store.url"),
+        (at("sqlite", "password = \"b\""), "store.password"),
+    ] {
+        assert_eq!(faults(&file, &[]).iter().map(|f| f.key.as_str()).collect::<Vec<_>>(), [key], "{file}");
+    }
+}
+
+#[test]
+fn a_record_that_controls_share_needs_a_key_that_they_share() {
+    let resolve = |file: &str| Plan::resolve(Role::Control, &load(file, &[]).unwrap());
+    let file = "[store]\nurl = \"postgres://u@h/d\"\npassword_file = \"/nowhere/at/all\"";
+    let Err(Error::Invalid(Faults(found))) = resolve(file) else { panic!("it is not complete") };
+    assert_eq!(
+        found.iter().map(|f| f.key.as_str()).collect::<Vec<_>>(),
+        ["secrets.keys", "store.password_file"]
+    );
+    let whole = format!("[store]\nurl = \"postgres://u@h/d\"\n[secrets]\nkeys = [\"{}\"]", base64_of(b'k'));
+    assert!(resolve(&whole).is_ok());
+    assert!(Plan::resolve(Role::Worker, &load(file, &[]).unwrap()).is_ok(), "a worker has no record");
 }
 
 #[test]

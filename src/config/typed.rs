@@ -3,6 +3,7 @@
 mod files;
 mod keys;
 mod network;
+mod store;
 mod waking;
 
 use std::fmt::Display;
@@ -19,7 +20,7 @@ use super::document::{Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
-use super::{Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Store, Surroundings, Worker};
+use super::{Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Surroundings, Worker};
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
 
@@ -166,17 +167,6 @@ impl Check<'_> {
             header_timeout,
             max_streams: usize::try_from(max_streams).unwrap_or(usize::MAX),
         })
-    }
-
-    fn store(&mut self, document: &Document) -> Option<Store> {
-        match document.store.url.as_str() {
-            "sqlite" => return Some(Store::Sqlite),
-            url if url.starts_with("postgres") => {
-                self.fault("store.url", "PostgreSQL is not in this build yet; use \"sqlite\"");
-            }
-            _ => self.fault("store.url", "expected \"sqlite\": the file is always below server.data_dir"),
-        }
-        None
     }
 
     fn storage(&mut self, document: &Document) -> Option<Storage> {

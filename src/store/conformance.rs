@@ -248,7 +248,7 @@ impl Desk {
     }
 }
 
-fn spec(outputs: usize) -> JobSpec {
+pub(super) fn spec(outputs: usize) -> JobSpec {
     let output = |n| OutputSpec {
         preset: None,
         encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },

@@ -12,6 +12,8 @@ mod cli;
 #[cfg(test)]
 mod clips;
 #[cfg(test)]
+mod controls;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod deploy;

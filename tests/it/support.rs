@@ -5,6 +5,7 @@ pub mod chance;
 pub mod clips;
 pub mod fake;
 pub mod origin;
+pub mod postgres;
 pub mod proxy;
 pub mod s3;
 pub mod server;

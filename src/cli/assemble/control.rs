@@ -7,7 +7,9 @@ use anyhow::Context;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
+use secrecy::ExposeSecret as _;
 use tokio_util::io::ReaderStream;
 
 use super::super::{Exit, Failed};
@@ -19,8 +21,10 @@ use crate::domain::{Clock, Failure, IdSource, Source, SystemClock, SystemIds};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
 use crate::storage::{Destinations, Storage};
-use crate::store::{self, DynStore, JobStore as _, SqliteStore};
+use crate::store::{self, DynStore, Place, PostgresStore, SqliteStore};
 
+/// Between attempts to reach a database that is down.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a source sent to a worker at a time.
 const CHUNK: usize = 256 << 10;
 /// Longer than a test file is needed: a worker has five seconds to read it.
@@ -31,7 +35,9 @@ pub(in crate::cli) struct Ground {
     pub(in crate::cli) storage: Storage,
     pub(in crate::cli) clock: Arc<dyn Clock>,
     pub(in crate::cli) ids: Arc<dyn IdSource>,
-    pub(in crate::cli) store: Arc<SqliteStore>,
+    pub(in crate::cli) store: DynStore,
+    /// Resolves when nobody has the store any more and everything said to it is committed.
+    pub(in crate::cli) closed: BoxFuture<'static, ()>,
     pub(in crate::cli) presets: Arc<Presets>,
 }
 
@@ -47,14 +53,14 @@ pub(in crate::cli) async fn open(
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     // The store first: its lock decides whether anything else here may be touched.
-    let store = Arc::new(open_store(plan, record, &ids).await?);
+    let (store, closed) = open_store(plan, record, &ids, lifecycle).await?;
     let storage = open_storage(&plan.common)?;
     let kept = storage.uploads().kept().context("cannot list the stored sources")?;
     let orphans = sweep_orphans(Arc::clone(&store), storage.clone(), kept);
     lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
     let tokens = sweep_tokens(storage.destinations().clone());
     lifecycle.spawn(TaskKind::Background, "sweep test files", tokens);
-    Ok(Ground { storage, clock, ids, store, presets })
+    Ok(Ground { storage, clock, ids, store, closed, presets })
 }
 
 /// Starts the control on it.
@@ -71,7 +77,7 @@ pub(in crate::cli) async fn start(
         ..ControlSettings::default()
     };
     let deps = Deps {
-        store: Arc::clone(&ground.store) as DynStore,
+        store: Arc::clone(&ground.store),
         clock: Arc::clone(&ground.clock),
         ids: Arc::clone(&ground.ids),
         workers,
@@ -106,28 +112,78 @@ async fn open_store(
     plan: &ControlPlan,
     record: Record,
     ids: &Arc<dyn IdSource>,
-) -> Result<SqliteStore, Failed> {
-    let keys = if plan.sealing_keys.is_empty() {
-        store::Keys::DataFolder
-    } else {
-        let texts: Vec<String> = plan.sealing_keys.iter().map(|key| STANDARD.encode(key.expose())).collect();
-        let keys = store::SealKeys::from_base64(texts.iter().map(String::as_str), "secrets.keys");
-        store::Keys::Configured(keys.context("cannot use secrets.keys")?)
+    lifecycle: &Lifecycle,
+) -> Result<(DynStore, BoxFuture<'static, ()>), Failed> {
+    let options = || -> Result<store::Options, Failed> {
+        Ok(store::Options {
+            keys: keys(plan)?,
+            max_pending: Some(plan.queue.max_pending),
+            max_attempts: plan.queue.max_attempts.get(),
+            ids: Arc::clone(ids),
+        })
     };
-    let options = store::Options {
-        keys,
-        max_pending: Some(plan.queue.max_pending),
-        max_attempts: plan.queue.max_attempts.get(),
-        ids: Arc::clone(ids),
+    let opened = match (record, &plan.store) {
+        (Record::Durable, config::Store::Postgres(postgres)) => {
+            let store = await_database(&place(postgres)?, options, lifecycle).await?;
+            let closed = store.closed().boxed();
+            return Ok((Arc::new(store), closed));
+        }
+        (Record::Durable, config::Store::Sqlite) => {
+            SqliteStore::open(&plan.common.data_dir, options()?).await
+        }
+        (Record::Ephemeral, _) => SqliteStore::ephemeral(options()?).await,
     };
-    let opened = match record {
-        Record::Durable => SqliteStore::open(&plan.common.data_dir, options).await,
-        Record::Ephemeral => SqliteStore::ephemeral(options).await,
-    };
-    opened.map_err(|error| match &error {
+    let store = opened.map_err(|error| match &error {
         store::Error::Locked { .. } => Failed::new(Exit::Unavailable, error),
-        _ => Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs")),
-    })
+        _ => unopened(error),
+    })?;
+    let closed = store.closed().boxed();
+    Ok((Arc::new(store), closed))
+}
+
+fn unopened(error: store::Error) -> Failed {
+    Failed::new(Exit::Failed, anyhow::Error::new(error).context("cannot open the record of jobs"))
+}
+
+fn keys(plan: &ControlPlan) -> Result<store::Keys, Failed> {
+    if plan.sealing_keys.is_empty() {
+        return Ok(store::Keys::DataFolder);
+    }
+    let texts: Vec<String> = plan.sealing_keys.iter().map(|key| STANDARD.encode(key.expose())).collect();
+    let keys = store::SealKeys::from_base64(texts.iter().map(String::as_str), "secrets.keys");
+    Ok(store::Keys::Configured(keys.context("cannot use secrets.keys")?))
+}
+
+/// The database as configured.
+pub(in crate::cli) fn place(postgres: &config::Postgres) -> Result<Place, Failed> {
+    let password = postgres
+        .read_password()
+        .map_err(|problem| Failed::msg(Exit::Validation, format!("store.password_file: {problem}")))?;
+    Place::parse(postgres.url.as_str(), password.as_ref().map(|password| password.expose_secret()))
+        .map_err(|error| Failed::msg(Exit::Validation, format!("store.url {error}")))
+}
+
+/// Nothing can be accepted without a record, so nothing listens until there is one. A database that is down is waited
+/// for, since it comes back without anybody touching this process; one that refuses us is for somebody to repair.
+async fn await_database(
+    place: &Place,
+    options: impl Fn() -> Result<store::Options, Failed>,
+    lifecycle: &Lifecycle,
+) -> Result<PostgresStore, Failed> {
+    loop {
+        match PostgresStore::open(place, options()?).await {
+            Ok(store) => return Ok(store),
+            Err(error @ store::Error::Unavailable { .. }) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(database = %place, error, "waiting for the database");
+            }
+            Err(error) => return Err(unopened(error)),
+        }
+        let pause = tokio::time::sleep(DATABASE_PAUSE);
+        if lifecycle.soft().run_until_cancelled(pause).await.is_none() {
+            return Err(Failed::msg(Exit::Unavailable, format!("{place} was not there before the end")));
+        }
+    }
 }
 
 /// Reads sources that were given to this server.
@@ -169,7 +225,7 @@ impl Sweeper for StorageSweeper {
 
 /// Removes what a crash left between storing a client's bytes and recording them. `kept` was listed before the first
 /// request came in, so nothing of it is on its way to the record.
-async fn sweep_orphans(store: Arc<SqliteStore>, storage: Storage, kept: Vec<Source>) {
+async fn sweep_orphans(store: DynStore, storage: Storage, kept: Vec<Source>) {
     match storage.uploads().sweep().await {
         Ok(0) => {}
         Ok(parts) => tracing::info!(parts, "removed broken uploads"),
@@ -231,7 +287,7 @@ mod tests {
         Tenant, Timestamp, UploadId,
     };
     use crate::storage::{self, StorageSettings};
-    use crate::store::{Deleted, NewJob, Submitted, UploadRecord};
+    use crate::store::{Deleted, JobStore as _, NewJob, Submitted, UploadRecord};
 
     struct Bench {
         _dir: tempfile::TempDir,

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// For each connection. Rows are looked for by their keys only, and a plan that scans a table is a plan made from
 /// statistics that are out of date; with few columns to choose from, plans need not be made anew for each execution.
-const SESSION: &str = "set statement_timeout = '20s'; set lock_timeout = '10s'; \
+pub(super) const SESSION: &str = "set statement_timeout = '20s'; set lock_timeout = '10s'; \
      set idle_in_transaction_session_timeout = '20s'; set default_transaction_isolation = 'read committed'; \
      set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_hashjoin = off; \
      set enable_mergejoin = off; set jit = off";

@@ -51,6 +51,15 @@ impl Place {
         }
     }
 
+    /// Connects and says what is there, without changing anything.
+    pub async fn look(&self) -> Result<String> {
+        let mut conn = self.connect().await?;
+        let found = super::schema::look(&mut conn).await?;
+        // It was only a look.
+        let _ = sqlx::Connection::close(conn).await;
+        Ok(found)
+    }
+
     fn away(&self, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
         tracing::debug!(place = %self, "the database is away");
         Error::Unavailable { doing: "connecting to PostgreSQL", source }

@@ -41,7 +41,22 @@ pub(super) async fn prepare(
     Ok(secret)
 }
 
-async fn check_version(conn: &mut PgConnection) -> Result<()> {
+/// What is there, in words.
+pub(super) async fn look(conn: &mut PgConnection) -> Result<String> {
+    let version = check_version(conn).await?;
+    let made: bool = sqlx::query_scalar("select to_regclass('meta') is not null")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(explain("looking at the schema"))?;
+    let schema = if made { get(conn, "schema").await? } else { None };
+    let known = MIGRATIONS.len();
+    Ok(match schema {
+        Some(found) => format!("PostgreSQL {}, schema {found} (this build knows {known})", version / 10_000),
+        None => format!("PostgreSQL {}, no tables yet: they are made at the first start", version / 10_000),
+    })
+}
+
+async fn check_version(conn: &mut PgConnection) -> Result<i32> {
     let text: String = sqlx::query_scalar("select current_setting('server_version_num')")
         .fetch_one(conn)
         .await
@@ -52,7 +67,7 @@ async fn check_version(conn: &mut PgConnection) -> Result<()> {
             format!("it is PostgreSQL {}; flux needs {} or later", version / 10_000, OLDEST / 10_000);
         return Err(Error::Open { what: "the database is too old".into(), source: source.into() });
     }
-    Ok(())
+    Ok(version)
 }
 
 async fn migrate(conn: &mut PgConnection, ids: &dyn IdSource) -> Result<()> {
