@@ -385,7 +385,7 @@ async fn the_hot_statements_search_indexes() {
             "tasks_delayed",
         ),
         (
-            "select session_id from tasks where state in (3, 4) and session_id > gen_random_uuid() order by session_id limit 1",
+            "select session_id from tasks where state in (3, 4) and session_id > '018f0000-0000-7000-8000-000000000000' order by session_id limit 1",
             "tasks_session",
         ),
         (
@@ -397,7 +397,7 @@ async fn the_hot_statements_search_indexes() {
             "jobs_pkey",
         ),
         (
-            "select id from jobs j where j.tenant = 'a' and j.deleted_at is null and j.id < gen_random_uuid() order by j.id desc limit 5",
+            "select id from jobs j where j.tenant = 'a' and j.deleted_at is null and j.id < '018f0000-0000-7000-8000-000000000000' order by j.id desc limit 5",
             "jobs_list",
         ),
     ] {
