@@ -60,7 +60,6 @@ impl Cluster {
 }
 
 #[tokio::test]
-#[ignore = "until runs are taken over"]
 async fn a_killed_worker_takes_its_tools_along_and_its_task_starts_elsewhere() {
     let mut cluster = Cluster::start(2, 1, &[]).await;
     let id = cluster.submit(&numbered(0, &clips::long(6))).await;
@@ -139,7 +138,6 @@ async fn a_control_frozen_past_its_session_goes_on_and_ends_each_job_once() {
 }
 
 #[tokio::test]
-#[ignore = "until runs are taken over"]
 async fn a_control_that_is_back_takes_up_what_its_workers_still_encode() {
     let mut cluster = Cluster::start(2, 1, &[]).await;
     let id = cluster.submit(&numbered(0, &clips::long(20))).await;
