@@ -24,24 +24,32 @@ use tokio::time::Instant;
 use self::client::{Clients, plain};
 use self::cluster::{Cluster, Process};
 use self::history::History;
-use self::plan::Plan;
+use self::plan::{Plan, Record};
 use crate::support::clips;
 
 /// Runs at a time: mostly they wait.
 const AT_ONCE: usize = 4;
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "the seed repeats a run that failed")]
 async fn every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_network() {
+    attack(Record::Sole, 20).await;
+}
+
+#[tokio::test]
+async fn every_acknowledged_job_ends_once_whatever_is_done_to_controls_that_share_a_database() {
+    attack(Record::Shared, 6).await;
+}
+
+#[expect(clippy::print_stderr, reason = "the seed repeats a run that failed")]
+async fn attack(record: Record, count: u64) {
     #[expect(clippy::disallowed_methods, reason = "to repeat a run that failed")]
     let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
     let one = number("FLUX_NEMESIS_SEED");
     let start = one.or(number("FLUX_NEMESIS_START")).unwrap_or(1);
-    let count = if one.is_some() { 1 } else { number("FLUX_NEMESIS_SEEDS").unwrap_or(20) };
-    let mut bad = Vec::new();
-    let runs =
-        futures_util::stream::iter(start..start + count).map(|seed| async move { (seed, run(seed).await) });
-    let mut runs = std::pin::pin!(runs.buffer_unordered(AT_ONCE));
+    let count = if one.is_some() { 1 } else { number("FLUX_NEMESIS_SEEDS").unwrap_or(count) };
+    let runs = futures_util::stream::iter(start..start + count);
+    let runs = runs.map(|seed| async move { (seed, run(seed, record).await) });
+    let (mut runs, mut bad) = (std::pin::pin!(runs.buffer_unordered(AT_ONCE)), Vec::new());
     while let Some((seed, result)) = runs.next().await {
         let verdict = if result.is_ok() { "ok" } else { "BAD" };
         eprintln!("FLUX_NEMESIS_SEED={seed}: {verdict}");
@@ -51,15 +59,16 @@ async fn every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_netw
 }
 
 /// One seed; what was wrong, with all that helps to see why.
-async fn run(seed: u64) -> Result<(), String> {
-    let plan = Plan::of(seed);
-    let mut cluster = Cluster::start(plan.workers, plan.slots, &[]).await;
+async fn run(seed: u64, record: Record) -> Result<(), String> {
+    let plan = Plan::of(seed, record);
+    let mut cluster = Cluster::start(plan.record, plan.workers, plan.slots).await;
     for (number, job) in plan.jobs.iter().enumerate() {
         cluster.fake.plan(number, &job.faults);
     }
     let clients = Clients {
         http: reqwest::Client::builder().no_proxy().build().unwrap(),
-        url: cluster.url.subscribe(),
+        urls: cluster.urls.subscribe(),
+        turn: Arc::default(),
         clip: clips::tiny(),
         told: Arc::new(Mutex::new(Vec::new())),
     };
@@ -85,15 +94,16 @@ async fn run(seed: u64) -> Result<(), String> {
     cluster.quiet().await;
     history.left = cluster.stop().await;
     history.told.clone_from(&clients.told.lock().unwrap());
-    history.jobs = record::jobs(&cluster.dir.path().join("control/data")).await;
+    history.jobs = cluster.jobs().await;
     (history.visible, _) = record::files(&cluster.storage());
     history.starts = cluster.fake.starts().into_iter().map(|(run, _)| plain(&run)).collect();
     trouble.extend(checker::check(&history));
     if trouble.is_empty() {
         return Ok(());
     }
-    let report = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nemesis-{seed}.txt"));
-    let logs: Vec<_> = std::iter::once(&cluster.control).chain(&cluster.workers).map(Process::log).collect();
+    let report =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nemesis-{record:?}-{seed}.txt"));
+    let logs: Vec<_> = cluster.controls.iter().chain(&cluster.workers).map(Process::log).collect();
     let text = format!("{trouble:#?}\n\n{plan:#?}\n\n{history:#?}\n\n{}", logs.join("\n\n=====\n\n"));
     std::fs::write(&report, text).unwrap();
     Err(format!("seed {seed} ({}): {trouble:#?}", report.display()))

@@ -1,6 +1,7 @@
 //! A client per job: submits with a key until it is answered, looks, and asks for what its plan says.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ const ANSWER: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Clients {
     pub http: reqwest::Client,
-    /// Where the control is now.
-    pub url: watch::Receiver<String>,
+    /// Where the controls are now.
+    pub urls: watch::Receiver<Vec<String>>,
+    /// Counts requests: each goes to another control than the one before.
+    pub turn: Arc<AtomicUsize>,
     pub clip: PathBuf,
     pub told: Arc<Mutex<Vec<Told>>>,
 }
@@ -40,8 +43,10 @@ impl Clients {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", *self.url.borrow());
-        self.http.request(method, url).timeout(ANSWER)
+        let (urls, turn) = (self.urls.borrow(), self.turn.fetch_add(1, Ordering::Relaxed));
+        // Where nobody listens, if none is up.
+        let to = urls.get(turn % urls.len().max(1)).map_or("http://127.0.0.1:1", String::as_str);
+        self.http.request(method, format!("{to}{path}")).timeout(ANSWER)
     }
 
     /// Follows one job from its submission to its end; the id, if it was not deleted.

@@ -1,29 +1,41 @@
-//! The processes under attack: one control, workers behind proxies, one storage folder, one ffmpeg that breaks down.
-//!
-//! With a record that several controls share, the second control and the record's own restarts belong here: `Who` gets
-//! a number for controls, and `control` starts them with one `store.url`.
+//! The processes under attack: one control with a record of its own or two that share one, workers behind proxies, one
+//! storage folder, one ffmpeg that breaks down.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use super::plan::{Move, Who};
+use super::history::Job;
+use super::plan::{Move, Record, Who};
 use super::record;
 use crate::support::fake::Fake;
+use crate::support::postgres;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::server::{Role, Server, Start, left_behind};
 use crate::support::{PATIENCE, eventually};
 
+/// What controls that share a record seal with.
+const SEAL: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
 pub struct Cluster {
     pub dir: Arc<tempfile::TempDir>,
     pub fake: Fake,
-    pub control: Process,
+    pub controls: Vec<Process>,
     pub workers: Vec<Process>,
     pub proxies: Vec<Proxy>,
-    /// Where the control is.
-    pub url: watch::Sender<String>,
+    /// Where the controls are.
+    pub urls: watch::Sender<Vec<String>>,
+    database: Option<postgres::Server>,
+    database_is: Database,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Database {
+    Up,
+    Down,
 }
 
 /// A process that comes and goes.
@@ -85,16 +97,14 @@ impl Process {
 }
 
 impl Cluster {
-    /// Starts everything; `settings` are each process's own.
-    pub async fn start(workers: usize, slots: u32, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(record: Record, workers: usize, slots: u32) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let fake = Fake::install(&dir.path().join("bin"));
         let storage = format!("file:{}", dir.path().join("storage").display());
         let common = |role, name: &str| {
             let own = dir.path().join(name);
             std::fs::create_dir_all(&own).unwrap();
-            let start = Start::role(role).set("FLUX__STORAGE__URL", &storage).folder(&own);
-            settings.iter().fold(start, |start, (key, value)| start.set(key, *value))
+            Start::role(role).set("FLUX__STORAGE__URL", &storage).folder(&own)
         };
         let worker = async |n: usize| {
             let name = format!("w{n}");
@@ -110,25 +120,68 @@ impl Cluster {
             (process, proxy)
         };
         let (workers, proxies): (Vec<_>, Vec<_>) =
-            futures_util::future::join_all((0..workers).map(worker)).await.into_iter().unzip();
+            join_all((0..workers).map(worker)).await.into_iter().unzip();
         let nodes: Vec<_> = proxies.iter().map(Proxy::address).collect();
-        let start = common(Role::Control, "control").set("FLUX__WORKERS__NODES", nodes.join(","));
-        let control = Process::start(start).await;
-        let url = watch::Sender::new(control.server().url.clone());
-        Self { dir, fake, control, workers, proxies, url }
+        let database = (record == Record::Shared).then(postgres::Server::start);
+        let control = async |n: usize| {
+            let start =
+                common(Role::Control, &format!("control{n}")).set("FLUX__WORKERS__NODES", nodes.join(","));
+            let start = match &database {
+                Some(database) => {
+                    start.set("FLUX__STORE__URL", database.url()).set("FLUX__SECRETS__KEYS", SEAL)
+                }
+                None => start,
+            };
+            Process::start(start).await
+        };
+        let controls = join_all((0..record.controls()).map(control)).await;
+        let cluster = Self {
+            dir,
+            fake,
+            controls,
+            workers,
+            proxies,
+            urls: watch::Sender::default(),
+            database_is: Database::Up,
+            database,
+        };
+        cluster.tell();
+        cluster
+    }
+
+    /// The first control.
+    pub fn control(&self) -> &Server {
+        self.controls[0].server()
+    }
+
+    /// Every job on record.
+    pub async fn jobs(&self) -> Vec<Job> {
+        match &self.database {
+            Some(database) => record::of_server(&database.url()).await,
+            None => record::of_folder(&self.dir.path().join("control0/data")).await,
+        }
+    }
+
+    /// Clients go to those that run.
+    fn tell(&self) {
+        let running = self.controls.iter().filter_map(|control| control.running.as_ref());
+        self.urls.send_replace(running.map(|server| server.url.clone()).collect());
     }
 
     pub async fn make(&mut self, step: Move) {
         match step {
-            Move::Kill(Who::Control, _) => self.control.kill(),
+            Move::Kill(Who::Control(n), _) => {
+                self.controls[n].kill();
+                self.tell();
+            }
             Move::Kill(Who::Worker(n), shown) => {
                 self.workers[n].kill();
                 self.proxies[n].reset();
                 self.proxies[n].set(shown);
             }
-            Move::Start(Who::Control) => {
-                if self.control.up().await {
-                    self.url.send_replace(self.control.server().url.clone());
+            Move::Start(Who::Control(n)) => {
+                if self.controls[n].up().await {
+                    self.tell();
                 }
             }
             Move::Start(Who::Worker(n)) => {
@@ -142,18 +195,28 @@ impl Cluster {
             Move::Network(n, mode) => self.proxies[n].set(mode),
             Move::Reset(n) => self.proxies[n].reset(),
             Move::HalfClose(n) => self.proxies[n].half_close(),
+            Move::CrashRecord => {
+                self.database.iter_mut().for_each(postgres::Server::crash);
+                self.database_is = Database::Down;
+            }
+            Move::ResumeRecord if self.database_is == Database::Down => {
+                self.database.iter_mut().for_each(postgres::Server::resume);
+                self.database_is = Database::Up;
+            }
+            Move::ResumeRecord => {}
         }
     }
 
     fn process(&self, who: Who) -> &Process {
         match who {
-            Who::Control => &self.control,
+            Who::Control(n) => &self.controls[n],
             Who::Worker(n) => &self.workers[n],
         }
     }
 
     /// Everybody runs and hears everybody.
     pub async fn heal(&mut self) {
+        self.make(Move::ResumeRecord).await;
         for who in self.everybody() {
             self.make(Move::Thaw(who)).await;
             self.make(Move::Start(who)).await;
@@ -164,7 +227,8 @@ impl Cluster {
     }
 
     fn everybody(&self) -> Vec<Who> {
-        (0..self.workers.len()).map(Who::Worker).chain([Who::Control]).collect()
+        let controls = (0..self.controls.len()).map(Who::Control);
+        (0..self.workers.len()).map(Who::Worker).chain(controls).collect()
     }
 
     /// Where results go.
@@ -180,10 +244,8 @@ impl Cluster {
 
     /// Asks everybody to stop, workers last, and waits for it; what is left then, besides results.
     pub async fn stop(&mut self) -> Vec<String> {
-        let mut left = self.control.stop().await;
-        for worker in futures_util::future::join_all(self.workers.iter_mut().map(Process::stop)).await {
-            left.extend(worker);
-        }
+        let mut left = join_all(self.controls.iter_mut().map(Process::stop)).await.concat();
+        left.extend(join_all(self.workers.iter_mut().map(Process::stop)).await.concat());
         left.extend(self.tools().iter().map(|pid| format!("process {pid}")));
         left.extend(record::files(&self.storage()).1);
         left

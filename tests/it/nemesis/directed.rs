@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
-use super::plan::{Move, Who};
+use super::plan::{Move, Record, Who};
 use super::record;
 use crate::support::fake::{Fault, bitrate};
 use crate::support::proxy::Mode;
@@ -31,11 +31,11 @@ impl Cluster {
     }
 
     async fn job(&self, id: &str) -> Value {
-        self.control.server().job(id).await
+        self.control().job(id).await
     }
 
     async fn submit(&self, body: &Value) -> String {
-        self.control.server().submit(body).await
+        self.control().submit(body).await
     }
 
     /// Waits until the job's encode has begun; on which worker.
@@ -61,7 +61,7 @@ impl Cluster {
 
 #[tokio::test]
 async fn a_killed_worker_takes_its_tools_along_and_its_task_starts_elsewhere() {
-    let mut cluster = Cluster::start(2, 1, &[]).await;
+    let mut cluster = Cluster::start(Record::Sole, 2, 1).await;
     let id = cluster.submit(&numbered(0, &clips::long(6))).await;
     let first = cluster.encodes(&id).await;
     assert!(!processes_below(&cluster.folder(first)).is_empty());
@@ -79,7 +79,7 @@ async fn a_killed_worker_takes_its_tools_along_and_its_task_starts_elsewhere() {
     let restarted = killed.elapsed();
     assert!(restarted < Duration::from_secs(5), "{restarted:?}");
     assert_ne!(worker_of(&second["attempts"][1]), first);
-    let job = cluster.control.server().finished(&id).await;
+    let job = cluster.control().finished(&id).await;
     assert_eq!(job["status"], "completed", "{job:#}");
     assert_eq!(job["attempts"][0]["outcome"], "lost", "{job:#}");
     cluster.published_once(&id).await;
@@ -87,12 +87,12 @@ async fn a_killed_worker_takes_its_tools_along_and_its_task_starts_elsewhere() {
 
 #[tokio::test]
 async fn a_worker_cut_off_can_neither_publish_nor_change_the_record_when_it_is_back() {
-    let mut cluster = Cluster::start(2, 1, &[]).await;
+    let mut cluster = Cluster::start(Record::Sole, 2, 1).await;
     let id = cluster.submit(&numbered(0, &clips::long(4))).await;
     let first = cluster.encodes(&id).await;
     cluster.make(Move::Network(first, Mode::Hole)).await;
     // It ends its encode in the dark, and asks for a permit that nobody hears of.
-    let job = cluster.control.server().finished(&id).await;
+    let job = cluster.control().finished(&id).await;
     assert_eq!(job["status"], "completed", "{job:#}");
     assert_eq!(job["attempts"].as_array().unwrap().len(), 2, "{job:#}");
     assert_ne!(worker_of(&job["attempts"][1]), first);
@@ -116,19 +116,19 @@ async fn a_worker_cut_off_can_neither_publish_nor_change_the_record_when_it_is_b
 
 #[tokio::test]
 async fn a_control_frozen_past_its_session_goes_on_and_ends_each_job_once() {
-    let mut cluster = Cluster::start(1, 2, &[]).await;
+    let mut cluster = Cluster::start(Record::Sole, 1, 2).await;
     cluster.fake.plan(1, &[Fault::Slow]);
     let ids = [
         cluster.submit(&numbered(0, &clips::long(6))).await,
         cluster.submit(&numbered(1, &clips::mp4(1))).await,
     ];
     cluster.encodes(&ids[0]).await;
-    cluster.make(Move::Freeze(Who::Control)).await;
+    cluster.make(Move::Freeze(Who::Control(0))).await;
     // Longer than a session lives; that it passes is what is tried.
     tokio::time::sleep(Duration::from_secs(33)).await;
-    cluster.make(Move::Thaw(Who::Control)).await;
+    cluster.make(Move::Thaw(Who::Control(0))).await;
     for id in &ids {
-        let job = cluster.control.server().finished(id).await;
+        let job = cluster.control().finished(id).await;
         assert_eq!(job["status"], "completed", "{job:#}");
         let recorded = &job["outputs"][0]["result"]["files"][0];
         let file = cluster.storage().join(recorded["path"].as_str().unwrap());
@@ -139,7 +139,7 @@ async fn a_control_frozen_past_its_session_goes_on_and_ends_each_job_once() {
 
 #[tokio::test]
 async fn a_control_that_is_back_takes_up_what_its_workers_still_encode() {
-    let mut cluster = Cluster::start(2, 1, &[]).await;
+    let mut cluster = Cluster::start(Record::Sole, 2, 1).await;
     let id = cluster.submit(&numbered(0, &clips::long(20))).await;
     let worker = cluster.encodes(&id).await;
     let tools = processes_below(&cluster.folder(worker));
@@ -147,8 +147,8 @@ async fn a_control_that_is_back_takes_up_what_its_workers_still_encode() {
         cluster.job(&id).await["progress"].as_f64().filter(|progress| *progress > 2.0)
     })
     .await;
-    cluster.make(Move::Kill(Who::Control, Mode::Pass)).await;
-    cluster.make(Move::Start(Who::Control)).await;
+    cluster.make(Move::Kill(Who::Control(0), Mode::Pass)).await;
+    cluster.make(Move::Start(Who::Control(0))).await;
     eventually("progress goes on", async || {
         let job = cluster.job(&id).await;
         assert_eq!(job["attempts"].as_array().unwrap().len(), 1, "{job:#}");
@@ -156,7 +156,7 @@ async fn a_control_that_is_back_takes_up_what_its_workers_still_encode() {
     })
     .await;
     assert_eq!(processes_below(&cluster.folder(worker)), tools, "the same ffmpeg");
-    let job = cluster.control.server().finished(&id).await;
+    let job = cluster.control().finished(&id).await;
     assert_eq!(job["status"], "completed", "{job:#}");
     assert_eq!(job["attempts"].as_array().unwrap().len(), 1, "{job:#}");
     assert_eq!(cluster.fake.starts().len(), 1, "it was encoded once");

@@ -13,9 +13,28 @@ const PAUSE: (u64, u64) = (60, 600);
 /// How long a hit lasts.
 const HURT: (u64, u64) = (80, 2_500);
 
+/// What the record is, and who shares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// One control and a file of its own.
+    Sole,
+    /// Two controls and a PostgreSQL that is attacked as well.
+    Shared,
+}
+
+impl Record {
+    pub fn controls(self) -> usize {
+        match self {
+            Self::Sole => 1,
+            Self::Shared => 2,
+        }
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    pub record: Record,
     pub workers: usize,
     pub slots: u32,
     /// In order of time.
@@ -37,11 +56,14 @@ pub enum Move {
     Network(usize, Mode),
     Reset(usize),
     HalfClose(usize),
+    /// The database ends as a crash does, and is started again.
+    CrashRecord,
+    ResumeRecord,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    Control,
+    Control(usize),
     Worker(usize),
 }
 
@@ -68,7 +90,7 @@ pub enum Wish {
 }
 
 impl Plan {
-    pub fn of(seed: u64) -> Self {
+    pub fn of(seed: u64, record: Record) -> Self {
         let mut chance = Chance::new(seed);
         let workers = 2 + chance.index(2);
         let slots = 1 + u32::from(chance.percent(50));
@@ -76,36 +98,40 @@ impl Plan {
         let mut at = millis(&mut chance, PAUSE);
         while at < CHAOS {
             let until = at + millis(&mut chance, HURT);
-            let (worker, pick) = (chance.index(workers), chance.below(100));
-            let (hit, heal) = hit(&mut chance, worker, pick);
+            let (hit, heal) = hit(&mut chance, workers, record);
             moves.push((at, hit));
             moves.extend(heal.map(|heal| (until, heal)));
             at += millis(&mut chance, PAUSE);
         }
         moves.sort_by_key(|(at, _)| *at);
         let jobs = (0..12 + chance.index(6)).map(|_| JobPlan::of(&mut chance)).collect();
-        Self { workers, slots, moves, jobs }
+        Self { record, workers, slots, moves, jobs }
     }
 }
 
-fn hit(chance: &mut Chance, worker: usize, pick: u64) -> (Move, Option<Move>) {
+/// A hit, and what heals it.
+fn hit(chance: &mut Chance, workers: usize, record: Record) -> (Move, Option<Move>) {
+    let worker = chance.index(workers);
+    let control = Who::Control(chance.index(record.controls()));
     let network = |mode| (Move::Network(worker, mode), Some(Move::Network(worker, Mode::Pass)));
-    match pick {
+    let kinds = if record == Record::Shared { 108 } else { 100 };
+    match chance.below(kinds) {
         0..20 => {
             let shown = chance.one_of(&[Mode::Refuse, Mode::Pass]);
             let who = Who::Worker(worker);
             (Move::Kill(who, shown), Some(Move::Start(who)))
         }
-        20..32 => (Move::Kill(Who::Control, Mode::Pass), Some(Move::Start(Who::Control))),
+        20..32 => (Move::Kill(control, Mode::Pass), Some(Move::Start(control))),
         32..44 => (Move::Freeze(Who::Worker(worker)), Some(Move::Thaw(Who::Worker(worker)))),
-        44..52 => (Move::Freeze(Who::Control), Some(Move::Thaw(Who::Control))),
+        44..52 => (Move::Freeze(control), Some(Move::Thaw(control))),
         52..60 => (Move::Reset(worker), None),
         60..66 => (Move::HalfClose(worker), None),
         66..74 => network(Mode::Delay(Duration::from_millis(20 + chance.below(300)))),
         74..81 => network(Mode::Deaf),
         81..88 => network(Mode::Mute),
         88..95 => network(Mode::Hole),
-        _ => network(Mode::Refuse),
+        95..100 => network(Mode::Refuse),
+        _ => (Move::CrashRecord, Some(Move::ResumeRecord)),
     }
 }
 

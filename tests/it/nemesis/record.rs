@@ -1,41 +1,157 @@
-//! Reads the record of a control that has ended, without its help.
+//! Reads the record behind the controls' backs, when they have ended.
 
 use std::path::Path;
 
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 
 use super::history::{Event, Fate, Job, Output, Publication, Run, Status, Visible};
 use crate::support::sha256;
 
 /// Every job of a data folder.
-pub async fn jobs(data: &Path) -> Vec<Job> {
+pub async fn of_folder(data: &Path) -> Vec<Job> {
     let options = SqliteConnectOptions::new().filename(data.join("flux.db"));
-    let mut database = options.connect().await.unwrap();
-    let rows = all(
-        &mut database,
-        "select lower(hex(id)), idem_key, status, run, deleted_at is not null, \
-         (select count(*) from tasks where job_id = jobs.id and state < 5) from jobs order by id",
-    )
-    .await;
-    let mut jobs = Vec::new();
-    for row in rows {
-        let id: String = row.get(0);
-        jobs.push(Job {
-            key: row.get(1),
-            status: status(row.get(2)),
-            run: row.get(3),
-            deleted: row.get(4),
-            open_tasks: row.get(5),
-            outputs: outputs(&mut database, &id).await,
-            runs: runs(&mut database, &id).await,
-            publications: publications(&mut database, &id).await,
-            events: events(&mut database, &id).await,
-            id,
-        });
+    jobs(Database::File(options.connect().await.unwrap())).await
+}
+
+/// Every job of a database.
+pub async fn of_server(url: &str) -> Vec<Job> {
+    jobs(Database::Server(PgConnection::connect(url).await.unwrap())).await
+}
+
+enum Database {
+    File(SqliteConnection),
+    Server(PgConnection),
+}
+
+impl Database {
+    /// These columns of a table's rows as JSON, those named `…id` or `publication` as hex.
+    async fn rows(&mut self, table: &str, columns: &[&str]) -> Vec<Value> {
+        let is_id = |column: &str| column == "publication" || column.ends_with("id");
+        let spelled = |column: &&str| match (&*self, is_id(column)) {
+            (_, false) => (*column).to_owned(),
+            (Self::File(_), true) => format!("lower(hex({column}))"),
+            (Self::Server(_), true) => format!("replace({column}::text, '-', '')"),
+        };
+        let columns = columns.iter().map(spelled).collect::<Vec<_>>().join(", ");
+        let texts: Vec<String> = match self {
+            Self::File(file) => {
+                let sql = AssertSqlSafe(format!("select json_array({columns}) from {table}"));
+                sqlx::query(sql).fetch_all(file).await.unwrap().iter().map(|row| row.get(0)).collect()
+            }
+            Self::Server(server) => {
+                let sql = AssertSqlSafe(format!("select json_build_array({columns})::text from {table}"));
+                sqlx::query(sql).fetch_all(server).await.unwrap().iter().map(|row| row.get(0)).collect()
+            }
+        };
+        texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+    }
+}
+
+async fn jobs(mut database: Database) -> Vec<Job> {
+    let job = |row: Value| Job {
+        id: text(&row[0]),
+        key: row[1].as_str().map(str::to_owned),
+        status: status(number(&row[2])),
+        run: number(&row[3]),
+        deleted: !row[4].is_null(),
+        open_tasks: 0,
+        outputs: Vec::new(),
+        runs: Vec::new(),
+        publications: Vec::new(),
+        events: Vec::new(),
+    };
+    let columns = ["id", "idem_key", "status", "run", "deleted_at"];
+    let mut jobs: Vec<Job> = database.rows("jobs", &columns).await.into_iter().map(job).collect();
+    let mut of = |row: &Value, put: &mut dyn FnMut(&mut Job)| {
+        jobs.iter_mut().filter(|job| row[0] == *job.id).for_each(put);
+    };
+    for row in database.rows("tasks", &["job_id", "state"]).await {
+        // Blocked, delayed, ready, running, committing.
+        of(&row, &mut |job| job.open_tasks += i64::from(number(&row[1]) < 5));
+    }
+    for row in database.rows("outputs", &["job_id", "idx", "status", "publication", "result"]).await {
+        of(&row, &mut |job| job.outputs.push(output(&row)));
+    }
+    for row in database.rows("runs", &["job_id", "id", "task_id", "epoch", "started_at", "ended_at"]).await {
+        of(&row, &mut |job| job.runs.push(attempt(&row)));
+    }
+    for row in database.rows("publications", &["job_id", "id", "idx", "run_id", "state"]).await {
+        of(&row, &mut |job| job.publications.push(publication(&row)));
+    }
+    for row in database.rows("job_events", &["job_id", "seq", "kind", "data"]).await {
+        of(&row, &mut |job| job.events.push(event(&row)));
+    }
+    for job in &mut jobs {
+        job.events.sort_by_key(|event| event.seq);
     }
     jobs
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap()
+}
+
+fn document(value: &Value) -> Value {
+    value.as_str().map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
+}
+
+fn output(row: &Value) -> Output {
+    let file = |file: &Value| Visible {
+        path: text(&file["path"]),
+        size: file["size"].as_u64().unwrap(),
+        sha256: text(&file["sha256"]),
+    };
+    Output {
+        index: number(&row[1]),
+        completed: number(&row[2]) == 4,
+        publication: row[3].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
+        files: document(&row[4])["files"].as_array().into_iter().flatten().map(file).collect(),
+    }
+}
+
+fn attempt(row: &Value) -> Run {
+    Run {
+        id: text(&row[1]),
+        task: text(&row[2]),
+        epoch: number(&row[3]),
+        started: number(&row[4]),
+        ended: row[5].as_i64(),
+    }
+}
+
+fn publication(row: &Value) -> Publication {
+    let state = match number(&row[4]) {
+        0 => Fate::Open,
+        1 => Fate::Committed,
+        _ => Fate::Dead,
+    };
+    Publication { id: text(&row[1]), output: number(&row[2]), run: text(&row[3]), state }
+}
+
+fn event(row: &Value) -> Event {
+    let (of_job, data) = (number(&row[2]) == 0, document(&row[3]));
+    Event {
+        seq: number(&row[1]),
+        run: number(&data["run"]),
+        status: data["status"].as_str().filter(|_| of_job).and_then(Status::named),
+    }
+}
+
+fn status(number: i64) -> Status {
+    match number {
+        0 => Status::Queued,
+        1 => Status::Running,
+        2 => Status::Completed,
+        3 => Status::Failed,
+        _ => Status::Cancelled,
+    }
 }
 
 /// What is visible at a destination, and what lies beside it: parts and test files have hidden names.
@@ -63,86 +179,4 @@ fn all_files(root: &Path) -> Vec<Visible> {
         }
     }
     found
-}
-
-async fn all(database: &mut SqliteConnection, sql: &'static str) -> Vec<SqliteRow> {
-    sqlx::query(sql).fetch_all(database).await.unwrap()
-}
-
-async fn of(database: &mut SqliteConnection, sql: &'static str, job: &str) -> Vec<SqliteRow> {
-    sqlx::query(sql).bind(job.to_uppercase()).fetch_all(database).await.unwrap()
-}
-
-async fn outputs(database: &mut SqliteConnection, job: &str) -> Vec<Output> {
-    let sql = "select idx, status = 4, lower(hex(publication)), result from outputs \
-               where hex(job_id) = ? order by idx";
-    let output = |row: &SqliteRow| {
-        let result: Option<String> = row.get(3);
-        let result: Value = result.map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default();
-        let file = |file: &Value| Visible {
-            path: file["path"].as_str().unwrap().to_owned(),
-            size: file["size"].as_u64().unwrap(),
-            sha256: file["sha256"].as_str().unwrap().to_owned(),
-        };
-        let publication: Option<String> = row.get(2);
-        Output {
-            index: row.get(0),
-            completed: row.get(1),
-            publication: publication.filter(|id| !id.is_empty()),
-            files: result["files"].as_array().into_iter().flatten().map(file).collect(),
-        }
-    };
-    of(database, sql, job).await.iter().map(output).collect()
-}
-
-async fn runs(database: &mut SqliteConnection, job: &str) -> Vec<Run> {
-    let sql = "select lower(hex(id)), lower(hex(task_id)), epoch, started_at, ended_at from runs \
-               where hex(job_id) = ? order by epoch";
-    let run = |row: &SqliteRow| Run {
-        id: row.get(0),
-        task: row.get(1),
-        epoch: row.get(2),
-        started: row.get(3),
-        ended: row.get(4),
-    };
-    of(database, sql, job).await.iter().map(run).collect()
-}
-
-async fn publications(database: &mut SqliteConnection, job: &str) -> Vec<Publication> {
-    let sql = "select lower(hex(id)), idx, lower(hex(run_id)), state from publications where hex(job_id) = ?";
-    let publication = |row: &SqliteRow| Publication {
-        id: row.get(0),
-        output: row.get(1),
-        run: row.get(2),
-        state: match row.get::<i64, _>(3) {
-            0 => Fate::Open,
-            1 => Fate::Committed,
-            _ => Fate::Dead,
-        },
-    };
-    of(database, sql, job).await.iter().map(publication).collect()
-}
-
-async fn events(database: &mut SqliteConnection, job: &str) -> Vec<Event> {
-    let sql = "select seq, kind, data from job_events where hex(job_id) = ? order by seq";
-    let event = |row: &SqliteRow| {
-        let data: Value = serde_json::from_str(row.get(2)).unwrap();
-        let of_job = row.get::<i64, _>(1) == 0;
-        Event {
-            seq: row.get(0),
-            run: data["run"].as_i64().unwrap(),
-            status: data["status"].as_str().filter(|_| of_job).and_then(Status::named),
-        }
-    };
-    of(database, sql, job).await.iter().map(event).collect()
-}
-
-fn status(number: i64) -> Status {
-    match number {
-        0 => Status::Queued,
-        1 => Status::Running,
-        2 => Status::Completed,
-        3 => Status::Failed,
-        _ => Status::Cancelled,
-    }
 }
