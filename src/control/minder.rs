@@ -15,6 +15,9 @@ use crate::rpc::wire::Renewal;
 /// Between two looks at a worker that tries its encoders: it takes work as soon as it is known what it can do.
 const PROVING: Duration = Duration::from_millis(200);
 
+/// A worker that has not proved anything by then has no tools to do so: it is looked at as often as any other.
+const LONGEST_PROOF: Duration = Duration::from_secs(30);
+
 /// Until somebody pokes.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 
@@ -23,6 +26,7 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
     let pace = shared.pace;
     let mut status_at = Instant::now();
     let mut renewal_at = status_at + pace.renewal;
+    let mut proven_by = status_at + LONGEST_PROOF;
     loop {
         tokio::select! {
             biased;
@@ -37,7 +41,10 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;
         }
-        let pause = if member.is_proving() {
+        if !member.is_proving() {
+            proven_by = Instant::now() + LONGEST_PROOF;
+        }
+        let pause = if member.is_proving() && proven_by > Instant::now() {
             PROVING
         } else if rests(&shared, &member) {
             FOREVER

@@ -152,7 +152,12 @@ impl Worker {
 
     /// Resolves when this worker has decided to leave because nothing was held or wanted here for `timeout`: it
     /// drains from then on. Never, once somebody else drains it.
+    ///
+    /// The time begins when it is known what this worker can do: before that it gets no work.
     pub async fn idle_out(&self, timeout: Duration) {
+        // An error means that it will never be known.
+        let _ = self.0.deps.capabilities.clone().wait_for(Option::is_some).await;
+        self.0.slots().wanted(Instant::now());
         loop {
             let leave = self.0.slots().leave_if_idle(Instant::now(), timeout);
             match leave {

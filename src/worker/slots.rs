@@ -128,6 +128,11 @@ impl<H> Slots<H> {
         Leave::Now
     }
 
+    /// Something wants this worker now: it does not leave for a while.
+    pub(super) const fn wanted(&mut self, now: Instant) {
+        self.active_at = now;
+    }
+
     /// Grants up to `wanted` slots, naming them with `fresh`.
     pub(super) fn reserve(
         &mut self,
