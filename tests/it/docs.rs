@@ -44,7 +44,7 @@ fn the_readme_lists_the_built_in_presets() {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "docs/api.md", "docs/failures.md"] {
+    for name in ["README.md", "ARCHITECTURE.md", "docs/api.md", "docs/failures.md", "docs/guarantees.md"] {
         let text = page(name);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -53,4 +53,33 @@ fn links_between_pages_lead_somewhere() {
             assert!(folder.parent().unwrap().join(file).exists(), "{name} links to {link}");
         }
     }
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let page = page("docs/guarantees.md");
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        + &sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));
+    let promises: Vec<_> = page.lines().filter(|line| line.starts_with("| G")).collect();
+    assert_eq!(promises.len(), 13);
+    for promise in promises {
+        let tests = promise.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<_> = tests.split_whitespace().map(|name| name.trim_matches('`')).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(sources.contains(&format!("fn {name}(")), "{promise} names {name}");
+        }
+    }
+}
+
+/// All Rust below a folder.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| match path.extension() {
+            _ if path.is_dir() => sources(&path),
+            Some(extension) if extension == "rs" => std::fs::read_to_string(&path).unwrap(),
+            _ => String::new(),
+        })
+        .collect()
 }
