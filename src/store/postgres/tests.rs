@@ -12,9 +12,9 @@ use server::{Database, Server};
 
 use super::*;
 use crate::domain::testing::SeededIds;
-use crate::domain::{Abilities, BootId, IdSource, JobSecrets, JobStatus, RunId, SystemIds};
+use crate::domain::{Abilities, BootId, Company, IdSource, JobSecrets, JobStatus, RunId, SystemIds};
 use crate::store::conformance::spec;
-use crate::store::{Company, Idempotency, SealKeys};
+use crate::store::{Idempotency, SealKeys};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 

@@ -113,7 +113,7 @@ impl WorkerApi for Liar {
         }
     }
 
-    async fn cancel(&self, _: RunId) -> bool {
+    async fn cancel(&self, _: RunId, _: Option<SessionId>) -> bool {
         false
     }
 
