@@ -35,7 +35,7 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: bench
-bench: ffmpeg postgres ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit latency overhead readers)
+bench: ffmpeg postgres ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit store latency overhead readers)
 	$(CARGO) bench -- $(ONLY)
 
 .PHONY: ffmpeg

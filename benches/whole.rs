@@ -29,6 +29,8 @@ mod process;
 mod readers;
 #[path = "whole/report.rs"]
 mod report;
+#[path = "whole/store.rs"]
+mod store;
 #[path = "whole/submit.rs"]
 mod submit;
 
@@ -47,6 +49,9 @@ fn main() {
         }
         if runs("submit") {
             submit::run(&mut report).await;
+        }
+        if runs("store") {
+            store::run(&mut report).await;
         }
         if runs("latency") {
             latency::run(&mut report).await;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PostgreSQL for tests, on loopback, in folders of its own, gone afterwards.
 #   init FOLDER        makes a cluster; user `postgres`, no password
-#   run FOLDER PORT    becomes its server, which ends with whoever started it
+#   run FOLDER PORT [NAME=VALUE…]   becomes its server, which ends with whoever started it
 #   shared PORT        prints the port of the server that all tests share, starting it there if there is none. Whoever
 #                      uses it holds a shared lock on the file `users`; ten seconds after the last one it ends.
 set -euo pipefail
@@ -39,7 +39,12 @@ settings=(-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off
     -c shared_buffers=64MB -c max_wal_size=2GB -c autovacuum_naptime=10s -c log_min_messages=fatal)
 
 run() {
-    exec setpriv "${user[@]}" --pdeathsig QUIT "$bin/postgres" -D "$1/data" -p "$2" "${settings[@]}"
+    local folder=$1 port=$2 more=()
+    shift 2
+    for setting in "$@"; do
+        more+=(-c "$setting")
+    done
+    exec setpriv "${user[@]}" --pdeathsig QUIT "$bin/postgres" -D "$folder/data" -p "$port" "${settings[@]}" "${more[@]}"
 }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

@@ -71,6 +71,23 @@ async fn a_job_of_one_control_is_seen_and_run_by_any() {
 }
 
 #[tokio::test]
+async fn jobs_of_a_killed_control_end_by_the_other() {
+    let database = Database::new().await;
+    let together = Together::on(&database.url);
+    let worker = together.worker().await;
+    let mut a = together.control(worker.address()).server().await;
+    let id = a.submit(&job_for(&clips::mp4(30))).await;
+    eventually("it runs", async || (a.job(&id).await["status"] == "running").then_some(())).await;
+    a.kill();
+    // What is over by the database's clock need not be waited for here.
+    database.execute("update sessions set expires_at = 1").await;
+    let b = together.control(worker.address()).server().await;
+    let job = ended(&b, &id).await;
+    assert_eq!(job["status"], "completed", "{job:#}\n{}", b.log());
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "the encode went on: {job:#}");
+}
+
+#[tokio::test]
 async fn a_control_waits_for_its_database_and_outlives_it() {
     let mut server = postgres::Server::start();
     let url = server.url();

@@ -13,8 +13,8 @@ use server::{Database, Server};
 use super::*;
 use crate::domain::fixtures::spec;
 use crate::domain::testing::SeededIds;
-use crate::domain::{Abilities, BootId, IdSource, JobSecrets, JobStatus, RunId, SystemIds};
-use crate::store::{Company, Idempotency, SealKeys};
+use crate::domain::{Abilities, BootId, Company, IdSource, JobSecrets, JobStatus, RunId, SystemIds};
+use crate::store::{Idempotency, SealKeys};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 

@@ -69,14 +69,21 @@ impl Drop for Database {
 pub struct Server {
     folder: tempfile::TempDir,
     port: u16,
+    settings: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With settings (`name=value`) other than those of tests.
+    pub fn with(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         script(&["init", folder.path().to_str().unwrap()]);
-        let mut server = Self { folder, port: free_port(), child: None };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { folder, port: free_port(), settings, child: None };
         server.resume();
         server
     }
@@ -91,6 +98,7 @@ impl Server {
         let log = File::create(self.folder.path().join("server.log")).unwrap();
         let child = Command::new(script_path())
             .args(["run", self.folder.path().to_str().unwrap(), &self.port.to_string()])
+            .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -159,7 +167,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn run(url: &str, sql: &str) {
+/// Runs a statement in a database.
+pub async fn run(url: &str, sql: &str) {
     let mut conn = PgConnection::connect(url).await.expect("the test's PostgreSQL");
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.expect(sql);
     let _ = conn.close().await;
