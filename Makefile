@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 CARGO ?= cargo
-NEMESIS := nemesis::every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_network
+SEEDS ?= 200
+START ?= 1
+ATTACK = $(CARGO) test --test it -- --nocapture --exact nemesis::every_acknowledged_job_ends_once_whatever_is_done_to
 
 .PHONY: help
 help: ## List the targets
@@ -24,9 +26,9 @@ test: ffmpeg postgres ## Run all tests
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
 
 .PHONY: soak
-soak: ffmpeg ## Attack real processes for long (1 h; SEEDS=200 START=1)
-	FLUX_NEMESIS_START=$(or $(START),1) FLUX_NEMESIS_SEEDS=$(or $(SEEDS),200) \
-	  $(CARGO) test --test it -- --exact $(NEMESIS) --nocapture
+soak: ffmpeg postgres ## Attack real processes for long (2 h; SEEDS=200 START=1; a quarter as many share a database)
+	FLUX_NEMESIS_START=$(START) FLUX_NEMESIS_SEEDS=$(SEEDS) $(ATTACK)_processes_and_network
+	FLUX_NEMESIS_START=$(START) FLUX_NEMESIS_SEEDS=$$(($(SEEDS) / 4)) $(ATTACK)_controls_that_share_a_database
 
 .PHONY: lint
 lint: ## Check formatting, clippy and documentation; any warning fails

@@ -14,6 +14,7 @@ mod liar;
 mod mutants;
 mod plan;
 mod record;
+mod takeover;
 
 use std::sync::{Arc, Mutex};
 
@@ -32,12 +33,12 @@ const AT_ONCE: usize = 4;
 
 #[tokio::test]
 async fn every_acknowledged_job_ends_once_whatever_is_done_to_processes_and_network() {
-    attack(Record::Sole, 20).await;
+    attack(Record::Sole, 16).await;
 }
 
 #[tokio::test]
 async fn every_acknowledged_job_ends_once_whatever_is_done_to_controls_that_share_a_database() {
-    attack(Record::Shared, 6).await;
+    attack(Record::Shared, 4).await;
 }
 
 #[expect(clippy::print_stderr, reason = "the seed repeats a run that failed")]

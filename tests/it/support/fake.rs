@@ -22,6 +22,8 @@ pub enum Fault {
     Crash,
     /// Works, three seconds late.
     Slow,
+    /// Works, and takes 50 seconds to it, in which it tells of progress.
+    Long,
 }
 
 impl Fault {
@@ -33,6 +35,7 @@ impl Fault {
             Self::Empty => "empty",
             Self::Crash => "crash",
             Self::Slow => "slow",
+            Self::Long => "long",
         }
     }
 }
@@ -76,6 +79,13 @@ case $fault in
   crash) echo half > out-0.mp4; kill -SEGV $$ ;;
   flood) head -c 30000000 /dev/zero | tr '\0' x >&2 ;;
   slow) sleep 3 ;;
+  long)
+    n=0
+    while [ $n -lt 50 ]; do
+      n=$((n + 1))
+      printf 'frame=%s\ntotal_size=%s\nout_time_us=%s\nprogress=continue\n' $n $n $n
+      sleep 1
+    done ;;
 esac
 # All but the last argument, then a comment, then the last.
 count=$# at=0
