@@ -130,10 +130,12 @@ impl Dispatcher {
     /// Asks everyone who may have room; claims at once if nobody has to be asked.
     ///
     /// While the queue is known to be deep it is not looked at; while it may be empty that costs nothing, and spares
-    /// workers reservations that nobody uses and that keep them from leaving when idle.
+    /// workers reservations that nobody uses and that keep them from leaving when idle. Nor is it looked at while every
+    /// slot is taken: each submission comes here, and a look at a queue costs more the longer it is.
     async fn pass(&mut self) {
         self.waiting = None;
         if self.queue == Queue::Empty
+            && self.has_room(Instant::now())
             && let Some(stats) = self.look().await
         {
             let shared = stats.ready.saturating_sub(stats.solo);
@@ -148,6 +150,12 @@ impl Dispatcher {
         } else {
             self.fill().await;
         }
+    }
+
+    /// Whether a worker may have a free slot.
+    fn has_room(&self, now: Instant) -> bool {
+        let members = self.shared.fleet.members();
+        members.iter().any(|member| member.ready(now).is_some_and(|ready| self.free(member, &ready, now) > 0))
     }
 
     fn ask(&mut self) {
@@ -172,18 +180,21 @@ impl Dispatcher {
 
     /// How many slots more to ask for.
     fn room(&self, member: &Arc<Member>, ready: &Ready, now: Instant) -> u32 {
+        let wanted = match self.clearing.is_for(member) {
+            true if self.shared.runs.count_on(ready.boot) > 0 => 0,
+            true => u32::MAX,
+            false => self.waiting.unwrap_or(u32::MAX),
+        };
+        self.free(member, ready, now).min(wanted).min(MOST_SLOTS)
+    }
+
+    /// Slots that neither runs nor reservations hold.
+    fn free(&self, member: &Arc<Member>, ready: &Ready, now: Instant) -> u32 {
         let runs = &self.shared.runs;
         if runs.alone_on(ready.boot) {
             return 0;
         }
-        let held = runs.count_on(ready.boot);
-        let free = ready.slots.saturating_sub(held.saturating_add(self.shelf.of(member, now)));
-        let wanted = match self.clearing.is_for(member) {
-            true if held > 0 => 0,
-            true => u32::MAX,
-            false => self.waiting.unwrap_or(u32::MAX),
-        };
-        free.min(wanted).min(MOST_SLOTS)
+        ready.slots.saturating_sub(runs.count_on(ready.boot).saturating_add(self.shelf.of(member, now)))
     }
 
     fn answered(&mut self, Answer { member, wanted, result }: Answer) {
