@@ -10,6 +10,9 @@ const MIN_SIDE: u32 = 16;
 /// Largest side that is written, pixels: x264's, x265's and SVT-AV1's common limit.
 const MAX_SIDE: u32 = 16_384;
 
+/// More than the noise of a division, less than any difference that counts, pixels.
+const HALFWAY: f64 = 1e-6;
+
 /// Where the picture ends up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Geometry {
@@ -131,7 +134,7 @@ fn cover(shown: (u32, u32), frame: (u32, u32), upscale: bool) -> Geometry {
     let wanted = ratio(frame.0, shown.0).max(ratio(frame.1, shown.1));
     let (canvas, not_upscaled) = shrunk(frame, wanted, upscale);
     let scale = ratio(canvas.0, shown.0).max(ratio(canvas.1, shown.1));
-    let side = |shown: u32, least: u32| even_above(rounded(f64::from(shown) * scale)).max(least);
+    let side = |shown: u32, least: u32| even_nearest(f64::from(shown) * scale).max(least);
     let scaled = (side(shown.0, canvas.0), side(shown.1, canvas.1));
     let offset = |outer: u32, inner: u32| (outer - inner) / 2 / 2 * 2;
     let (x, y) = (offset(scaled.0, canvas.0), offset(scaled.1, canvas.1));
@@ -162,13 +165,13 @@ fn shrunk(frame: (u32, u32), wanted: f64, upscale: bool) -> ((u32, u32), bool) {
     if upscale || wanted <= 1.0 {
         return (frame, false);
     }
-    let side = |side: u32| even_below(rounded(f64::from(side) / wanted)).max(MIN_SIDE);
+    // Halfway goes down: up would enlarge a picture of odd sides after all.
+    let side = |side: u32| even_nearest(f64::from(side) / wanted - HALFWAY).max(MIN_SIDE);
     ((side(frame.0), side(frame.1)), true)
 }
 
 fn scaled_side(shown: u32, scale: f64, limit: u32) -> u32 {
-    let half = rounded(f64::from(shown) * scale / 2.0);
-    (half * 2).clamp(MIN_SIDE, limit)
+    even_nearest(f64::from(shown) * scale).clamp(MIN_SIDE, limit)
 }
 
 fn ratio(limit: u32, side: u32) -> f64 {
@@ -183,12 +186,16 @@ fn even_above(side: u32) -> u32 {
     side.div_ceil(2) * 2
 }
 
-fn rounded(side: f64) -> u32 {
+/// The even number nearest to a side, rounded once: to round to a whole number first takes 192.55 to 194.
+fn even_nearest(side: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "sides are positive and below 2^20"
     )]
-    let pixels = side.round() as u32;
-    pixels
+    let half = (side / 2.0).round() as u32;
+    half * 2
 }
+
+#[cfg(test)]
+mod tests;
