@@ -23,7 +23,7 @@ use super::handle::{Handle, Place, Staged};
 use super::local::{self, LocalError, Missing, Root, Target};
 use super::object::{self, Bucket, Patience, Upload};
 use super::{Error, StorageSettings};
-use crate::domain::{Code, Destination, Failure, ObjectPath, PublicationId};
+use crate::domain::{Code, Destination, Failure, ObjectPath, Overwrite, PublicationId};
 
 /// A verified file on this machine, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,6 +272,24 @@ impl Destinations {
                 etag: found.etag,
             })),
         }
+    }
+
+    /// Refuses a place that must not be overwritten and is taken. A look ahead that spares an encode: who is in time is
+    /// decided by the commit.
+    pub async fn refuse_taken(&self, destination: &Destination) -> Result<(), Failure> {
+        match destination.overwrite() {
+            Overwrite::Replace => Ok(()),
+            Overwrite::Fail => match self.existing(destination).await? {
+                Some(_) => Err(local::already_there()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Whether what is published there is a file of this machine, which is on disk before it is visible.
+    #[must_use]
+    pub fn keeps_files(&self, destination: &Destination) -> bool {
+        matches!(self.locate(destination), Ok(Located::File { .. }))
     }
 
     /// Whether the configured storage can be written and fences: writes, destroys, and tries to commit. Leaves nothing

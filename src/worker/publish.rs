@@ -11,7 +11,7 @@ use super::run::{Ended, StopReason};
 use super::service::RunContext;
 use super::workspace::RunFolder;
 use crate::domain::{
-    Code, Destination, Epoch, Failure, OutputIndex, OutputResult, Publication, PublicationId,
+    Code, Destination, Epoch, Failure, OutputIndex, OutputResult, OutputSpec, Publication, PublicationId,
     PublicationState,
 };
 use crate::rpc::wire::{PermitGrant, Permitted, RunEvent};
@@ -109,6 +109,31 @@ pub(super) async fn settle(context: &RunContext, open: &[Publication]) -> Result
         });
     }
     Ok(visible.into_iter().map(|(publication, _)| publication.output).collect())
+}
+
+/// Refuses what could never be published, before anything is encoded for it. The commit still decides: a place may be
+/// taken meanwhile.
+pub(super) async fn refuse_taken(
+    context: &RunContext,
+    wanted: &[(OutputIndex, &OutputSpec)],
+) -> Result<(), Ended> {
+    let mut taken = Vec::new();
+    for (index, output) in wanted {
+        let looking = context.worker.deps.destinations.refuse_taken(&output.destination);
+        match context.stop.token().run_until_cancelled(looking).await {
+            None => return Err(Ended::Stopped),
+            Some(Ok(())) => {}
+            // It may be reachable once there is something to send.
+            Some(Err(failure)) if failure.retryable() => {
+                tracing::debug!(output = %index, %failure, detail = failure.detail, "could not look at a destination");
+            }
+            Some(Err(failure)) => taken.push((*index, failure)),
+        }
+    }
+    match taken.first() {
+        None => Ok(()),
+        Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: taken }),
+    }
 }
 
 async fn permit(context: &mut RunContext, publication: &Publication) -> Result<Permitted, Ended> {

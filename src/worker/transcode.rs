@@ -1,6 +1,7 @@
 //! A whole job in one go: open, probe, plan, encode, verify, publish.
 
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -55,6 +56,7 @@ pub(super) async fn transcode(
     if work.resolve_only || wanted.is_empty() {
         return Ok(());
     }
+    publish::refuse_taken(&context, &wanted).await?;
     let folder = context.worker.deps.root.run(context.run).map_err(|e| publish::disk_failure(&e))?;
     let encoded = encode(&context, &folder, &work, &wanted).await?;
     finish(&mut context, &folder, Finishing { job, epoch, work: &work, wanted: &wanted, encoded }).await
@@ -252,6 +254,10 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     for (n, output) in encoded.plan.outputs.iter().enumerate() {
         context.log.report(&Step::Verifying(ratio(n, count)).report(Figures::default()));
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
+        let spec = wanted.iter().find(|(index, _)| *index == output.index).map(|(_, spec)| spec);
+        if spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination)) {
+            begin_flush(folder.path().join(&output.file_name));
+        }
         let check = VerifyRequest {
             plan: &encoded.plan,
             place: n,
@@ -297,6 +303,12 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
         None => Ok(()),
         Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
     }
+}
+
+/// Begins to write a file out beside its checks. Publishing syncs it again, and then finds little left to wait for.
+fn begin_flush(path: PathBuf) {
+    let flush = move || std::fs::File::open(path).and_then(|file| file.sync_data());
+    drop(tokio::task::spawn_blocking(flush));
 }
 
 fn publishing<'a>(
