@@ -372,6 +372,8 @@ pub struct Worker {
     pub task_timeout: Duration,
     /// How long a run goes on without hearing from a control.
     pub orphan_grace: Duration,
+    /// Disk set aside for each run beside what it will write, bytes; 0 = none is set aside.
+    pub disk_floor: u64,
     /// A process of the role worker ends after so long without work; `None` = never.
     pub idle_timeout: Option<Duration>,
 }

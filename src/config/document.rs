@@ -274,6 +274,7 @@ pub(super) struct Worker {
     pub(super) stall_timeout: Span,
     pub(super) task_timeout: Span,
     pub(super) orphan_grace: Span,
+    pub(super) disk_floor: Size,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) idle_timeout: Option<Span>,
 }
@@ -297,6 +298,7 @@ impl Default for Worker {
             stall_timeout: Span(Duration::from_mins(1)),
             task_timeout: Span(Duration::from_hours(24)),
             orphan_grace: Span(Duration::from_mins(10)),
+            disk_floor: Size(1 << 30),
             idle_timeout: None,
         }
     }

@@ -258,6 +258,8 @@ impl Check<'_> {
         let stall_timeout = self.span("worker.stall_timeout", worker.stall_timeout, 5..=24 * 3600);
         let task_timeout = self.span("worker.task_timeout", worker.task_timeout, 10..=30 * 24 * 3600);
         let orphan_grace = self.span("worker.orphan_grace", worker.orphan_grace, 30..=24 * 3600);
+        let Size(disk_floor) = worker.disk_floor;
+        let disk_floor = self.number("worker.disk_floor", disk_floor, 0..=1 << 50);
         let idle_timeout = worker.idle_timeout.map(|span| self.idle_timeout(span));
         let nice = self.number("worker.nice", worker.nice, 0..=19);
         Some(Worker {
@@ -270,6 +272,7 @@ impl Check<'_> {
             stall_timeout,
             task_timeout,
             orphan_grace,
+            disk_floor,
             idle_timeout,
         })
     }

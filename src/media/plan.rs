@@ -2,8 +2,9 @@
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
 //! them. Files: `size` (geometry), `timing` (frame rates, keyframes), `color` (signals and conversions), `level`
-//! (H.264 and HEVC levels), `sound` (tracks, channels, loudness), `filter` (what may stand in a filter graph).
+//! (H.264 and HEVC levels), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `filter` (what may stand in a filter graph).
 
+mod bytes;
 mod color;
 mod filter;
 mod level;

@@ -27,6 +27,8 @@ pub(super) enum StopReason {
     Orphan,
     /// The worker stops.
     Drain,
+    /// The disk has no room for it, and did not get any for a while.
+    NoRoom,
 }
 
 /// Stops a run; the first reason wins.
@@ -102,6 +104,7 @@ pub(super) async fn run(context: RunContext, request: RunRequest) {
             let said = match reason {
                 StopReason::Drain => "the worker stops",
                 StopReason::Orphan => "no control asked for it",
+                StopReason::NoRoom => "the worker's disk has no room for it",
                 StopReason::Cancelled | StopReason::Superseded => "stopped",
             };
             log.tell(RunEvent::Released(said.to_owned()));

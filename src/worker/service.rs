@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::delivery::Delivery;
+use super::disk::{self, Disk, Share};
 use super::log::RunLog;
 use super::run::{self, Stop, StopReason};
 use super::slots::{Admission, Leave, Slots, Wanted};
@@ -55,6 +56,8 @@ pub struct WorkerSettings {
     pub cores: usize,
     /// How long a run goes on without a control; its result is held that long too.
     pub orphan_grace: Duration,
+    /// Disk that is set aside for each run beside what it will write, bytes; 0 = none is set aside at all.
+    pub disk_floor: u64,
     /// Bounds of a run.
     pub limits: Limits,
 }
@@ -85,6 +88,7 @@ pub(super) struct Inner {
     pub(super) settings: WorkerSettings,
     pub(super) deps: Deps,
     pub(super) sends: Semaphore,
+    pub(super) disk: Arc<Disk>,
     started: Instant,
     slots: Mutex<Slots<RunHandle>>,
 }
@@ -120,16 +124,24 @@ pub(super) struct RunContext {
     pub(super) stop: Stop,
     pub(super) permits: watch::Receiver<Option<PermitGrant>>,
     pub(super) delivery: Delivery,
+    /// Its part of the disk.
+    pub(super) share: Share,
 }
 
 impl Worker {
     /// Starts its housekeeping and returns it.
     #[must_use]
     pub fn start(settings: WorkerSettings, deps: Deps) -> Self {
+        Self::start_on(settings, deps, Box::new(disk::look))
+    }
+
+    /// On a disk as `look` shows it.
+    pub(super) fn start_on(settings: WorkerSettings, deps: Deps, look: disk::Look) -> Self {
+        let disk = Arc::new(Disk::new(deps.root.path(), settings.disk_floor, look));
         let started = Instant::now();
         let slots = Mutex::new(Slots::new(settings.slots, started));
         let sends = Semaphore::new(settings.slots * SENDS_PER_SLOT);
-        let inner = Arc::new(Inner { settings, deps, sends, started, slots });
+        let inner = Arc::new(Inner { settings, deps, sends, disk, started, slots });
         let lifecycle = inner.deps.lifecycle.clone();
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
         lifecycle.spawn(TaskKind::Background, "housekeeping", Arc::clone(&inner).housekeeping());
@@ -244,6 +256,7 @@ impl Inner {
             stop,
             permits: receiver,
             delivery,
+            share: self.disk.hold(wanted.run),
         };
         let worker = Arc::clone(self);
         self.deps.lifecycle.spawn(TaskKind::Background, "run", async move {
@@ -450,7 +463,7 @@ impl WorkerApi for Worker {
             encoders,
             ffmpeg_version,
             sandbox: PROTECTIONS.iter().map(|name| (*name).to_owned()).collect(),
-            disk_free: disk_free(self.0.deps.root.path()),
+            disk_free: disk::look(self.0.deps.root.path()).free,
             protocol: PROTOCOL,
         }
     }
@@ -469,7 +482,12 @@ impl WorkerApi for Worker {
     async fn reserve(&self, slots: u32, _: SessionId) -> Reserved {
         let wanted = usize::try_from(slots).unwrap_or(usize::MAX);
         let mut table = self.0.slots();
-        let reservations = table.reserve(wanted, Instant::now(), || ReservationId(self.0.deps.ids.random()));
+        let now = Instant::now();
+        let fitting = wanted.min(self.0.disk.room(table.promised(now)));
+        if fitting < wanted && !table.draining() {
+            tracing::warn!(wanted, fitting, "the disk of worker.work_dir has no room for more runs");
+        }
+        let reservations = table.reserve(fitting, now, || ReservationId(self.0.deps.ids.random()));
         Reserved { boot: self.0.settings.boot, reservations, draining: table.draining() }
     }
 
@@ -514,9 +532,4 @@ impl WorkerApi for Worker {
     async fn ack(&self, run: RunId) {
         self.0.put_away(run);
     }
-}
-
-/// Bytes free for us where work folders live; 0 when the question fails.
-fn disk_free(path: &std::path::Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }

@@ -133,6 +133,12 @@ impl<H> Slots<H> {
         self.active_at = now;
     }
 
+    /// Reservations that nobody has used yet.
+    pub(super) fn promised(&mut self, now: Instant) -> usize {
+        self.forget_expired(now);
+        self.reserved.len()
+    }
+
     /// Grants up to `wanted` slots, naming them with `fresh`.
     pub(super) fn reserve(
         &mut self,

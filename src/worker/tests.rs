@@ -1,5 +1,7 @@
 //! The worker with real tools, a real folder and real files, spoken to as its control does.
 
+mod early;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -67,6 +69,10 @@ impl Bench {
     }
 
     fn with_grace(orphan_grace: Duration) -> Self {
+        Self::with(orphan_grace, 0, Box::new(disk::look))
+    }
+
+    fn with(orphan_grace: Duration, disk_floor: u64, look: disk::Look) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let settings = storage::Settings {
@@ -97,6 +103,7 @@ impl Bench {
             slots: 1,
             cores: 1,
             orphan_grace,
+            disk_floor,
             limits,
         };
         let deps = Deps {
@@ -108,7 +115,7 @@ impl Bench {
             lifecycle: lifecycle.clone(),
             root: WorkRoot::open(&dir.path().join("work"), BOOT).unwrap(),
         };
-        Self { worker: Worker::start(settings, deps), dir, storage, ids, lifecycle }
+        Self { worker: Worker::start_on(settings, deps, look), dir, storage, ids, lifecycle }
     }
 
     fn clip(&self) -> PathBuf {

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::delivery;
+use super::disk::Ever;
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
-use super::run::Ended;
+use super::run::{Ended, StopReason};
 use super::service::RunContext;
 use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
@@ -28,6 +29,12 @@ use crate::media::{self, Input, RandomRead};
 use crate::rpc::wire::{RunEvent, Transcode};
 use crate::storage::{OpenSource, SourceInput};
 use crate::telemetry::metrics::{self, SourceKind};
+
+/// How long a run that found its source waits in its slot for room on the disk. It goes back to the queue uncharged, so
+/// this is also the pace at which it comes again.
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks meanwhile.
+const ROOM_LOOK: Duration = Duration::from_secs(2);
 
 /// Bounds of a run.
 #[derive(Debug, Clone)]
@@ -144,8 +151,10 @@ async fn encode_from(
     for output in &plan.outputs {
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
     }
-    let bounds = argv::Limits::new(&limits.source, threads(context));
     let input = input(source);
+    let cache = if matches!(input, Input::File(_)) { 0 } else { source.size() };
+    room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
+    let bounds = argv::Limits::new(&limits.source, threads(context));
     let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
     let (gains, notes) = loudness(context, &plan, &reading).await?;
     // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
@@ -168,6 +177,35 @@ async fn encode_from(
     metrics::encoded(report.took);
     let plan = with_notes(plan, notes);
     Ok(Encoded { media, facts, plan, report })
+}
+
+/// Waits until the disk has room for what will be written; gives the run back where that takes too long.
+async fn room(context: &RunContext, need: u64) -> Result<(), Ended> {
+    let until = tokio::time::Instant::now() + ROOM_PATIENCE;
+    loop {
+        // Before the look: who frees room after it must be heard.
+        let freed = context.share.disk().freed();
+        let Err(short) = context.share.grow(need) else { return Ok(()) };
+        let (needs, free) = (short.need, short.free);
+        if short.ever == Ever::Never {
+            let said =
+                format!("The job needs {needs} bytes of disk, more than the worker's disk has in all.");
+            return Err(Failure::new(Code::DiskFull, said).into());
+        }
+        tracing::info!(needs, free, "waiting for room on the disk");
+        tokio::select! {
+            biased;
+            () = context.stop.token().cancelled() => return Err(Ended::Stopped),
+            () = tokio::time::sleep_until(until) => {
+                tracing::warn!(needs, free, "the disk has no room for this run; giving it back");
+                context.stop.request(StopReason::NoRoom);
+                return Err(Ended::Stopped);
+            }
+            () = freed => {}
+            // Others than runs free room too, and runs write less than they said.
+            () = tokio::time::sleep(ROOM_LOOK) => {}
+        }
+    }
 }
 
 /// The live report for one tick of the encoder.

@@ -49,6 +49,7 @@ pub(in crate::cli) fn start(
         slots: plan.worker.slots.get(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         orphan_grace: plan.worker.orphan_grace,
+        disk_floor: plan.worker.disk_floor,
         limits: Limits {
             source: plan.common.sources.limits,
             verify: plan.verify,
