@@ -8,6 +8,8 @@
 mod class;
 mod failure;
 mod fault;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod ids;
 pub mod limits;
 pub mod machine;

@@ -11,7 +11,6 @@ mod takeover;
 mod waker;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,11 +21,10 @@ use tokio::time::Instant;
 use self::memory::Memory;
 use self::worker::{Destination, FakeWorker, Handle};
 use super::{Control, ControlSettings, Deps, Discovery, Found, Sweeper, WorkerHandle};
-use crate::domain::preset::{Container, EncodeSpec};
+use crate::domain::fixtures::spec;
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Clock, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputSpec, OutputStatus,
-    Overwrite, Source, TaskId, Tenant, Timestamp,
+    Clock, IdSource, JobId, JobSecrets, JobStatus, OutputStatus, Source, TaskId, Tenant, Timestamp,
 };
 use crate::lifecycle::Lifecycle;
 use crate::rpc::WorkerClient;
@@ -220,27 +218,5 @@ fn in_process(worker: &Arc<FakeWorker>) -> WorkerHandle {
         client: WorkerClient::in_process(Arc::new(Handle(Arc::clone(worker)))),
         address: worker.id.to_string(),
         found: Found::InProcess,
-    }
-}
-
-fn spec(outputs: u16) -> JobSpec {
-    let output = |n| OutputSpec {
-        preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
-        destination: crate::domain::Destination::Storage {
-            path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
-            overwrite: Overwrite::Replace,
-            metadata: BTreeMap::new(),
-        },
-        warnings: Vec::new(),
-    };
-    JobSpec {
-        source: Source::File { path: "in.mp4".into() },
-        outputs: (0..outputs).map(output).collect(),
-        priority: 0,
-        labels: BTreeMap::new(),
-        metadata: serde_json::Map::new(),
-        notification_url: None,
-        options: JobOptions::default(),
     }
 }

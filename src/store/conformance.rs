@@ -8,7 +8,6 @@ mod runs;
 mod sessions;
 mod submit;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -16,12 +15,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::domain::preset::{Container, EncodeSpec};
+use crate::domain::fixtures::{result, spec};
 use crate::domain::testing::{ManualClock, SeededIds};
-use crate::domain::{
-    Clock, Code, Destination, IdSource, JobOptions, ObjectPath, OutputResult, OutputSpec, Overwrite,
-    PublicationState, Source,
-};
+use crate::domain::{Clock, Code, IdSource, ObjectPath, PublicationState, Source};
 
 /// Behaviours against stores: a test for each behaviour in a module for each store.
 macro_rules! behaviours {
@@ -159,7 +155,7 @@ impl Desk {
         id
     }
 
-    async fn submit_outputs(&self, outputs: usize) -> JobId {
+    async fn submit_outputs(&self, outputs: u16) -> JobId {
         self.submit(NewJob { spec: spec(outputs), ..self.job() }).await
     }
 
@@ -245,40 +241,6 @@ impl Desk {
         assert_eq!(numbers, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>());
         let job = self.get(id).await.aggregate.job;
         assert_eq!(events.last().map(|e| (e.seq, e.status, e.run)), Some((job.seq, job.status, job.run)));
-    }
-}
-
-pub(super) fn spec(outputs: usize) -> JobSpec {
-    let output = |n| OutputSpec {
-        preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
-        destination: Destination::Storage {
-            path: ObjectPath::parse(format!("out/{n}.mp4")).unwrap(),
-            overwrite: Overwrite::Replace,
-            metadata: BTreeMap::new(),
-        },
-        warnings: Vec::new(),
-    };
-    JobSpec {
-        source: Source::Http { url: "https://example.com/in.mp4".into() },
-        outputs: (0..outputs).map(output).collect(),
-        priority: 0,
-        labels: BTreeMap::new(),
-        metadata: serde_json::Map::new(),
-        notification_url: None,
-        options: JobOptions::default(),
-    }
-}
-
-fn result() -> OutputResult {
-    OutputResult {
-        url: "file:///out/0.mp4".into(),
-        files: Vec::new(),
-        duration_seconds: 1.5,
-        frames: Some(36),
-        width: None,
-        height: None,
-        warnings: Vec::new(),
     }
 }
 

@@ -2,7 +2,6 @@
 
 mod early;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::*;
+use crate::domain::fixtures::{self, destination, result};
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::Presets;
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    BootId, Code, Company, Destination, Epoch, IdSource, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath,
-    OutputIndex, OutputResult, OutputSpec, Overwrite, Publication, PublicationId, PublicationState, RunId,
-    SessionId, Source, TaskId, Tenant, Timestamp, VerifyLevel,
+    BootId, Code, Company, Epoch, IdSource, JobId, JobSecrets, JobSpec, OutputIndex, OutputSpec, Overwrite,
+    Publication, PublicationId, PublicationState, RunId, SessionId, Source, TaskId, Tenant, Timestamp,
+    VerifyLevel,
 };
 use crate::lifecycle::Lifecycle;
 use crate::media::Toolbox;
@@ -195,7 +195,10 @@ impl Bench {
         let file = StagedFile { path, size, sha256, content_type: "video/mp4".into() };
         let id = PublicationId::from_uuid(Uuid::from_u128(u128::from(900 + output)));
         let destinations = self.storage.destinations();
-        let handle = destinations.stage(&destination(output), id, &file, |_| async { Ok(()) }).await.unwrap();
+        let handle = destinations
+            .stage(&destination(output, Overwrite::Fail), id, &file, |_| async { Ok(()) })
+            .await
+            .unwrap();
         let publication = Publication {
             id,
             output: OutputIndex(output),
@@ -271,43 +274,14 @@ fn granted(publication: &Publication, lower: Vec<Publication>, echo: Duration) -
     }
 }
 
-fn destination(output: u16) -> Destination {
-    Destination::Storage {
-        path: ObjectPath::parse(format!("{output}.mp4")).unwrap(),
-        overwrite: Overwrite::Fail,
-        metadata: BTreeMap::new(),
-    }
-}
-
 fn spec(source: Source, outputs: u16) -> JobSpec {
     let encode = Presets::builtin().resolve(Some("proxy_360p"), serde_json::Map::new()).unwrap();
     let output = |n| OutputSpec {
-        preset: None,
         encode: encode.clone(),
-        destination: destination(n),
-        warnings: Vec::new(),
+        destination: destination(n, Overwrite::Fail),
+        ..fixtures::output(n)
     };
-    JobSpec {
-        source,
-        outputs: (0..outputs).map(output).collect(),
-        priority: 0,
-        labels: BTreeMap::new(),
-        metadata: serde_json::Map::new(),
-        notification_url: None,
-        options: JobOptions::default(),
-    }
-}
-
-fn result() -> OutputResult {
-    OutputResult {
-        url: String::new(),
-        files: Vec::new(),
-        duration_seconds: 1.0,
-        frames: Some(25),
-        width: None,
-        height: None,
-        warnings: Vec::new(),
-    }
+    JobSpec { source, outputs: (0..outputs).map(output).collect(), ..fixtures::spec(0) }
 }
 
 fn done(facts: &[RunEvent]) -> Vec<(OutputIndex, PublicationId)> {

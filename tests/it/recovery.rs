@@ -204,7 +204,10 @@ impl Drop for SmallDisk {
 #[expect(clippy::disallowed_methods, reason = "the test starts itself")]
 fn again_in_a_namespace(test: &str) {
     const INSIDE: &str = "FLUX_TEST_INSIDE_NAMESPACE";
-    assert!(std::env::var_os(INSIDE).is_none(), "not even the root of a user namespace may mount a tmpfs here");
+    assert!(
+        std::env::var_os(INSIDE).is_none(),
+        "not even the root of a user namespace may mount a tmpfs here"
+    );
     let test = format!("recovery::{test}");
     let output = std::process::Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "--"])

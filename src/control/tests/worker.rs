@@ -14,9 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    BootId, Code, Company, Demuxer, Epoch, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputResult,
-    OutputStatus, Phase, Progress, Publication, PublicationId, PublicationState, RunId, SessionId, TaskId,
-    TaskReport, WorkerId,
+    BootId, Code, Company, Demuxer, Epoch, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus,
+    Phase, Progress, Publication, PublicationId, PublicationState, RunId, SessionId, TaskId, TaskReport,
+    WorkerId,
 };
 use crate::rpc::wire::{
     Action, Given, PROTOCOL, PermitGrant, Permitted, Renewal, Renewed, ReservationId, Reserved, RunEvent,
@@ -542,16 +542,7 @@ impl WorkerApi for Handle {
 pub(super) struct Handle(pub(super) Arc<FakeWorker>);
 
 fn done(output: OutputIndex, publication: PublicationId) -> RunEvent {
-    let result = OutputResult {
-        url: "file:///out.mp4".into(),
-        files: Vec::new(),
-        duration_seconds: 1.0,
-        frames: Some(25),
-        width: None,
-        height: None,
-        warnings: Vec::new(),
-    };
-    RunEvent::OutputDone { output, publication, result: Box::new(result) }
+    RunEvent::OutputDone { output, publication, result: Box::new(crate::domain::fixtures::result()) }
 }
 
 fn failure(code: Code) -> RunFailure {

@@ -2,44 +2,20 @@
 
 mod cases;
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::preset::{Container, EncodeSpec};
+use crate::domain::fixtures::{result, spec};
 use crate::domain::{
-    BootId, Destination, Hold, JobOptions, JobRecord, JobSpec, ObjectPath, OutputRecord, OutputSpec,
-    OutputStatus, Overwrite, Progress, RunNumber, Source, TaskKind, TaskRecord, TaskState, Tenant, WorkerId,
+    BootId, Hold, JobRecord, OutputRecord, OutputSpec, OutputStatus, Progress, RunNumber, TaskKind,
+    TaskRecord, TaskState, Tenant, WorkerId,
 };
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
 
 fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
-}
-
-fn spec(outputs: u16) -> JobSpec {
-    let output = |n| OutputSpec {
-        preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
-        destination: Destination::Storage {
-            path: ObjectPath::parse(format!("{n}.mp4")).unwrap(),
-            overwrite: Overwrite::Replace,
-            metadata: BTreeMap::new(),
-        },
-        warnings: Vec::new(),
-    };
-    JobSpec {
-        source: Source::File { path: "in.mp4".into() },
-        outputs: (0..outputs).map(output).collect(),
-        priority: 0,
-        labels: BTreeMap::new(),
-        metadata: serde_json::Map::new(),
-        notification_url: None,
-        options: JobOptions::default(),
-    }
 }
 
 fn job(outputs: u16) -> Aggregate {
@@ -84,18 +60,6 @@ fn job(outputs: u16) -> Aggregate {
             class: crate::domain::TaskClass::default(),
         }],
         publications: Vec::new(),
-    }
-}
-
-fn result() -> OutputResult {
-    OutputResult {
-        url: "file:///x".into(),
-        files: Vec::new(),
-        duration_seconds: 1.0,
-        frames: None,
-        width: None,
-        height: None,
-        warnings: Vec::new(),
     }
 }
 

@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 use server::{Database, Server};
 
 use super::*;
+use crate::domain::fixtures::spec;
 use crate::domain::testing::SeededIds;
 use crate::domain::{Abilities, BootId, IdSource, JobSecrets, JobStatus, RunId, SystemIds};
-use crate::store::conformance::spec;
 use crate::store::{Company, Idempotency, SealKeys};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
