@@ -225,8 +225,8 @@ async fn forget_key(conn: &mut SqliteConnection, job: JobId) -> Result<()> {
 /// A group is as large as what gathered during the last commit, so every number occurs; to split it into few fixed sizes
 /// cost six thread hops per table instead of one.
 ///
-/// `or fail`: what fails rolls its whole group back, so no statement has to be undone alone. Without it `SQLite` keeps a
-/// copy of every page that such a statement changes, in a file it makes for it: a third of what a submission cost.
+/// `or fail`: what fails rolls its whole group back, so no statement has to be undone alone. Without it `SQLite` copies
+/// every page that such a statement changes to a file of its own.
 struct Insert {
     head: &'static str,
     row: &'static str,
