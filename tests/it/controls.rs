@@ -63,7 +63,8 @@ async fn a_job_of_one_control_is_seen_and_run_by_any() {
     }
     database.cut().await;
     for (n, id) in ids.iter().enumerate() {
-        let job = ended(if n % 2 == 0 { &b } else { &a }, id).await;
+        // By the stream of the control that did not take it.
+        let job = if n % 2 == 0 { &b } else { &a }.finished(id).await;
         assert_eq!(job["status"], "completed", "{job:#}\n{}\n{}", a.log(), b.log());
         assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job:#}");
     }

@@ -159,7 +159,7 @@ pub(in crate::cli) fn place(postgres: &config::Postgres) -> Result<Place, Failed
     let password = postgres
         .read_password()
         .map_err(|problem| Failed::msg(Exit::Validation, format!("store.password_file: {problem}")))?;
-    Place::parse(postgres.url.as_str(), password.as_ref().map(|password| password.expose_secret()))
+    Place::parse(postgres.url.as_str(), password.as_ref().map(secrecy::SecretString::expose_secret))
         .map_err(|error| Failed::msg(Exit::Validation, format!("store.url {error}")))
 }
 

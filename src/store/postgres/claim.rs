@@ -69,7 +69,7 @@ impl Verb for Claim {
             match found.take(job) {
                 Some(Ok(loaded)) => {
                     let opened = open(db, job, secrets.remove(&job));
-                    self.take(loaded, task, hold, opened, db, &mut got)?;
+                    self.take(loaded, task, &hold, opened, db, &mut got)?;
                 }
                 Some(Err(error)) => {
                     tell_unreadable(job, &error);
@@ -89,7 +89,7 @@ impl Claim {
         &self,
         loaded: Loaded,
         task: TaskId,
-        hold: Hold,
+        hold: &Hold,
         opened: Option<JobSecrets>,
         db: &Db,
         got: &mut Got,
@@ -102,7 +102,7 @@ impl Claim {
         if opened.is_none() && !is_ending(&job) {
             got.sealed.push(RunKey { job: job.job.id, task, run: hold.run, session: hold.session });
         } else {
-            got.claimed.extend(claimed(&job, task, &hold, epoch, opened.unwrap_or_default()));
+            got.claimed.extend(claimed(&job, task, hold, epoch, opened.unwrap_or_default()));
         }
         Ok(())
     }

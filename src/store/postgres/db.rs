@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::super::delta::Delta;
 use super::super::shared::Shared;
-use super::super::{Error, Result};
+use super::super::Result;
 use super::error::{Remedy, explain, remedy};
 use crate::domain::JobId;
 
@@ -53,8 +53,8 @@ pub(super) fn pools(place: &PgConnectOptions) -> (PgPool, PgPool) {
         PgPoolOptions::new()
             .max_connections(most)
             .acquire_timeout(PATIENCE)
-            .max_lifetime(Duration::from_secs(1800))
-            .idle_timeout(Duration::from_secs(300))
+            .max_lifetime(Duration::from_mins(30))
+            .idle_timeout(Duration::from_mins(5))
             .after_connect(|conn, _| Box::pin(async move { conn.execute(SESSION).await.map(drop) }))
             .connect_lazy_with(place.clone())
     };
@@ -91,12 +91,6 @@ impl Db {
         let answer = verb.run(&mut txn, self).await?;
         self.commit(txn).await?;
         Ok(answer)
-    }
-
-    /// Whether this is what it looks like when nobody answers at all.
-    pub(super) fn is_down(&self, error: &Error) -> bool {
-        let Error::Unavailable { source, .. } = error else { return false };
-        matches!(source.downcast_ref(), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
     }
 
     /// Counts what was committed and gives readers a hint, here and elsewhere.

@@ -52,6 +52,13 @@ pub(super) fn remedy(error: &Error) -> Remedy {
     }
 }
 
+/// Whether this is what it looks like when nobody answers: there is nothing to try one by one.
+pub(super) fn is_outage(error: &Error) -> bool {
+    let Error::Unavailable { source, .. } = error else { return false };
+    remedy(error) == Remedy::Reconnect
+        || matches!(source.downcast_ref(), Some(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed))
+}
+
 /// The same trouble for one more caller.
 pub(super) fn shared(error: &Error) -> Error {
     let text = match error {

@@ -67,7 +67,10 @@ impl Place {
 
     /// What somebody has to repair is told from what ends by itself.
     fn explain(&self, error: sqlx::Error) -> Error {
-        let code = error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned);
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .map(std::borrow::Cow::into_owned);
         let what = match code.as_deref() {
             Some("28P01" | "28000") => format!("{self} refuses the user or the password"),
             Some("3D000") => format!("{self} has no such database; make it with `createdb`"),

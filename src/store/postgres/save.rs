@@ -9,7 +9,7 @@ use super::super::row::{event_data, inconsistent, to_json};
 use super::super::{Garbage, Result};
 use super::error::explain;
 use crate::domain::machine::SecretsFate;
-use crate::domain::{JobId, JobRecord, PublicationState, TaskRecord, Timestamp};
+use crate::domain::{JobId, JobRecord, PublicationId, PublicationState, TaskRecord, Timestamp};
 
 /// Writes the differences and the effects. Unchanged rows are not touched.
 pub(super) async fn save(conn: &mut PgConnection, deltas: &[Delta]) -> Result<()> {
@@ -236,7 +236,7 @@ async fn write_outputs(conn: &mut PgConnection, deltas: &[Delta]) -> Result<()> 
     .bind(column(&outputs, |(_, output)| output.status.number()))
     .bind(results)
     .bind(failures)
-    .bind(column(&outputs, |(_, output)| output.publication.map(|p| p.uuid())))
+    .bind(column(&outputs, |(_, output)| output.publication.map(PublicationId::uuid)))
     .execute(conn)
     .await
     .map_err(explain("writing outputs"))?;

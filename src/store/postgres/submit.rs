@@ -18,7 +18,7 @@ use super::super::columns::Columns;
 use super::super::sqlite::submit::{KnownKey, KnownKeys, Prepared, decide};
 use super::super::{Error, Result, Submitted};
 use super::db::Db;
-use super::error::{self, Remedy, explain, remedy};
+use super::error::{self, Remedy, explain, is_outage, remedy};
 use super::save::column;
 use super::writer::stopped;
 use crate::domain::{JobId, TaskKind, TaskState};
@@ -82,9 +82,7 @@ async fn accept(db: &Db, jobs: &[Box<Prepared>], counted: &mut Option<Instant>) 
     match outcome {
         Ok(answers) => answers.into_iter().map(Ok).collect(),
         Err(error) if jobs.len() == 1 => vec![Err(error)],
-        Err(error) if remedy(&error) == Remedy::Reconnect || db.is_down(&error) => {
-            jobs.iter().map(|_| Err(error::shared(&error))).collect()
-        }
+        Err(error) if is_outage(&error) => jobs.iter().map(|_| Err(error::shared(&error))).collect(),
         Err(_) => {
             let mut answers = Vec::with_capacity(jobs.len());
             for job in jobs {

@@ -15,7 +15,7 @@ use super::super::records::Loaded;
 use super::super::shared::Shared;
 use super::super::{Error, Result};
 use super::db::Db;
-use super::error::{self, Remedy, remedy};
+use super::error::{self, Remedy, is_outage, remedy};
 use super::load::{Lock, load, pasts};
 use super::save::save;
 use crate::domain::machine::{Illegal, Machine};
@@ -158,8 +158,7 @@ async fn commit(db: &Db, mut group: Vec<Box<dyn Command>>) {
         Err(error) if group.len() == 1 => group.into_iter().for_each(|command| {
             command.reply(Err(error::shared(&error)));
         }),
-        // Without a database there is nothing to try one by one.
-        Err(error) if remedy(&error) == Remedy::Reconnect || db.is_down(&error) => {
+        Err(error) if is_outage(&error) => {
             for command in group {
                 command.reply(Err(error::shared(&error)));
             }

@@ -103,11 +103,11 @@ pub(super) async fn accept(
 pub(in crate::store) type KnownKeys = HashMap<(String, String), KnownKey>;
 
 /// What becomes of each job, in order, and which are to be stored; `room` is how many more may wait.
-pub(in crate::store) fn decide<'j>(
-    jobs: &'j [Box<Prepared>],
+pub(in crate::store) fn decide(
+    jobs: &[Box<Prepared>],
     mut known: KnownKeys,
     mut room: Option<u64>,
-) -> (Vec<Submitted>, Vec<&'j Prepared>) {
+) -> (Vec<Submitted>, Vec<&Prepared>) {
     let mut answers = Vec::with_capacity(jobs.len());
     let mut fresh = Vec::with_capacity(jobs.len());
     for job in jobs {

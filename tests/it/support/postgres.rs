@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ impl Server {
     /// Starts again what was stopped.
     pub fn resume(&mut self) {
         let log = File::create(self.folder.path().join("server.log")).unwrap();
-        let child = Command::new(script_path())
+        let child = script_command()
             .args(["run", self.folder.path().to_str().unwrap(), &self.port.to_string()])
             .args(&self.settings)
             .stdin(Stdio::null())
@@ -111,7 +111,7 @@ impl Server {
             text.lines().nth(7).is_some_and(|line| line.trim() == "ready")
         };
         while !is_ready() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "PostgreSQL does not start: {}", self.log());
+            assert!(begun.elapsed() < Duration::from_mins(1), "PostgreSQL does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -148,12 +148,13 @@ fn use_shared() -> File {
     users
 }
 
-fn script_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-postgres.sh")
+#[expect(clippy::disallowed_methods, reason = "tests start a real server")]
+fn script_command() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test-postgres.sh"))
 }
 
 fn script(args: &[&str]) -> String {
-    let output = Command::new(script_path())
+    let output = script_command()
         .args(args)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
