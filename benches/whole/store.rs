@@ -18,7 +18,7 @@ use flux::store::{
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-#[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[expect(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it is part of the tests")]
 #[path = "../../tests/it/support/postgres.rs"]
 mod postgres;
 

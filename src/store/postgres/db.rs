@@ -7,9 +7,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Executor, PgPool, Postgres, Transaction};
 use tokio::sync::mpsc;
 
+use super::super::Result;
 use super::super::delta::Delta;
 use super::super::shared::Shared;
-use super::super::Result;
 use super::error::{Remedy, explain, remedy};
 use crate::domain::JobId;
 
