@@ -10,6 +10,9 @@ use super::history::{Fate, History, Job, Status, StreamEvent, Told, Visible};
 /// been said before the last one's end, microseconds.
 const WAITS: i64 = 500_000;
 
+/// How jobs may fail: of what ffmpeg was made to do, or of the workers they lost.
+const REASONS: &[&str] = &["encode_timeout", "encoder_crashed", "verification_failed", "worker_lost"];
+
 /// Every breach, in words; none of a good history.
 pub fn check(history: &History) -> Vec<String> {
     let mut breaches = Vec::new();
@@ -110,6 +113,10 @@ fn ended_once(job: &Job, say: &mut impl FnMut(String)) {
         say(format!("{id} never ended: {:?}", job.status));
     } else if job.open_tasks > 0 {
         say(format!("{id} ended and has {} tasks that did not", job.open_tasks));
+    }
+    let reason = job.failure.as_deref().filter(|_| job.status == Status::Failed);
+    if reason.is_some_and(|code| !REASONS.contains(&code)) {
+        say(format!("{id} failed and nobody gave it a reason to: {reason:?}"));
     }
     if !job.events.windows(2).all(|pair| pair[0].seq < pair[1].seq) {
         say(format!("{id}: the numbers of its events do not grow"));

@@ -112,7 +112,9 @@ impl Cluster {
                 .set("FLUX__WORKER__ID", &name)
                 .set("FLUX__WORKER__SLOTS", slots.to_string())
                 .set("FLUX__WORKER__FFMPEG", fake.program().display().to_string())
-                .set("FLUX__WORKER__STALL_TIMEOUT", "5s")
+                .set("FLUX__WORKER__STALL_TIMEOUT", "8s")
+                // On a busy machine a nice encoder may stand still for longer than that.
+                .set("FLUX__WORKER__NICE", "0")
                 // Results that no control will ask for any more are not waited for long.
                 .set("FLUX__SERVER__DRAIN_TIMEOUT", "1s");
             let process = Process::start(start).await;

@@ -67,6 +67,8 @@ pub struct Job {
     pub id: String,
     pub key: Option<String>,
     pub status: Status,
+    /// The code of its failure.
+    pub failure: Option<String>,
     /// How often it was started over, plus one.
     pub run: i64,
     pub deleted: bool,

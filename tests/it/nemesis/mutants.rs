@@ -37,6 +37,7 @@ fn good() -> History {
         id: "a".into(),
         key: Some("k1".into()),
         status: Status::Completed,
+        failure: None,
         run: 1,
         deleted: false,
         open_tasks: 0,
@@ -59,6 +60,7 @@ fn good() -> History {
         id: "b".into(),
         key: Some("k2".into()),
         status: Status::Failed,
+        failure: Some("encoder_crashed".into()),
         run: 2,
         outputs: vec![Output { index: 0, completed: false, publication: None, files: Vec::new() }],
         runs: vec![run(3, 10, Some(20)), run(4, 40, Some(50))],
@@ -137,6 +139,7 @@ fn ends_that_are_no_ends_are_caught() {
     caught("was Failed and became Running", |h| h.told.push(saw("b", Status::Running)));
     caught("is Completed on record", |h| h.told.push(saw("a", Status::Cancelled)));
     caught("never ended", |h| h.jobs[0].status = Status::Running);
+    caught("nobody gave it a reason", |h| h.jobs[1].failure = Some("source_not_found".into()));
     caught("tasks that did not", |h| h.jobs[0].open_tasks = 1);
     caught("ended 2 times", |h| h.jobs[0].events.push(event(5, 1, Some(Status::Completed))));
     caught("ended 0 times", |h| h.jobs[0].events.truncate(3));

@@ -55,6 +55,7 @@ async fn jobs(mut database: Database) -> Vec<Job> {
         id: text(&row[0]),
         key: row[1].as_str().map(str::to_owned),
         status: status(number(&row[2])),
+        failure: document(&row[5])["code"].as_str().map(str::to_owned),
         run: number(&row[3]),
         deleted: !row[4].is_null(),
         open_tasks: 0,
@@ -63,7 +64,7 @@ async fn jobs(mut database: Database) -> Vec<Job> {
         publications: Vec::new(),
         events: Vec::new(),
     };
-    let columns = ["id", "idem_key", "status", "run", "deleted_at"];
+    let columns = ["id", "idem_key", "status", "run", "deleted_at", "failure"];
     let mut jobs: Vec<Job> = database.rows("jobs", &columns).await.into_iter().map(job).collect();
     let mut of = |row: &Value, put: &mut dyn FnMut(&mut Job)| {
         jobs.iter_mut().filter(|job| row[0] == *job.id).for_each(put);
