@@ -14,7 +14,7 @@ COPY tests tests
 # Dependencies are fetched and compiled once, for as long as the builder keeps its caches.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin flux && install target/release/flux /usr/local/bin/flux
+    cargo build --profile dist --locked --bin flux && install target/dist/flux /usr/local/bin/flux
 
 FROM debian:bookworm-slim
 RUN apt-get update \

@@ -45,7 +45,9 @@ pub use self::settings::{ControlSettings, Pace};
 pub use self::waker::{Children, Command, Fly, How, Waking};
 
 use self::shared::Shared;
-use crate::domain::{BootId, Clock, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId};
+use crate::domain::{
+    BootId, Clock, Folder, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId,
+};
 use crate::lifecycle::Lifecycle;
 use crate::rpc::{self, WorkerClient};
 use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, QueueStats, Retried, Submitted};
@@ -231,6 +233,12 @@ impl Control {
             finish.done.cancel();
         });
         Ok(Self(shared))
+    }
+
+    /// What the ids of jobs and uploads that this control accepts are marked with.
+    #[must_use]
+    pub fn folder(&self) -> Folder {
+        self.0.folder()
     }
 
     /// The store, for reads.

@@ -23,7 +23,7 @@ mod spec;
 pub mod testing;
 mod time;
 
-pub use class::{Abilities, Company, TaskClass};
+pub use class::{Abilities, Company, Folder, TaskClass};
 pub use failure::{Class, Code, Failure};
 pub use fault::Fault;
 pub use ids::{

@@ -37,7 +37,7 @@ pub(super) async fn check(
     body: Json<'_>,
 ) -> Result<Checked, Problem> {
     let now = api.clock.now();
-    let id = JobId::from_uuid(api.ids.sortable(now));
+    let id = JobId::from_uuid(api.control.folder().mark(api.ids.sortable(now)));
     let idempotency = key.map(|key| Idempotency {
         key,
         fingerprint: api.control.store().fingerprint(&json::canonical(&body.value)),

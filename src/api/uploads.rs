@@ -33,7 +33,7 @@ pub(super) async fn create(
     let asked = read(body.value, body.faults, api.limits.max_upload_bytes).map_err(Problem::invalid)?;
     let now = api.clock.now();
     let upload = UploadRecord {
-        id: UploadId::from_uuid(api.ids.random()),
+        id: UploadId::from_uuid(api.control.folder().mark(api.ids.random())),
         tenant: who.tenant.clone(),
         name: asked.name,
         size: asked.size,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::runs::Held;
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::Source;
+use crate::domain::{Folder, Source};
 use crate::rpc::CallError;
 use crate::rpc::wire::Given;
 
@@ -17,6 +17,21 @@ use crate::rpc::wire::Given;
 pub trait GivenSources: Send + Sync + 'static {
     /// The bytes of a source; [`Given::Gone`] for one that is not kept here.
     async fn open(&self, source: &Source) -> std::io::Result<Given>;
+    /// The folder they lie in.
+    fn folder(&self) -> Folder;
+}
+
+/// Whether this control can give the source of a task. Of a record of its own it can say that nobody has it any more;
+/// else another control may.
+pub(super) async fn is_here(shared: &Shared, source: &Source) -> bool {
+    if shared.store.sole() || !source.is_given() {
+        return true;
+    }
+    match &shared.discovery.given {
+        // What cannot be read now may be read later: trying is the way to be told.
+        Some(kept) => !matches!(kept.open(source).await, Ok(Given::Gone)),
+        None => false,
+    }
 }
 
 /// Sends a run's source, again until the worker has it or the run is over. A worker that has it says so at once.

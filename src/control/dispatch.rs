@@ -298,6 +298,7 @@ impl Dispatcher {
             }
             let run = RunId::from_uuid(self.shared.ids.random());
             let Ready { worker, boot, can, .. } = ready;
+            let can = can.with(self.shared.folder());
             grants.push(Grant { worker, boot, can, company, runs: vec![run] });
             offered.insert(run, slot);
         }

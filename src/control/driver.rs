@@ -86,6 +86,7 @@ async fn drive_from(
         beat: Duration::ZERO,
         granted,
         refusals: 0,
+        lacks_source: false,
         floor: Progress::ZERO,
         ended: false,
     };
@@ -120,6 +121,8 @@ struct Driver {
     ended: bool,
     /// How often in a row nobody was there to connect to.
     refusals: u32,
+    /// The worker asked for a source that this control does not have.
+    lacks_source: bool,
     backoff: Backoff,
 }
 
@@ -225,6 +228,10 @@ impl Driver {
                 self.say(|store| store.started(key, now())).await
             }
             RunEvent::Heartbeat { monotonic, mut report } => {
+                // Facts are told before heartbeats: it still has no source, and the control that has it is another.
+                if self.lacks_source {
+                    return Err(End::GiveBack(RequeueReason::Released));
+                }
                 self.beat = monotonic;
                 self.held.member.beat(monotonic);
                 // Runs are renewed by whoever answers for the worker.
@@ -236,7 +243,10 @@ impl Driver {
                 self.held.live.send_modify(|live| live.report = Some(report));
                 Ok(())
             }
-            RunEvent::Media(media) => self.say(|store| store.media(key, &media, now())).await,
+            RunEvent::Media(media) => {
+                self.lacks_source = false;
+                self.say(|store| store.media(key, &media, now())).await
+            }
             RunEvent::OutputMoved(output, status) => {
                 self.say(|store| store.output_status(key, output, status, now())).await
             }
@@ -267,7 +277,12 @@ impl Driver {
                 Err(End::Recorded)
             }
             RunEvent::NeedSource => {
-                carry::start(&self.shared, self.held.share(), self.claimed.spec.source.clone());
+                let source = &self.claimed.spec.source;
+                if carry::is_here(&self.shared, source).await {
+                    carry::start(&self.shared, self.held.share(), source.clone());
+                } else {
+                    self.lacks_source = true;
+                }
                 Ok(())
             }
             RunEvent::Released(reason) => {

@@ -11,7 +11,7 @@ use super::runs::Runs;
 use super::settings::Pace;
 use super::waker::Wakes;
 use super::{Discovery, WorkerHandle, minder};
-use crate::domain::{Clock, IdSource, SessionId};
+use crate::domain::{Clock, Folder, IdSource, SessionId};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::store::DynStore;
 
@@ -63,6 +63,14 @@ impl Shared {
         if self.fleet.join(&member) {
             tracing::info!(address = %member.address, found = ?member.found, "worker joined");
             self.spawn("minder", minder::mind(Arc::clone(self), member));
+        }
+    }
+
+    /// Where sources lie that clients gave to this control; of a record of our own there is no other place.
+    pub(super) fn folder(&self) -> Folder {
+        match &self.discovery.given {
+            Some(given) if !self.store.sole() => given.folder(),
+            Some(_) | None => Folder::ONLY,
         }
     }
 

@@ -12,7 +12,7 @@ use super::runs::NewRun;
 use super::settings::Backoff;
 use super::shared::Shared;
 use crate::domain::{Company, SessionId};
-use crate::store::{RequeueReason, Taken};
+use crate::store::{RequeueReason, RunKey, Taken};
 
 /// Tasks taken over in one transaction.
 const BATCH: u32 = 100;
@@ -63,15 +63,7 @@ async fn take_all(shared: &Arc<Shared>, session: SessionId) {
 
 async fn take_up(shared: &Arc<Shared>, taken: Taken) {
     let Some(member) = whereabouts(shared, &taken) else {
-        let (store, key) = (Arc::clone(shared), taken.claimed.key);
-        return shared.spawn("give back", async move {
-            let mut backoff = Backoff::new(&store.pace);
-            while let Err(error) = store.store.requeue(key, RequeueReason::Lost, store.clock.now()).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a task is not given back yet");
-                tokio::time::sleep(backoff.step()).await;
-            }
-            store.dispatch.notify_one();
-        });
+        return give_back(shared, taken.claimed.key, RequeueReason::Lost);
     };
     let claimed = taken.claimed;
     tracing::info!(job.id = %claimed.key.job, run.id = %claimed.key.run, address = member.address, "taking up a run");
@@ -87,6 +79,19 @@ async fn take_up(shared: &Arc<Shared>, taken: Taken) {
     });
     guard.accept();
     shared.spawn("driver", driver::take_up(Arc::clone(shared), guard, claimed));
+}
+
+/// Puts a task back into the queue that no driver holds.
+pub(super) fn give_back(shared: &Arc<Shared>, key: RunKey, reason: RequeueReason) {
+    let control = Arc::clone(shared);
+    shared.spawn("give back", async move {
+        let mut backoff = Backoff::new(&control.pace);
+        while let Err(error) = control.store.requeue(key, reason, control.clock.now()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a task is not given back yet");
+            tokio::time::sleep(backoff.step()).await;
+        }
+        control.dispatch.notify_one();
+    });
 }
 
 /// The worker of a run: the one that answers for its incarnation, else whoever is where it was last reached.

@@ -1,9 +1,10 @@
 //! What a task asks of its worker, and what a worker can do: small sets, so that an index can begin with one.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::JobSpec;
 use super::preset::{AudioCodec, VideoCodec};
+use super::{JobSpec, Source};
 
 /// The encoders that decide where a task can run, a bit each in this order. New ones go to the end: rows hold the bits.
 const ENCODERS: [&str; 7] = [
@@ -16,13 +17,64 @@ const ENCODERS: [&str; 7] = [
     AudioCodec::Mp3.encoder(),
 ];
 
-/// Beside the encoders: the task wants a worker to itself.
-const SOLO: u16 = 1 << 14;
+/// The bits of encoders, used or not.
+const ANY_ENCODER: u32 = 0xFFFF;
 
-/// What a task needs of a worker (PROTOCOL §1.17): the encoders of its outputs, and whether it must run alone.
+/// Above them: in which folder a source lies that a client gave.
+const FOLDER: u32 = 16;
+
+/// Above that: the task wants a worker to itself.
+const SOLO: u32 = 1 << 30;
+
+/// The data folder of a control, where sources lie that clients gave to it: a small number, so that the ids of jobs and
+/// uploads can carry it. Two folders of one system have the same number once in 16,383 times; then a control may claim
+/// what it does not have, and gives it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Folder(u16);
+
+impl Folder {
+    /// Of a control that shares its record with nobody.
+    pub const ONLY: Self = Self(0);
+    const BITS: u32 = 14;
+    const MOST: u16 = (1 << Self::BITS) - 1;
+
+    /// The number of the folder with this id.
+    #[must_use]
+    pub fn of(id: Uuid) -> Self {
+        let number = id.as_u128() % u128::from(Self::MOST);
+        Self(u16::try_from(number).unwrap_or(0) + 1)
+    }
+
+    /// The id with this folder in its last bits, which are random in every kind of id that is used here.
+    #[must_use]
+    pub const fn mark(self, id: Uuid) -> Uuid {
+        Uuid::from_u128(id.as_u128() & !(Self::MOST as u128) | self.0 as u128)
+    }
+
+    fn marked(id: Uuid) -> Self {
+        Self(u16::try_from(id.as_u128() & u128::from(Self::MOST)).unwrap_or(0))
+    }
+
+    /// Where a source lies; `ONLY` for those that every control reaches.
+    fn holding(source: &Source) -> Self {
+        match source {
+            Source::Upload { id } => Self::marked(id.uuid()),
+            // Its key is the id of its job.
+            Source::Inline { key, .. } => key.as_str().parse().map_or(Self::ONLY, Self::marked),
+            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Self::ONLY,
+        }
+    }
+
+    fn bits(self) -> u32 {
+        u32::from(self.0) << FOLDER
+    }
+}
+
+/// What a task needs of a worker and of its control (PROTOCOL §1.17): the encoders of its outputs, where a
+/// source lies that was given, and whether it must run alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TaskClass(u16);
+pub struct TaskClass(u32);
 
 impl TaskClass {
     /// The class of a job's first task.
@@ -33,7 +85,7 @@ impl TaskClass {
             let video = encode.video.as_ref().map(|video| video.codec.encoder());
             video.into_iter().chain(encode.audio.as_ref().map(|audio| audio.codec.encoder()))
         });
-        Self(bits(encoders))
+        Self(bits(encoders) | Folder::holding(&spec.source).bits())
     }
 
     /// The same task, to be run on a worker that runs nothing else: it is suspected of killing workers (PROTOCOL §1.21).
@@ -57,17 +109,17 @@ impl TaskClass {
     /// The class with this number.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
-        u16::try_from(number).ok().map(Self)
+        u32::try_from(number).ok().map(Self)
     }
 }
 
 /// What a worker can do: the encoders it has proved by encoding with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Abilities(u16);
+pub struct Abilities(u32);
 
 impl Abilities {
     /// Everything: a worker that nobody else can stand in for is asked all the same, and fails by name what it cannot do.
-    pub const ALL: Self = Self(SOLO - 1);
+    pub const ALL: Self = Self(ANY_ENCODER);
 
     /// Of ffmpeg's names of the encoders; unknown ones mean nothing here.
     #[must_use]
@@ -75,16 +127,24 @@ impl Abilities {
         Self(bits(encoders))
     }
 
+    /// The same, for a control with this data folder.
+    #[must_use]
+    pub fn with(self, folder: Folder) -> Self {
+        Self(self.0 & ANY_ENCODER | folder.bits())
+    }
+
     /// As a number, to sort by.
     #[must_use]
-    pub const fn number(self) -> u16 {
+    pub const fn number(self) -> u32 {
         self.0
     }
 
     /// Whether a task of this class can run there.
     #[must_use]
     pub const fn meets(self, class: TaskClass) -> bool {
-        class.0 & !SOLO & !self.0 == 0
+        let encoders = class.0 & ANY_ENCODER & !self.0 == 0;
+        let (here, there) = (self.0 & !ANY_ENCODER & !SOLO, class.0 & !ANY_ENCODER & !SOLO);
+        encoders && (here == 0 || there == 0 || here == there)
     }
 }
 
@@ -97,7 +157,7 @@ pub enum Company {
     Alone,
 }
 
-fn bits<'a>(encoders: impl IntoIterator<Item = &'a str>) -> u16 {
+fn bits<'a>(encoders: impl IntoIterator<Item = &'a str>) -> u32 {
     let bit = |name: &str| ENCODERS.iter().position(|known| *known == name).map_or(0, |at| 1 << at);
     encoders.into_iter().fold(0, |all, name| all | bit(name))
 }
@@ -105,6 +165,7 @@ fn bits<'a>(encoders: impl IntoIterator<Item = &'a str>) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{ObjectPath, UploadId};
 
     #[test]
     fn a_worker_takes_what_it_has_every_encoder_for() {
@@ -113,6 +174,22 @@ mod tests {
         assert!(!Abilities::of(["libx264"]).meets(class));
         assert!(Abilities::ALL.meets(class) && Abilities::ALL.meets(class.solo()));
         assert!(Abilities::of([]).meets(TaskClass::default()));
+    }
+
+    #[test]
+    fn a_given_source_is_for_the_control_that_has_it() {
+        let (mine, other) = (Folder::of(Uuid::from_u128(6)), Folder::of(Uuid::from_u128(7)));
+        let id = mine.mark(Uuid::from_u128(u128::MAX));
+        assert_eq!((Folder::marked(id), id.as_u128() >> 14), (mine, u128::MAX >> 14));
+        for source in [
+            Source::Upload { id: UploadId::from_uuid(id) },
+            Source::Inline { key: ObjectPath::parse(id.to_string()).unwrap(), size: 1 },
+        ] {
+            let class = TaskClass(Folder::holding(&source).bits());
+            assert!(Abilities::ALL.meets(class) && Abilities::of([]).with(mine).meets(class.solo()));
+            assert!(!Abilities::ALL.with(other).meets(class));
+        }
+        assert!(Abilities::ALL.with(other).meets(TaskClass::default()), "what all reach is for all");
     }
 
     #[test]

@@ -117,6 +117,15 @@ impl Source {
         }
     }
 
+    /// Whether a client gave the bytes to a control, which keeps them in its data folder.
+    #[must_use]
+    pub const fn is_given(&self) -> bool {
+        match self {
+            Self::Inline { .. } | Self::Upload { .. } => true,
+            Self::Http { .. } | Self::File { .. } | Self::Storage { .. } => false,
+        }
+    }
+
     /// The file stem for `{name}`: the last path segment without its extension.
     #[must_use]
     pub fn stem(&self) -> &str {

@@ -9,7 +9,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
-use crate::domain::{Code, Failure, Source};
+use crate::domain::{Code, Failure};
 use crate::rpc::Refusal;
 use crate::rpc::wire::Given;
 
@@ -24,14 +24,6 @@ pub(super) struct Delivery {
     /// How it ended.
     ended: Arc<watch::Sender<Option<Result<(), Failure>>>>,
     tries: Arc<AtomicU32>,
-}
-
-/// Whether a source is one that clients give to controls.
-pub(super) const fn is_given(source: &Source) -> bool {
-    match source {
-        Source::Inline { .. } | Source::Upload { .. } => true,
-        Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => false,
-    }
 }
 
 impl Delivery {

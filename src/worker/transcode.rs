@@ -120,7 +120,7 @@ async fn open(context: &RunContext, folder: &RunFolder, work: &Transcode) -> Res
     let (sources, ids) = (&context.worker.deps.sources, &*context.worker.deps.ids);
     let (source, secrets) = (&work.spec.source, &work.secrets);
     match sources.open(source, secrets, folder.path(), ids).await {
-        Err(failure) if failure.code == Code::SourceNotFound && delivery::is_given(source) => {
+        Err(failure) if failure.code == Code::SourceNotFound && source.is_given() => {
             let ask = || context.log.tell(RunEvent::NeedSource);
             context.delivery.await_in(folder.path(), ask).await?;
             sources.open_given(folder.path(), delivery::NAME, ids).await

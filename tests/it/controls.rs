@@ -72,6 +72,33 @@ async fn a_job_of_one_control_is_seen_and_run_by_any() {
 }
 
 #[tokio::test]
+async fn what_clients_give_to_one_control_is_not_missed_by_the_other() {
+    let database = Database::new().await;
+    let together = Together::on(&database.url);
+    let worker = together.worker().await;
+    let (a, b) = tokio::join!(
+        together.control(worker.address()).server(),
+        together.control(worker.address()).server()
+    );
+    let bytes = std::fs::read(clips::mp4(1)).unwrap();
+    let mut job = job_for(&clips::mp4(1));
+    job["source"] = serde_json::json!({
+        "kind": "inline",
+        "data": base64::engine::general_purpose::STANDARD.encode(bytes),
+    });
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        ids.push(if n % 2 == 0 { &a } else { &b }.submit(&job).await);
+    }
+    for id in &ids {
+        let job = a.finished(id).await;
+        assert_eq!(job["status"], "completed", "{job:#}\n{}\n{}", a.log(), b.log());
+        assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job:#}");
+    }
+    worker.assert_clean().await;
+}
+
+#[tokio::test]
 async fn jobs_of_a_killed_control_end_by_the_other() {
     let database = Database::new().await;
     let together = Together::on(&database.url);

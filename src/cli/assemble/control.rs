@@ -1,5 +1,6 @@
 //! The control's part of a process: record, dispatch, and what looks after stored sources.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::{Record, open_storage, presets};
 use crate::config::{self, ControlPlan};
 use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
-use crate::domain::{Clock, Failure, IdSource, Source, SystemClock, SystemIds};
+use crate::domain::{Clock, Failure, Folder, IdSource, Source, SystemClock, SystemIds};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
 use crate::storage::{Destinations, Storage};
@@ -39,6 +40,7 @@ pub(in crate::cli) struct Ground {
     /// Resolves when nobody has the store any more and everything said to it is committed.
     pub(in crate::cli) closed: BoxFuture<'static, ()>,
     pub(in crate::cli) presets: Arc<Presets>,
+    folder: Folder,
 }
 
 /// Opens the record, then the storage.
@@ -54,13 +56,14 @@ pub(in crate::cli) async fn open(
         .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     // The store first: its lock decides whether anything else here may be touched.
     let (store, closed) = open_store(plan, record, &ids, lifecycle).await?;
+    let folder = if store.sole() { Folder::ONLY } else { data_folder(data_dir, &ids)? };
     let storage = open_storage(&plan.common)?;
     let kept = storage.uploads().kept().context("cannot list the stored sources")?;
     let orphans = sweep_orphans(Arc::clone(&store), storage.clone(), kept);
     lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
     let tokens = sweep_tokens(storage.destinations().clone());
     lifecycle.spawn(TaskKind::Background, "sweep test files", tokens);
-    Ok(Ground { storage, clock, ids, store, closed, presets })
+    Ok(Ground { storage, clock, ids, store, closed, presets, folder })
 }
 
 /// Starts the control on it.
@@ -81,14 +84,15 @@ pub(in crate::cli) async fn start(
         clock: Arc::clone(&ground.clock),
         ids: Arc::clone(&ground.ids),
         workers,
-        discovery: discovery(&plan.workers, &ground.storage),
+        discovery: discovery(&plan.workers, ground),
         sweeper: Arc::new(StorageSweeper(ground.storage.clone())),
         lifecycle: lifecycle.clone(),
     };
     Ok(Control::start(settings, deps).await.context("cannot start the control")?)
 }
 
-fn discovery(workers: &config::WorkersAccess, storage: &Storage) -> Discovery {
+fn discovery(workers: &config::WorkersAccess, ground: &Ground) -> Discovery {
+    let storage = &ground.storage;
     let tls = workers.tls.clone().map(|tls| ClientTls {
         ca: tls.ca,
         identity: tls.identity.map(identity),
@@ -100,7 +104,7 @@ fn discovery(workers: &config::WorkersAccess, storage: &Storage) -> Discovery {
         security: ClientSecurity { token: workers.token.clone().map(Token::new), tls },
         trusted_network: workers.trusted_network,
         storage: Some(storage.destinations().clone()),
-        given: Some(Arc::new(Given(storage.clone()))),
+        given: Some(Arc::new(Given(storage.clone(), ground.folder))),
     }
 }
 
@@ -186,11 +190,38 @@ async fn await_database(
     }
 }
 
+/// The number of the data folder among those of controls that share a record; it stays with the folder.
+fn data_folder(data_dir: &Path, ids: &Arc<dyn IdSource>) -> Result<Folder, Failed> {
+    let path = data_dir.join("folder-id");
+    let fresh = ids.random();
+    // Controls that share the folder may start at the same moment: one of them writes it, whole.
+    let part = data_dir.join(format!("folder-id.{fresh}"));
+    let made = (|| {
+        if !path.exists() {
+            std::fs::write(&part, fresh.to_string())?;
+            if let Err(error) = std::fs::hard_link(&part, &path)
+                && error.kind() != std::io::ErrorKind::AlreadyExists
+            {
+                return Err(error);
+            }
+            std::fs::remove_file(&part)?;
+        }
+        std::fs::read_to_string(&path)
+    })();
+    let text = made.with_context(|| format!("cannot use {}", path.display()))?;
+    let id = text.trim().parse().with_context(|| format!("{} does not hold an id", path.display()))?;
+    Ok(Folder::of(id))
+}
+
 /// Reads sources that were given to this server.
-struct Given(Storage);
+struct Given(Storage, Folder);
 
 #[async_trait]
 impl GivenSources for Given {
+    fn folder(&self) -> Folder {
+        self.1
+    }
+
     async fn open(&self, source: &Source) -> std::io::Result<wire::Given> {
         let path = match source {
             Source::Upload { id } => self.0.uploads().upload_path(*id),

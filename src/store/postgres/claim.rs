@@ -297,7 +297,7 @@ async fn active_tenants(conn: &mut PgConnection, classes: &[TaskClass]) -> Resul
     sqlx::query_scalar(
         "with recursive t(class, tenant) as (\
            select class, (select min(tenant) from tasks where state = 2 and tasks.class = c.class) \
-           from unnest($1::smallint[]) c(class) \
+           from unnest($1::integer[]) c(class) \
            union all \
            select class, (select min(tenant) from tasks where state = 2 and tasks.class = t.class and tasks.tenant > t.tenant) \
            from t where t.tenant is not null) \
@@ -319,7 +319,7 @@ async fn lines(
 ) -> Result<Vec<(String, VecDeque<Waiting>)>> {
     let rows = sqlx::query(
         "select q.tenant, t.rank, t.id, t.job_id from unnest($1::text[]) q(tenant) \
-         cross join unnest($2::smallint[]) c(class) cross join lateral \
+         cross join unnest($2::integer[]) c(class) cross join lateral \
          (select rank, id, job_id from tasks where state = 2 and class = c.class and tenant = q.tenant \
           and id <> all($4) order by rank, id limit $3 for update skip locked) t",
     )
@@ -346,8 +346,8 @@ async fn lines(
     Ok(tenants.iter().map(line).collect())
 }
 
-fn numbers(classes: &[TaskClass]) -> Vec<i16> {
-    classes.iter().filter_map(|class| i16::try_from(class.number()).ok()).collect()
+fn numbers(classes: &[TaskClass]) -> Vec<i32> {
+    classes.iter().filter_map(|class| i32::try_from(class.number()).ok()).collect()
 }
 
 /// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its

@@ -104,7 +104,7 @@ impl Plan {
             at += millis(&mut chance, PAUSE);
         }
         moves.sort_by_key(|(at, _)| *at);
-        let jobs = (0..12 + chance.index(6)).map(|_| JobPlan::of(&mut chance, record)).collect();
+        let jobs = (0..12 + chance.index(6)).map(|_| JobPlan::of(&mut chance)).collect();
         Self { record, workers, slots, moves, jobs }
     }
 }
@@ -136,7 +136,7 @@ fn hit(chance: &mut Chance, workers: usize, record: Record) -> (Move, Option<Mov
 }
 
 impl JobPlan {
-    fn of(chance: &mut Chance, record: Record) -> Self {
+    fn of(chance: &mut Chance) -> Self {
         const BREAKDOWNS: &[Fault] =
             &[Fault::Hang, Fault::Stubborn, Fault::Flood, Fault::Empty, Fault::Crash, Fault::Slow];
         let at = Duration::from_millis(chance.below(5_000));
@@ -153,8 +153,7 @@ impl JobPlan {
             26..60 => Some((later, Wish::Retry)),
             _ => None,
         };
-        // What is given to one control lies in its folder, where the other does not find it.
-        let inline = record == Record::Sole && chance.percent(25);
+        let inline = chance.percent(25);
         let outputs = 1 + usize::from(chance.percent(25));
         Self { at, inline, outputs, faults, then }
     }

@@ -35,7 +35,7 @@ create table outputs(job_id uuid not null, idx smallint not null, status smallin
   with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01);
 create table tasks(id uuid primary key, job_id uuid not null, job_run int not null, kind smallint not null,
   state smallint not null,
-  tenant text collate "C" not null, class smallint not null, rank bigint not null, not_before bigint,
+  tenant text collate "C" not null, class integer not null, rank bigint not null, not_before bigint,
   epoch int not null default 0, run_id uuid, session_id uuid, worker_id text, worker_boot uuid,
   charged smallint not null default 0, losses smallint not null default 0, crashes smallint not null default 0,
   check((state in (3,4)) = (run_id is not null and session_id is not null and worker_boot is not null)),
