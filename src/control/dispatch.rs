@@ -336,6 +336,9 @@ async fn insist(shared: &Shared, grants: &[Grant]) -> Vec<Claimed> {
 
 async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot, company: Company) {
     let live = shared.hub.channel(claimed.key.job).await;
+    if !shared.is_in_force(claimed.key.session) {
+        return;
+    }
     let guard = shared.runs.hold(NewRun {
         key: claimed.key,
         member: slot.member,
