@@ -181,15 +181,18 @@ impl Watch {
     }
 
     fn is_gone(&self, member: &Member) -> bool {
-        let seen = member.seen();
         let named = match member.found {
             Found::InProcess | Found::Listed | Found::Started => true,
             Found::Resolved | Found::Recorded => self.resolved.contains(&member.address),
             Found::Registered => false,
         };
+        if named {
+            return false;
+        }
+        let seen = member.seen();
         let registered = seen.registered.is_some_and(|at| at.elapsed() < SILENCE);
         let silent = seen.contact != Contact::Answers && self.shared.clock.now().since(seen.at) >= SILENCE;
-        !named && !registered && silent
+        !registered && silent
     }
 
     /// Identity is name and incarnation, so that both work; but people cannot tell them apart.

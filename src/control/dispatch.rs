@@ -8,7 +8,7 @@
 mod asking;
 mod clearing;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use self::asking::{Answer, Asking};
 use self::clearing::Clearing;
 use super::driver;
-use super::fleet::{Member, Ready};
+use super::fleet::{Known, Member, Ready, bounded};
 use super::reservations::{Reservations, Slot};
 use super::roster::Roster;
 use super::runs::NewRun;
@@ -40,6 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         asking: Asking::default(),
         settle: None,
         again: None,
+        rested: None,
         backoff: Backoff::new(&shared.pace),
         queue: Queue::Empty,
         waiting: None,
@@ -58,6 +59,8 @@ struct Dispatcher {
     settle: Option<Instant>,
     /// A worker granted less than we think it has: it may still be putting an ended run away.
     again: Option<Instant>,
+    /// When the first of those that rested in the last pass has rested.
+    rested: Option<Instant>,
     backoff: Backoff,
     /// What the last claim left.
     queue: Queue,
@@ -102,7 +105,7 @@ impl Dispatcher {
                     // Without a look at the queue an idle control would keep its workers from leaving when idle.
                     let due = second_look.is_some_and(|at| at <= Instant::now());
                     if self.look().await.is_some_and(|stats| stats.ready > 0) || due {
-                        self.again = None;
+                        (self.again, self.rested) = (None, None);
                         self.pass().await;
                     }
                     let members = shared.fleet.members();
@@ -116,9 +119,7 @@ impl Dispatcher {
 
     /// When a worker that had no room or rested is asked again, if that is before the poll.
     fn second_look(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let rests = |member: &Arc<Member>| member.rests_until().filter(|until| *until > now);
-        self.shared.fleet.members().iter().filter_map(rests).chain(self.again).min()
+        self.rested.into_iter().chain(self.again).min()
     }
 
     async fn look(&mut self) -> Option<QueueStats> {
@@ -162,11 +163,14 @@ impl Dispatcher {
         let now = Instant::now();
         let members = self.shared.fleet.members();
         self.clearing.choose(&members, &self.shared.runs, now);
+        self.rested = None;
         for member in members.iter() {
             if self.asking.is_asked(member) {
                 continue;
             }
             let Some(ready) = member.ready(now) else {
+                let rested = member.rests_until().filter(|until| *until > now);
+                self.rested = self.rested.into_iter().chain(rested).min();
                 self.shelf.forget(member);
                 continue;
             };
@@ -235,6 +239,7 @@ impl Dispatcher {
                 return;
             }
             if self.claim(slots).await == Queue::Empty {
+                self.hand_back();
                 return;
             }
             self.ask();
@@ -242,6 +247,22 @@ impl Dispatcher {
                 self.settle = Some(Instant::now() + self.shared.pace.settle);
                 return;
             }
+        }
+    }
+
+    /// Gives back what no task filled, where other controls may have tasks for it.
+    fn hand_back(&mut self) {
+        if self.shared.store.sole() || self.clearing.is_wanted() {
+            return;
+        }
+        let (session, limit) = (*self.shared.session.borrow(), self.shared.pace.call);
+        for slots in self.shelf.clear_out() {
+            let Some(member) = slots.front().map(|slot| Arc::clone(&slot.member)) else { continue };
+            let ids: Vec<_> = slots.iter().map(|slot| slot.id).collect();
+            // Best effort: what does not arrive lapses.
+            self.shared.spawn("hand back", async move {
+                let _ = bounded(limit, member.client.hand_back(&ids, session)).await;
+            });
         }
     }
 
@@ -287,19 +308,18 @@ impl Dispatcher {
     async fn claim_as(&mut self, company: Company, slots: Vec<Slot>) -> (Vec<(Claimed, Slot)>, Vec<Slot>) {
         let members: Vec<_> = slots.iter().map(|slot| Arc::clone(&slot.member)).collect();
         self.roster.note(&self.shared, &members).await;
-        let mut offered: HashMap<RunId, Slot> = HashMap::new();
+        let mut offered: BTreeMap<RunId, Slot> = BTreeMap::new();
         let (mut grants, mut unused) = (Vec::new(), Vec::new());
         for slot in slots {
             // A reservation of an incarnation that is gone is worth nothing.
-            let Some(ready) = slot.member.known(slot.boot) else { continue };
+            let Some(Known { worker, can }) = slot.member.known(slot.boot) else { continue };
             if !self.roster.knows(&slot.member, slot.boot) {
                 unused.push(slot);
                 continue;
             }
             let run = RunId::from_uuid(self.shared.ids.random());
-            let Ready { worker, boot, can, .. } = ready;
             let can = can.with(self.shared.folder());
-            grants.push(Grant { worker, boot, can, company, runs: vec![run] });
+            grants.push(Grant { worker, boot: slot.boot, can, company, runs: vec![run] });
             offered.insert(run, slot);
         }
         let mut filled = Vec::new();
@@ -337,6 +357,9 @@ async fn insist(shared: &Shared, grants: &[Grant]) -> Vec<Claimed> {
 
 async fn start(shared: &Arc<Shared>, claimed: Claimed, slot: Slot, company: Company) {
     let live = shared.hub.channel(claimed.key.job).await;
+    if !shared.is_in_force(claimed.key.session) {
+        return;
+    }
     let guard = shared.runs.hold(NewRun {
         key: claimed.key,
         member: slot.member,

@@ -40,11 +40,16 @@ pub(super) struct Member {
 }
 
 /// A worker that takes work.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Ready {
-    pub(super) worker: WorkerId,
     pub(super) boot: BootId,
     pub(super) slots: u32,
+}
+
+/// An incarnation that can be claimed for.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) worker: WorkerId,
     pub(super) can: Abilities,
 }
 
@@ -148,39 +153,48 @@ impl Member {
         Some(report.worker.clone())
     }
 
-    /// What it offers, if it takes work now.
+    /// Its slots, free or not, if it takes work.
+    pub(super) fn slots(&self) -> u32 {
+        let seen = self.seen.borrow();
+        let taking = seen.report.as_ref().filter(|r| !r.draining && seen.contact == Contact::Answers);
+        taking.map_or(0, |report| report.slots)
+    }
+
+    /// How much it takes, if it takes work now. A pass asks this of everyone: nothing is cloned.
     pub(super) fn ready(&self, now: Instant) -> Option<Ready> {
         let seen = self.seen.borrow();
         let rests = seen.rests_until.is_some_and(|until| until > now);
         let takes = seen.contact == Contact::Answers && !rests;
-        seen.report.as_ref().filter(|report| takes && !report.draining).and_then(|report| self.offer(report))
+        let report = seen.report.as_ref().filter(|report| takes && !report.draining)?;
+        self.has_proved(report).then_some(Ready { boot: report.boot, slots: report.slots })
     }
 
     /// What this incarnation offers, if it is the one that answered last.
-    pub(super) fn known(&self, boot: BootId) -> Option<Ready> {
+    pub(super) fn known(&self, boot: BootId) -> Option<Known> {
         let seen = self.seen.borrow();
-        seen.report.as_ref().filter(|report| report.boot == boot).and_then(|report| self.offer(report))
+        let report = seen.report.as_ref().filter(|report| report.boot == boot)?;
+        Some(Known { worker: report.worker.clone(), can: self.abilities(report)? })
     }
 
-    fn offer(&self, report: &WorkerReport) -> Option<Ready> {
-        let can = self.abilities(report)?;
-        Some(Ready { worker: report.worker.clone(), boot: report.boot, slots: report.slots, can })
+    /// Whether it has tried what it can do, as far as that is waited for.
+    fn has_proved(&self, report: &WorkerReport) -> bool {
+        let unproved_is_fine = self.found == Found::InProcess && report.encoders.is_empty();
+        unproved_is_fine || !report.ffmpeg_version.is_empty()
     }
 
     /// What it can do, as far as it has proved that; `None` until it has tried.
     fn abilities(&self, report: &WorkerReport) -> Option<Abilities> {
-        match self.found {
+        self.has_proved(report).then(|| match self.found {
             // Nobody else can stand in for it, so that it is not waited for.
-            Found::InProcess if report.encoders.is_empty() => Some(Abilities::ALL),
-            _ if report.ffmpeg_version.is_empty() => None,
-            _ => Some(Abilities::of(report.encoders.iter().map(String::as_str))),
-        }
+            Found::InProcess if report.encoders.is_empty() => Abilities::ALL,
+            _ => Abilities::of(report.encoders.iter().map(String::as_str)),
+        })
     }
 
     /// Whether it answers and has yet to prove what it can do.
     pub(super) fn is_proving(&self) -> bool {
         let seen = self.seen.borrow();
-        let proving = |report: &WorkerReport| self.abilities(report).is_none() && !report.draining;
+        let proving = |report: &WorkerReport| !self.has_proved(report) && !report.draining;
         seen.contact == Contact::Answers && seen.report.as_ref().is_some_and(proving)
     }
 
@@ -326,6 +340,9 @@ impl Fleet {
     /// Notes who speaks for an incarnation; `Err` with the member that does already, by another address.
     pub(super) fn speak_for(&self, boot: BootId, member: &Arc<Member>) -> Result<(), Arc<Member>> {
         let mut speakers = self.incarnations();
+        if speakers.get(&boot).is_some_and(|known| Arc::ptr_eq(known, member)) {
+            return Ok(());
+        }
         let other = speakers.get(&boot).filter(|known| !Arc::ptr_eq(known, member));
         if let Some(other) = other.filter(|other| other.seen().contact != Contact::Silent) {
             return Err(Arc::clone(other));
@@ -347,12 +364,7 @@ impl Fleet {
 
     /// Slots of all workers that take work, free or not.
     pub(super) fn slots(&self) -> u64 {
-        let slots = |member: &Arc<Member>| {
-            let seen = member.seen();
-            let taking = seen.report.filter(|report| !report.draining && seen.contact == Contact::Answers);
-            taking.map_or(0, |report| u64::from(report.slots))
-        };
-        self.members().iter().map(slots).sum()
+        self.members().iter().map(|member| u64::from(member.slots())).sum()
     }
 
     /// Everyone, as shown to people.

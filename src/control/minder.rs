@@ -27,16 +27,22 @@ pub(super) async fn mind(shared: Arc<Shared>, member: Arc<Member>) {
     let mut status_at = Instant::now();
     let mut renewal_at = status_at + pace.renewal;
     let mut proven_by = status_at + LONGEST_PROOF;
+    let mut offered = None;
     loop {
         tokio::select! {
             biased;
             () = shared.done.cancelled() => return,
-            () = member.gone.cancelled() => return,
+            () = member.gone.cancelled() => return shared.store.offer(shared.fleet.slots()),
             () = tokio::time::sleep_until(status_at) => {}
             () = member.poke.notified() => {}
         }
         let look = look(&shared, &member).await;
-        shared.store.offer(shared.fleet.slots());
+        // To count the fleet's slots looks at everyone: only when those of this worker changed.
+        let slots = Some(member.slots());
+        if offered != slots {
+            offered = slots;
+            shared.store.offer(shared.fleet.slots());
+        }
         if look == Look::Ours && Instant::now() >= renewal_at {
             renewal_at = Instant::now() + pace.renewal;
             renew(&shared, &member).await;

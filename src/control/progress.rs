@@ -1,6 +1,6 @@
 //! Writes how far running tasks are, one statement a second for all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::shared::Shared;
@@ -26,7 +26,8 @@ pub(super) async fn write(shared: Arc<Shared>) {
         let fresh = |new: &&Reported| written.get(&new.task).is_none_or(|old| !same(old, &new.report));
         let news: Vec<_> = reports.iter().filter(fresh).cloned().collect();
         if news.is_empty() {
-            written.retain(|task, _| reports.iter().any(|known| known.task == *task));
+            let running: HashSet<_> = reports.iter().map(|known| known.task).collect();
+            written.retain(|task, _| running.contains(task));
             continue;
         }
         match shared.store.progress(&news).await {

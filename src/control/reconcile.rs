@@ -109,6 +109,7 @@ pub(super) async fn alarm(shared: Arc<Shared>) {
             }
         };
         tokio::select! {
+            biased;
             () = shared.alarm.notified() => {}
             // Timers have a resolution of 1 ms: one more, so that the time has come when we look.
             () = tokio::time::sleep(wait + Duration::from_millis(1)) => {}

@@ -1,7 +1,7 @@
 //! Slots that workers granted and no task fills yet.
 //!
-//! The protocol has no call to hand a reservation back: an unused one lapses on the worker after 10 s. Were it simply
-//! forgotten here, the next job would find the worker full of our own reservations; so it is kept and used first.
+//! An unused one lapses on the worker after 10 s. Were it simply forgotten here, the next job would find the worker full
+//! of our own reservations; so it is kept and used first, or given back where other controls may need it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -87,6 +87,11 @@ impl Reservations {
         if let Some(place) = self.places.get(&member.number()) {
             self.next = place + 1;
         }
+    }
+
+    /// Takes everything off the shelves, by worker.
+    pub(super) fn clear_out(&mut self) -> Vec<VecDeque<Slot>> {
+        self.shelves.iter_mut().filter(|slots| !slots.is_empty()).map(std::mem::take).collect()
     }
 
     /// Drops a worker's slots: it answers no more.

@@ -4,8 +4,8 @@
 //! the driver ended. Runs are counted by the incarnation of the worker that they were claimed for: a worker may be
 //! known by two addresses, and what an earlier incarnation ran takes no slot of the next one.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -87,10 +87,11 @@ pub(super) struct Runs {
     load: watch::Sender<Load>,
 }
 
+/// Ordered, so that what is done to all of them is done in the same order in every run of a simulation.
 #[derive(Debug, Default)]
 struct Table {
-    runs: HashMap<RunId, Arc<Held>>,
-    boots: HashMap<BootId, Vec<Arc<Held>>>,
+    runs: BTreeMap<RunId, Arc<Held>>,
+    boots: BTreeMap<BootId, Vec<Arc<Held>>>,
 }
 
 impl Table {

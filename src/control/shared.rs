@@ -74,6 +74,12 @@ impl Shared {
         }
     }
 
+    /// Whether this session is the one in force. What an earlier one claimed is found by `takeover`: to hold it for the
+    /// earlier one would drive out whoever holds it now.
+    pub(super) fn is_in_force(&self, session: SessionId) -> bool {
+        *self.session.borrow() == session
+    }
+
     /// Ends the session, so that nobody waits for it to run out.
     pub(super) async fn close_session(&self) {
         let session = *self.session.borrow();

@@ -68,6 +68,9 @@ async fn take_up(shared: &Arc<Shared>, taken: Taken) {
     let claimed = taken.claimed;
     tracing::info!(job.id = %claimed.key.job, run.id = %claimed.key.run, address = member.address, "taking up a run");
     let live = shared.hub.channel(claimed.key.job).await;
+    if !shared.is_in_force(claimed.key.session) {
+        return;
+    }
     let company = if claimed.class.is_solo() { Company::Alone } else { Company::Shared };
     let guard = shared.runs.hold(NewRun {
         key: claimed.key,

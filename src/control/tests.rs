@@ -6,6 +6,7 @@ mod fly;
 mod memory;
 mod normal;
 mod random;
+mod simulation;
 mod sqlite;
 mod takeover;
 mod waker;
@@ -62,6 +63,7 @@ struct Bench {
     broom: Arc<Broom>,
     clock: Arc<TokioClock>,
     ids: Arc<SeededIds>,
+    retention: Option<Duration>,
 }
 
 /// What outlives a control.
@@ -72,6 +74,7 @@ struct Ground {
     broom: Arc<Broom>,
     clock: Arc<TokioClock>,
     ids: Arc<SeededIds>,
+    retention: Option<Duration>,
 }
 
 impl Ground {
@@ -82,7 +85,7 @@ impl Ground {
         let workers = (0..).zip(slots).map(worker).collect();
         let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
         let (clock, ids) = (Arc::new(TokioClock(Instant::now())), Arc::new(SeededIds::new(seed + 7)));
-        Self { store, workers, destination, broom, clock, ids }
+        Self { store, workers, destination, broom, clock, ids, retention: Some(RETENTION) }
     }
 }
 
@@ -117,8 +120,8 @@ impl Bench {
     /// The next control with the same record and the same workers, after `end` of this one.
     async fn replaced(self, end: impl AsyncFnOnce(&Self)) -> Self {
         end(&self).await;
-        let Self { store, workers, destination, broom, clock, ids, .. } = self;
-        let ground = Ground { store, workers, destination, broom, clock, ids };
+        let Self { store, workers, destination, broom, clock, ids, retention, .. } = self;
+        let ground = Ground { store, workers, destination, broom, clock, ids, retention };
         Self::on(ground, (Discovery::default(), Found::Listed), |_| {}).await
     }
 
@@ -127,7 +130,7 @@ impl Bench {
         (discovery, found): (Discovery, Found),
         prepare: impl FnOnce(&[Arc<FakeWorker>]),
     ) -> Self {
-        let Ground { store, workers, destination, broom, clock, ids } = ground;
+        let Ground { store, workers, destination, broom, clock, ids, retention } = ground;
         prepare(&workers);
         let lifecycle = Lifecycle::new();
         let deps = Deps {
@@ -139,9 +142,9 @@ impl Bench {
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
             lifecycle: lifecycle.clone(),
         };
-        let settings = ControlSettings { retention: Some(RETENTION), ..ControlSettings::default() };
+        let settings = ControlSettings { retention, ..ControlSettings::default() };
         let control = Control::start(settings, deps).await.unwrap();
-        Self { control, store, workers, destination, lifecycle, broom, clock, ids }
+        Self { control, store, workers, destination, lifecycle, broom, clock, ids, retention }
     }
 
     /// Everything that can happen without time passing has happened.

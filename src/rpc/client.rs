@@ -16,7 +16,8 @@ use super::pb::worker_service_client::WorkerServiceClient;
 use super::security::ClientSecurity;
 use super::server::{WorkerApi, generated};
 use super::wire::{
-    self, Given, PROTOCOL, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport,
+    self, Given, PROTOCOL, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest,
+    WorkerReport,
 };
 use super::{CallError, MAX_MESSAGE, carry, pb};
 use crate::domain::{RunId, SessionId};
@@ -72,8 +73,17 @@ impl WorkerClient {
 
     /// Asks for up to so many slots.
     pub async fn reserve(&self, slots: u32, session: SessionId) -> Result<Reserved, CallError> {
-        let request = pb::ReserveRequest { slots, session_id: wire::raw(session.uuid()) };
+        let request =
+            pb::ReserveRequest { slots, session_id: wire::raw(session.uuid()), hand_back: Vec::new() };
         Ok(self.0.clone().reserve(request).await?.into_inner().try_into()?)
+    }
+
+    /// Gives back slots that are not needed.
+    pub async fn hand_back(&self, slots: &[ReservationId], session: SessionId) -> Result<(), CallError> {
+        let hand_back = slots.iter().map(|id| wire::raw(id.0)).collect();
+        let request = pb::ReserveRequest { slots: 0, session_id: wire::raw(session.uuid()), hand_back };
+        self.0.clone().reserve(request).await?;
+        Ok(())
     }
 
     /// Extends the runs this control holds there.

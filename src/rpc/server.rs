@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,7 +11,9 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::pb::worker_service_server::{WorkerService, WorkerServiceServer};
-use super::wire::{self, Given, PermitGrant, Renewal, Renewed, Reserved, RunEvent, RunRequest, WorkerReport};
+use super::wire::{
+    self, Given, PermitGrant, Renewal, Renewed, ReservationId, Reserved, RunEvent, RunRequest, WorkerReport,
+};
 use super::{MAX_MESSAGE, carry, pb};
 use crate::domain::{RunId, SessionId};
 
@@ -42,6 +45,8 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn cancel(&self, run: RunId, by: Option<SessionId>) -> bool;
     /// Grants up to so many slots for 10 s.
     async fn reserve(&self, slots: u32, session: SessionId) -> Reserved;
+    /// Takes back grants that are not needed; those that it does not know are over already.
+    async fn hand_back(&self, reservations: Vec<ReservationId>);
     /// Extends runs; answers what really runs.
     async fn renew(&self, renewal: Renewal) -> Renewed;
     /// Answers a run's `Ready`.
@@ -126,6 +131,10 @@ impl<A: WorkerApi> WorkerService for WorkerServer<A> {
     ) -> Result<Response<pb::ReserveResponse>, Status> {
         let request = request.into_inner();
         let session = SessionId::from_uuid(wire::uuid(&request.session_id, "session_id")?);
+        if !request.hand_back.is_empty() {
+            let id = |bytes: &Bytes| wire::uuid(bytes, "hand_back").map(ReservationId);
+            self.0.hand_back(request.hand_back.iter().map(id).collect::<Result<_, _>>()?).await;
+        }
         Ok(Response::new(self.0.reserve(request.slots, session).await.into()))
     }
 

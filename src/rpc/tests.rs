@@ -75,6 +75,7 @@ impl WorkerApi for Echo {
             draining: false,
         }
     }
+    async fn hand_back(&self, _: Vec<ReservationId>) {}
     async fn renew(&self, renewal: Renewal) -> Renewed {
         Renewed { boot: BootId::from_uuid(renewal.session.uuid()), runs: renewal.runs }
     }

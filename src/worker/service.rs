@@ -491,6 +491,10 @@ impl WorkerApi for Worker {
         Reserved { boot: self.0.settings.boot, reservations, draining: table.draining() }
     }
 
+    async fn hand_back(&self, reservations: Vec<ReservationId>) {
+        self.0.slots().hand_back(&reservations);
+    }
+
     async fn renew(&self, renewal: Renewal) -> Renewed {
         let (runs, unlisted): (Vec<_>, Vec<_>) = {
             let slots = self.0.slots();

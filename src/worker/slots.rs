@@ -139,6 +139,11 @@ impl<H> Slots<H> {
         self.reserved.len()
     }
 
+    /// Forgets grants that nobody needs. Whoever gave them back wanted nothing after all, so that they keep nobody here.
+    pub(super) fn hand_back(&mut self, unneeded: &[ReservationId]) {
+        self.reserved.retain(|(id, _)| !unneeded.contains(id));
+    }
+
     /// Grants up to `wanted` slots, naming them with `fresh`.
     pub(super) fn reserve(
         &mut self,
@@ -147,7 +152,7 @@ impl<H> Slots<H> {
         mut fresh: impl FnMut() -> ReservationId,
     ) -> Vec<ReservationId> {
         self.forget_expired(now);
-        if self.draining {
+        if self.draining || wanted == 0 {
             return Vec::new();
         }
         let taken = self.busy() + self.reserved.len();

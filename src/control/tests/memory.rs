@@ -1,18 +1,21 @@
 //! A store without a disk: the real state machine over a map, so that time can be paused and faults placed exactly.
 
-use std::collections::BTreeMap;
+mod index;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
+use self::index::Index;
 use crate::domain::machine::{Context, Machine, Policy, SecretsState, accepted};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Aggregate, Attempt, Company, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus,
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
-    PublicationState, RunNumber, SessionId, Source, TaskId, TaskKind, TaskRecord, TaskState, Tenant,
-    Timestamp, UploadId,
+    PublicationState, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
+    TaskState, Tenant, Timestamp, UploadId,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
@@ -29,6 +32,9 @@ pub(super) struct Memory {
 #[derive(Default)]
 struct Inner {
     jobs: BTreeMap<JobId, Stored>,
+    index: Index,
+    /// Every run that ever was claimed.
+    claimed: HashSet<RunId>,
     session: Option<SessionId>,
     sessions: u32,
     faults: Vec<Option<Fault>>,
@@ -36,7 +42,7 @@ struct Inner {
     said: Vec<&'static str>,
     progress: Vec<(JobId, Progress)>,
     garbage: Vec<Garbage>,
-    seen: Vec<WorkerSeen>,
+    seen: BTreeMap<BootId, WorkerSeen>,
 }
 
 struct Stored {
@@ -101,6 +107,20 @@ impl Memory {
         self.inner().jobs[&job].events.clone()
     }
 
+    pub(super) fn all(&self) -> Vec<JobId> {
+        self.inner().jobs.keys().copied().collect()
+    }
+
+    /// Tasks that wait or are held.
+    pub(super) fn open_tasks(&self) -> usize {
+        let index = &self.inner().index;
+        index.ready(|_| true) + index.delayed() + index.running()
+    }
+
+    pub(super) fn is_deleted(&self, job: JobId) -> bool {
+        self.inner().jobs[&job].deleted
+    }
+
     pub(super) fn status(&self, job: JobId) -> JobStatus {
         self.inner().jobs[&job].job.job.status
     }
@@ -117,7 +137,8 @@ impl Memory {
         now: Timestamp,
         verb: impl FnOnce(&mut Machine) -> T,
     ) -> Option<T> {
-        let mut inner = self.inner();
+        let mut guard = self.inner();
+        let inner = &mut *guard;
         let random = u64::from_be_bytes(self.ids.random().as_bytes()[8..].try_into().unwrap());
         let stored = inner.jobs.get_mut(&job).filter(|stored| !stored.deleted)?;
         let past =
@@ -133,6 +154,7 @@ impl Memory {
         let mut machine = Machine::new(stored.job.clone(), context);
         let answer = verb(&mut machine);
         let (after, effects) = machine.into_parts();
+        inner.index.remove(&stored.job);
         stored.job = after;
         stored.attempts.extend(effects.begun);
         for end in effects.ended {
@@ -145,7 +167,10 @@ impl Memory {
         }
         stored.events.extend(effects.events);
         stored.deleted = effects.deleted;
-        drop(inner);
+        if !stored.deleted {
+            inner.index.add(&stored.job);
+        }
+        drop(guard);
         let _ = self.changes.send(job);
         Some(answer)
     }
@@ -226,14 +251,14 @@ impl Stored {
                 charged: 0,
                 losses: 0,
                 crashes: 0,
-                class: crate::domain::TaskClass::of(&new.spec),
+                class: TaskClass::of(&new.spec),
             }],
             publications: Vec::new(),
         };
         Self { job, attempts: Vec::new(), events: vec![accepted(new.now)], deleted: false }
     }
 
-    fn claimed(&self, run: crate::domain::RunId) -> Option<Claimed> {
+    fn claimed(&self, run: RunId) -> Option<Claimed> {
         let task = self.job.tasks.iter().find(|t| t.hold.as_ref().is_some_and(|h| h.run == run))?;
         let hold = task.hold.clone()?;
         let open = |p: &&Publication| p.state == PublicationState::Open;
@@ -260,17 +285,24 @@ impl Stored {
 #[async_trait]
 impl JobStore for Memory {
     async fn submit(&self, job: NewJob) -> Result<Submitted> {
-        let id = job.id;
-        self.inner().jobs.insert(id, Stored::new(&job));
+        let (id, stored) = (job.id, Stored::new(&job));
+        let mut inner = self.inner();
+        inner.index.add(&stored.job);
+        inner.jobs.insert(id, stored);
+        drop(inner);
         let _ = self.changes.send(id);
         Ok(Submitted::Created)
     }
 
     async fn open_session(&self, _: &str, now: Timestamp) -> Result<SessionId> {
         let session = SessionId::from_uuid(self.ids.random());
-        let jobs: Vec<_> = self.inner().jobs.keys().copied().collect();
+        let (mut jobs, elsewhere): (Vec<_>, HashSet<_>) = {
+            let inner = self.inner();
+            (inner.index.held().map(|(_, job, _)| job).collect(), inner.seen.keys().copied().collect())
+        };
+        jobs.sort_unstable();
+        jobs.dedup();
         for job in jobs {
-            let elsewhere: Vec<_> = self.inner().seen.iter().map(|seen| seen.boot).collect();
             self.apply(job, None, now, |machine| machine.recover(|hold| !elsewhere.contains(&hold.boot)));
         }
         let mut inner = self.inner();
@@ -300,21 +332,21 @@ impl JobStore for Memory {
         }
         let old: Vec<_> = {
             let inner = self.inner();
-            let holds = inner.jobs.values().flat_map(|s| {
-                let job = s.job.job.id;
-                s.job.tasks.iter().filter_map(move |t| Some((job, t.id, t.hold.clone()?)))
+            let holds = inner.index.held().filter_map(|(run, job, task)| {
+                let tasks = &inner.jobs[&job].job.tasks;
+                let hold = tasks.iter().find(|known| known.id == task)?.hold.clone()?;
+                (hold.session != session).then_some((job, task, run, hold.boot))
             });
-            holds.filter(|(_, _, hold)| hold.session != session).take(most as usize).collect()
+            holds.take(most as usize).collect()
         };
         let mut taken = Vec::new();
-        for (job, task, hold) in old {
-            self.apply(job, None, now, |machine| machine.take_over(task, hold.run, session));
+        for (job, task, run, boot) in old {
+            self.apply(job, None, now, |machine| machine.take_over(task, run, session));
             let inner = self.inner();
             let stored = &inner.jobs[&job];
-            let begun = stored.attempts.iter().find(|a| a.run == hold.run).map(|a| a.started_at);
-            let seen = inner.seen.iter().find(|seen| seen.boot == hold.boot);
-            let address = seen.map(|seen| seen.address.clone());
-            let claimed = stored.claimed(hold.run);
+            let begun = stored.attempts.iter().find(|a| a.run == run).map(|a| a.started_at);
+            let address = inner.seen.get(&boot).map(|seen| seen.address.clone());
+            let claimed = stored.claimed(run);
             taken.extend(claimed.zip(begun).map(|(claimed, since)| Taken { claimed, address, since }));
         }
         if fault == Some(Fault::AnswerLost) { Err(unavailable()) } else { Ok(taken) }
@@ -326,15 +358,12 @@ impl JobStore for Memory {
 
     async fn see_workers(&self, _: SessionId, seen: &[WorkerSeen]) -> Result<()> {
         let mut inner = self.inner();
-        for new in seen {
-            inner.seen.retain(|known| (&known.worker, known.boot) != (&new.worker, new.boot));
-            inner.seen.push(new.clone());
-        }
+        inner.seen.extend(seen.iter().map(|seen| (seen.boot, seen.clone())));
         Ok(())
     }
 
     async fn workers_seen(&self, since: Timestamp) -> Result<Vec<WorkerSeen>> {
-        Ok(self.inner().seen.iter().filter(|seen| seen.seen_at >= since).cloned().collect())
+        Ok(self.inner().seen.values().filter(|seen| seen.seen_at >= since).cloned().collect())
     }
 
     fn offer(&self, _: u64) {}
@@ -346,25 +375,19 @@ impl JobStore for Memory {
         }
         let mut claims = Vec::new();
         for (grant, run) in grants.iter().flat_map(|grant| grant.runs.iter().map(move |run| (grant, *run))) {
-            let known = self.inner().jobs.values().find_map(|stored| stored.claimed(run));
-            if let Some(known) = known {
-                claims.push(known);
-                continue;
-            }
             let next = {
-                let inner = self.inner();
-                let tasks = inner.jobs.values().filter(|s| !s.deleted).flat_map(|s| {
-                    let job = s.job.job.id;
-                    s.job
-                        .tasks
-                        .iter()
-                        .filter(|t| t.state == TaskState::Ready && grant.can.meets(t.class))
-                        .filter(|t| grant.company == Company::Alone || !t.class.is_solo())
-                        .map(move |t| (!t.class.is_solo(), t.rank, t.id, job))
-                });
-                tasks.min()
+                let mut inner = self.inner();
+                if inner.claimed.contains(&run) {
+                    // Said before: answered as it is, unless it is over or another session's.
+                    let held = inner.index.holder(run).and_then(|job| inner.jobs[&job].claimed(run));
+                    claims.extend(held.filter(|held| held.key.session == session));
+                    continue;
+                }
+                let next = inner.index.next(grant.can, grant.company);
+                inner.claimed.extend(next.map(|_| run));
+                next
             };
-            let Some((_, _, task, job)) = next else { continue };
+            let Some((job, task)) = next else { continue };
             let hold = Hold { run, session, worker: grant.worker.clone(), boot: grant.boot };
             self.apply(job, None, now, |machine| machine.claim(task, hold).unwrap());
             claims.extend(self.inner().jobs[&job].claimed(run));
@@ -373,21 +396,22 @@ impl JobStore for Memory {
     }
 
     async fn wake_delayed(&self, now: Timestamp) -> Result<(u64, Option<Timestamp>)> {
-        let mut inner = self.inner();
+        let mut guard = self.inner();
+        let inner = &mut *guard;
         inner.said.push("wake_delayed");
-        let (mut woken, mut next) = (0, None::<Timestamp>);
-        for task in inner.jobs.values_mut().flat_map(|s| s.job.tasks.iter_mut()) {
-            match task.not_before {
-                Some(due) if due <= now => {
-                    task.state = TaskState::Ready;
-                    task.not_before = None;
-                    woken += 1;
-                }
-                Some(due) => next = Some(next.map_or(due, |n| n.min(due))),
-                None => {}
+        let mut woken = 0;
+        while let Some((_, job)) = inner.index.due().filter(|(due, _)| *due <= now) {
+            let Some(stored) = inner.jobs.get_mut(&job) else { break };
+            inner.index.remove(&stored.job);
+            let due = |task: &&mut TaskRecord| task.not_before.is_some_and(|due| due <= now);
+            for task in stored.job.tasks.iter_mut().filter(due) {
+                task.state = TaskState::Ready;
+                task.not_before = None;
+                woken += 1;
             }
+            inner.index.add(&stored.job);
         }
-        Ok((woken, next))
+        Ok((woken, inner.index.due().map(|(due, _)| due)))
     }
 
     async fn started(&self, key: RunKey, now: Timestamp) -> Result<Fenced<()>> {
@@ -486,19 +510,12 @@ impl JobStore for Memory {
     }
     async fn stats(&self) -> Result<QueueStats> {
         let inner = self.inner();
-        let count = |wanted: fn(TaskState) -> bool| {
-            let tasks = inner.jobs.values().filter(|s| !s.deleted).flat_map(|s| s.job.tasks.iter());
-            u64::try_from(tasks.filter(|t| wanted(t.state)).count()).unwrap()
-        };
+        let count = |tasks: usize| u64::try_from(tasks).unwrap();
         Ok(QueueStats {
-            ready: count(|s| s == TaskState::Ready),
-            solo: {
-                let tasks = inner.jobs.values().filter(|s| !s.deleted).flat_map(|s| s.job.tasks.iter());
-                u64::try_from(tasks.filter(|t| t.state == TaskState::Ready && t.class.is_solo()).count())
-                    .unwrap()
-            },
-            delayed: count(|s| s == TaskState::Delayed),
-            running: count(TaskState::is_held),
+            ready: count(inner.index.ready(|_| true)),
+            solo: count(inner.index.ready(TaskClass::is_solo)),
+            delayed: count(inner.index.delayed()),
+            running: count(inner.index.running()),
             oldest_ready: None,
         })
     }

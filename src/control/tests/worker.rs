@@ -1,8 +1,8 @@
 //! A worker that does nothing but speak the protocol, and errs where a test says so; and the destination that its
 //! publications become visible at.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,12 @@ use crate::rpc::wire::{
     RunFailure, RunRequest, Transcode, WorkerReport,
 };
 use crate::rpc::{Refusal, WorkerApi};
+
+/// Between two heartbeats of a run that takes its time; real ones beat more often.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Renewals without a run after which it is stopped (PROTOCOL §1.7).
+const MOST_MISSED: u32 = 2;
 
 /// Where in a run something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub(super) enum Deed {
     FallSilent,
     /// It waits until the test says go on.
     Wait(Arc<Notify>),
+    /// It takes so long.
+    Take(Duration),
     /// It fails.
     Fail(Code),
     /// It is given back.
@@ -59,6 +67,9 @@ pub(super) enum Deed {
 /// The world that workers publish to; it outlives them all.
 #[derive(Debug, Default)]
 pub(super) struct Destination(Mutex<BTreeMap<PublicationId, (JobId, OutputIndex, Fate)>>);
+
+/// What a run does that nothing is planned for.
+type Habit = Box<dyn FnMut() -> Vec<(At, Deed)> + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -100,6 +111,13 @@ impl Destination {
         list.sort_unstable();
         list
     }
+
+    /// What is visible of any job.
+    pub(super) fn all_visible(&self) -> Vec<(JobId, OutputIndex, PublicationId)> {
+        let table = lock(&self.0);
+        let all = table.iter().filter(|(_, (_, _, fate))| *fate == Fate::Visible);
+        all.map(|(id, (job, output, _))| (*job, *output, *id)).collect()
+    }
 }
 
 pub(super) struct FakeWorker {
@@ -108,7 +126,7 @@ pub(super) struct FakeWorker {
     ids: SeededIds,
     destination: Arc<Destination>,
     tasks: TaskTracker,
-    hangs: AtomicBool,
+    hangs: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -117,11 +135,13 @@ struct State {
     boot: Option<BootId>,
     encoders: Vec<String>,
     draining: bool,
-    reservations: HashMap<ReservationId, Instant>,
-    seen: HashMap<TaskId, Epoch>,
-    runs: HashMap<RunId, Arc<Run>>,
+    reservations: Vec<(ReservationId, Instant)>,
+    seen: BTreeMap<TaskId, Epoch>,
+    runs: BTreeMap<RunId, Arc<Run>>,
     plans: VecDeque<Vec<(At, Deed)>>,
+    habit: Option<Habit>,
     started: Vec<(JobId, Instant)>,
+    begun: Vec<RunId>,
     companies: Vec<Company>,
     cancelled: Vec<RunId>,
     acked: Vec<RunId>,
@@ -136,6 +156,8 @@ struct Run {
     stream: Mutex<CancellationToken>,
     gone: CancellationToken,
     over: AtomicBool,
+    /// Renewals in a row that did not list it.
+    missed: AtomicU32,
     permits: Mutex<mpsc::Receiver<PermitGrant>>,
     permit: mpsc::Sender<PermitGrant>,
     plan: Mutex<Vec<(At, Deed)>>,
@@ -159,7 +181,7 @@ impl FakeWorker {
             ids,
             destination: Arc::clone(destination),
             tasks: TaskTracker::new(),
-            hangs: AtomicBool::new(false),
+            hangs: watch::Sender::new(false),
         })
     }
 
@@ -168,9 +190,19 @@ impl FakeWorker {
         self.state().plans.push_back(deeds);
     }
 
+    /// Runs that nothing is planned for err like this.
+    pub(super) fn usually(&self, habit: impl FnMut() -> Vec<(At, Deed)> + Send + 'static) {
+        self.state().habit = Some(Box::new(habit));
+    }
+
     /// From now on no call is answered, and no event arrives.
     pub(super) fn hang(&self) {
-        self.hangs.store(true, Ordering::Relaxed);
+        self.hangs.send_replace(true);
+    }
+
+    /// It answers again, also what it was asked meanwhile by those who still wait.
+    pub(super) fn heal(&self) {
+        self.hangs.send_replace(false);
     }
 
     /// Its process dies and is started again at once.
@@ -178,7 +210,7 @@ impl FakeWorker {
         let mut state = self.state();
         state.boot = Some(BootId::from_uuid(self.ids.random()));
         state.reservations.clear();
-        for (_, run) in state.runs.drain() {
+        for run in std::mem::take(&mut state.runs).into_values() {
             run.gone.cancel();
             run.cut();
         }
@@ -225,6 +257,17 @@ impl FakeWorker {
         self.state().cancelled.len()
     }
 
+    /// Slots that are promised to somebody.
+    pub(super) fn promised(&self) -> usize {
+        let now = Instant::now();
+        self.state().reservations.iter().filter(|(_, until)| *until > now).count()
+    }
+
+    /// Every run that began here, once per beginning.
+    pub(super) fn begun(&self) -> Vec<RunId> {
+        self.state().begun.clone()
+    }
+
     /// Runs that the worker still keeps something of.
     pub(super) fn kept(&self) -> usize {
         self.state().runs.len()
@@ -239,15 +282,18 @@ impl FakeWorker {
     }
 
     async fn answers(&self) {
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+        if *self.hangs.borrow() {
+            // The sender is ours: it does not go away while we wait.
+            let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
         }
     }
 
     fn begin(self: &Arc<Self>, request: &RunRequest, work: Transcode) -> Arc<Run> {
         let (permit, permits) = mpsc::channel(8);
         let mut state = self.state();
-        let plan = state.plans.pop_front().unwrap_or_default();
+        let planned = state.plans.pop_front();
+        let plan = planned.or_else(|| state.habit.as_mut().map(|habit| habit())).unwrap_or_default();
+        state.begun.push(request.run);
         state.started.push((request.job, Instant::now()));
         let run = Arc::new(Run {
             key: (request.job, request.run, request.epoch),
@@ -255,6 +301,7 @@ impl FakeWorker {
             stream: Mutex::default(),
             gone: CancellationToken::new(),
             over: AtomicBool::new(false),
+            missed: AtomicU32::new(0),
             permits: Mutex::new(permits),
             permit,
             plan: Mutex::new(plan),
@@ -347,10 +394,20 @@ impl FakeWorker {
                 std::future::pending::<()>().await;
             }
             Some(Deed::FallSilent) => std::future::pending().await,
+            Some(Deed::Take(long)) => {
+                let until = Instant::now() + long;
+                while let left = until.saturating_duration_since(Instant::now())
+                    && !left.is_zero()
+                {
+                    tokio::time::sleep(left.min(HEARTBEAT)).await;
+                    run.beat(200);
+                }
+            }
             Some(Deed::Wait(go)) => {
                 let mut beat = tokio::time::interval(Duration::from_secs(2));
                 loop {
                     tokio::select! {
+                        biased;
                         () = go.notified() => break,
                         _ = beat.tick() => run.beat(200),
                     }
@@ -449,7 +506,8 @@ impl WorkerApi for Handle {
                 state.refuse_starts -= 1;
                 return Err(Refusal::Stale("told to refuse"));
             }
-            let until = state.reservations.remove(&start.reservation);
+            let place = state.reservations.iter().position(|(id, _)| *id == start.reservation);
+            let until = place.map(|place| state.reservations.swap_remove(place).1);
             if until.is_none_or(|until| until < Instant::now()) {
                 return Err(Refusal::Stale("the reservation is gone"));
             }
@@ -500,7 +558,7 @@ impl WorkerApi for Handle {
         self.0.answers().await;
         let mut state = self.0.state();
         let now = Instant::now();
-        state.reservations.retain(|_, until| *until > now);
+        state.reservations.retain(|(_, until)| *until > now);
         let taken = u32::try_from(FakeWorker::busy(&state) + state.reservations.len()).unwrap();
         let free = if state.draining { 0 } else { self.0.slots.saturating_sub(taken) };
         let reservations: Vec<_> = (0..slots.min(free)).map(|_| ReservationId(self.0.ids.random())).collect();
@@ -509,9 +567,26 @@ impl WorkerApi for Handle {
         Reserved { boot: state.boot.unwrap(), reservations, draining: state.draining }
     }
 
-    async fn renew(&self, _: Renewal) -> Renewed {
+    async fn hand_back(&self, reservations: Vec<ReservationId>) {
         self.0.answers().await;
-        let state = self.0.state();
+        self.0.state().reservations.retain(|(id, _)| !reservations.contains(id));
+    }
+
+    async fn renew(&self, renewal: Renewal) -> Renewed {
+        self.0.answers().await;
+        let mut state = self.0.state();
+        state.runs.retain(|id, run| {
+            let listed = renewal.runs.contains(id);
+            let missed = if listed { 0 } else { run.missed.load(Ordering::Relaxed) + 1 };
+            run.missed.store(missed, Ordering::Relaxed);
+            let stays = missed < MOST_MISSED;
+            if !stays {
+                run.over.store(true, Ordering::Relaxed);
+                run.gone.cancel();
+                run.cut();
+            }
+            stays
+        });
         Renewed { boot: state.boot.unwrap(), runs: state.runs.keys().copied().collect() }
     }
 

@@ -122,6 +122,8 @@ impl WorkerApi for Liar {
         Reserved { boot: self.boot, reservations, draining: false }
     }
 
+    async fn hand_back(&self, _: Vec<ReservationId>) {}
+
     async fn renew(&self, renewal: Renewal) -> Renewed {
         Renewed { boot: self.boot, runs: renewal.runs }
     }
