@@ -1,6 +1,8 @@
 //! A worker that does nothing but speak the protocol, and errs where a test says so; and the destination that its
 //! publications become visible at.
 
+mod destination;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub(super) use self::destination::Destination;
 
 use crate::domain::testing::SeededIds;
 use crate::domain::{
@@ -64,61 +68,8 @@ pub(super) enum Deed {
     Release,
 }
 
-/// The world that workers publish to; it outlives them all.
-#[derive(Debug, Default)]
-pub(super) struct Destination(Mutex<BTreeMap<PublicationId, (JobId, OutputIndex, Fate)>>);
-
 /// What a run does that nothing is planned for.
 type Habit = Box<dyn FnMut() -> Vec<(At, Deed)> + Send>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Staged,
-    Visible,
-    Destroyed,
-}
-
-impl Destination {
-    fn stage(&self, id: PublicationId, job: JobId, output: OutputIndex) {
-        lock(&self.0).insert(id, (job, output, Fate::Staged));
-    }
-
-    /// Makes it visible, unless it was destroyed.
-    fn commit(&self, id: PublicationId) -> bool {
-        let mut table = lock(&self.0);
-        let fate = &mut table.get_mut(&id).unwrap().2;
-        if *fate == Fate::Staged {
-            *fate = Fate::Visible;
-        }
-        *fate == Fate::Visible
-    }
-
-    /// Destroys it, unless it is visible; answers whether it is.
-    fn destroy(&self, id: PublicationId) -> bool {
-        let mut table = lock(&self.0);
-        let fate = &mut table.get_mut(&id).unwrap().2;
-        if *fate == Fate::Staged {
-            *fate = Fate::Destroyed;
-        }
-        *fate == Fate::Visible
-    }
-
-    /// What is visible of a job, by output.
-    pub(super) fn visible(&self, job: JobId) -> Vec<(OutputIndex, PublicationId)> {
-        let table = lock(&self.0);
-        let mine = table.iter().filter(|(_, (of, _, fate))| *of == job && *fate == Fate::Visible);
-        let mut list: Vec<_> = mine.map(|(id, (_, output, _))| (*output, *id)).collect();
-        list.sort_unstable();
-        list
-    }
-
-    /// What is visible of any job.
-    pub(super) fn all_visible(&self) -> Vec<(JobId, OutputIndex, PublicationId)> {
-        let table = lock(&self.0);
-        let all = table.iter().filter(|(_, (_, _, fate))| *fate == Fate::Visible);
-        all.map(|(id, (job, output, _))| (*job, *output, *id)).collect()
-    }
-}
 
 pub(super) struct FakeWorker {
     pub(super) id: WorkerId,
