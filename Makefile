@@ -27,6 +27,7 @@ test: ffmpeg postgres ## Run all tests
 
 .PHONY: soak
 soak: ffmpeg postgres ## Attack real processes for long (2 h; SEEDS=200 START=1; a quarter as many share a database)
+	FLUX_SIM_TASKS=100000 $(CARGO) test --lib -- --nocapture a_thousand_workers_and_their_crowd_of_tasks
 	FLUX_NEMESIS_START=$(START) FLUX_NEMESIS_SEEDS=$(SEEDS) $(ATTACK)_processes_and_network
 	FLUX_NEMESIS_START=$(START) FLUX_NEMESIS_SEEDS=$$(($(SEEDS) / 4)) $(ATTACK)_controls_that_share_a_database
 
@@ -37,7 +38,7 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: bench
-bench: ffmpeg postgres ## Measure (8 minutes; `make bench ONLY=submit` for a part: idle submit store latency overhead readers)
+bench: ffmpeg postgres ## Measure (20 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead readers)
 	$(CARGO) bench -- $(ONLY)
 
 .PHONY: ffmpeg

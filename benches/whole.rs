@@ -17,6 +17,8 @@
 
 #[path = "whole/clip.rs"]
 mod clip;
+#[path = "whole/fleet.rs"]
+mod fleet;
 #[path = "whole/idle.rs"]
 mod idle;
 #[path = "whole/latency.rs"]
@@ -46,6 +48,9 @@ fn main() {
     runtime.block_on(async {
         if runs("idle") {
             idle::run(&mut report).await;
+        }
+        if runs("fleet") {
+            fleet::run(&mut report).await;
         }
         if runs("submit") {
             submit::run(&mut report).await;

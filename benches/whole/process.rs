@@ -15,6 +15,7 @@ pub(crate) struct Server {
     child: Child,
     pub url: String,
     dir: Arc<tempfile::TempDir>,
+    role: &'static str,
     settings: Vec<(String, String)>,
     /// Log records so far.
     pub log: Arc<Mutex<Vec<Value>>>,
@@ -26,16 +27,22 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `flux serve --role all` with these keys and data of its own.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self::start_in(Arc::new(dir), settings)
+        Self::start_as("all", settings)
     }
 
-    fn start_in(dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
+    /// The same in another role.
+    pub(crate) fn start_as(role: &'static str, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self::start_in(role, Arc::new(dir), settings)
+    }
+
+    fn start_in(role: &'static str, dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flux"));
-        command
-            .args(["serve", "--role", "all", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.path().join("data"));
+        command.args(["serve", "--role", role, "--data-dir"]).arg(dir.path().join("data"));
+        if role != "worker" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.env("FLUX__SOURCES__ALLOW", "127.0.0.0/8").env("FLUX__LOG__FORMAT", "json");
         command.env("FLUX__SOURCES__FILE_ROOTS", super::clip::folder());
         command.envs(settings.iter().map(|(key, value)| (key, value))).current_dir(dir.path());
@@ -49,7 +56,7 @@ impl Server {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let at = Instant::now();
                 let record: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if let Some(listen) = record["listen"].as_str() {
+                if let Some(listen) = record["listen"].as_str().or_else(|| record["grpc_listen"].as_str()) {
                     let _ = ready.send((listen.to_owned(), at));
                 }
                 sink.lock().expect("unpoisoned").push(record);
@@ -59,14 +66,14 @@ impl Server {
             panic!("no ready line: {:#?}", log.lock().expect("unpoisoned"));
         };
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { child, url: format!("http://{listen}"), dir, settings, log, http, startup: at - begun }
+        Self { child, url: format!("http://{listen}"), dir, role, settings, log, http, startup: at - begun }
     }
 
     /// Kills it as a crash would and starts another on the same data.
     pub(crate) fn killed_and_started(self) -> Self {
-        let (dir, settings) = (Arc::clone(&self.dir), self.settings.clone());
+        let (role, dir, settings) = (self.role, Arc::clone(&self.dir), self.settings.clone());
         drop(self);
-        Self::start_in(dir, settings)
+        Self::start_in(role, dir, settings)
     }
 
     pub(crate) fn pid(&self) -> u32 {

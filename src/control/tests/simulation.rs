@@ -64,7 +64,7 @@ fn a_seed_replays() {
 }
 
 #[test]
-fn a_thousand_workers_and_a_hundred_thousand_tasks() {
+fn a_thousand_workers_and_their_crowd_of_tasks() {
     let seed = number("FLUX_SIM_SEED").unwrap_or(1);
     let tasks = number("FLUX_SIM_TASKS").unwrap_or(TASKS);
     let report = on_paused_time(seed, crowd::live(usize::try_from(tasks).unwrap(), seed));

@@ -22,14 +22,14 @@ fn encoded(facts: &[RunEvent]) -> bool {
 #[tokio::test]
 async fn a_place_that_is_taken_is_refused_before_the_encode() {
     let bench = Bench::new();
-    let taken = bench.dir.path().join("results/1.mp4");
+    let taken = bench.dir.path().join("results/0.mp4");
     std::fs::write(&taken, "somebody else's").unwrap();
-    let (request, stream) = bench.start(2).await;
+    let (request, stream) = bench.start(1).await;
     let facts = stream.rest().await;
     let Some(RunEvent::Failed(failed)) = facts.last() else { panic!("{facts:?}") };
     assert_eq!(failed.failure.code, Code::DestinationExists);
     let outputs: Vec<_> = failed.outputs.iter().map(|(output, failure)| (output.0, failure.code)).collect();
-    assert_eq!(outputs, [(1, Code::DestinationExists)]);
+    assert_eq!(outputs, [(0, Code::DestinationExists)]);
     assert!(!encoded(&facts), "{facts:?}");
     assert_eq!(std::fs::read_to_string(taken).unwrap(), "somebody else's");
     bench.worker.ack(request.run).await;
