@@ -98,7 +98,7 @@ async fn lost(storage: &str, signal: Signal) -> Duration {
     };
     let first = attempts(1, Duration::from_secs(30)).await.remove(0);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let at = usize::from(first["worker"] == "w1");
+    let at = usize::from(first["worker_id"] == "w1");
     let victim = i32::try_from(workers[at].pid()).ok().and_then(Pid::from_raw).expect("a process");
     let since = Instant::now();
     kill_process(victim, signal).expect("the worker is there");
