@@ -223,6 +223,10 @@ impl Dispatcher {
             Err(error) => {
                 tracing::debug!(address = %member.address, %error, "no reservation");
                 member.poke.notify_one();
+                // Another one has to be cleared: the task that waits for it has waited for its worker's death already.
+                if self.clearing.is_for(&member) {
+                    self.again = Some(Instant::now() + self.backoff.step());
+                }
             }
         }
     }
