@@ -304,7 +304,8 @@ async fn a_draining_worker_says_so_and_a_second_signal_ends_it_at_once() {
     let mut worker = worker("slow", &storage).server().await;
     let control = control(&storage, worker.address()).server().await;
     shown(&control, worker.address(), "ready").await;
-    let id = control.submit(&job_for(&clips::mp4(60))).await;
+    // Long enough to be seen draining: the control looks every 3 s.
+    let id = control.submit(&job_for(&clips::mp4(300))).await;
     eventually("it encodes", async || (control.job(&id).await["phase"] == "encoding").then_some(())).await;
     worker.send(Signal::TERM);
     shown(&control, worker.address(), "draining").await;
