@@ -6,14 +6,7 @@ if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then
     exit 0
 fi
 
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    as_root=(sudo -n)
-fi
-if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
-    echo "installing ffmpeg (apt-get)" >&2
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ffmpeg >&2
+if "$(dirname "$0")/install.sh" ffmpeg; then
     exit 0
 fi
 

@@ -3,12 +3,13 @@
 //! Of a record that only one control uses everything is heard as it happens. Else hints may get lost and the rows are
 //! the truth: once a second those of the jobs that are watched or run here are compared, in a statement for all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::runs::Held;
 use super::shared::Shared;
-use crate::domain::JobId;
-use crate::store::Pulse;
+use crate::domain::{JobId, JobStatus};
+use crate::store::{Pulse, Result};
 
 /// Jobs compared in one statement.
 const BATCH: usize = 500;
@@ -23,37 +24,24 @@ pub(super) async fn follow(shared: Arc<Shared>) {
         tokio::time::sleep(shared.pace.progress).await;
         let channels = shared.hub.channels().await;
         let held = shared.runs.all();
-        let mut jobs: Vec<JobId> = channels.iter().map(|(job, _)| *job).collect();
-        jobs.extend(held.iter().map(|held| held.key.job));
-        jobs.sort_unstable();
-        jobs.dedup();
-        let mut pulses: HashMap<JobId, Pulse> = HashMap::new();
-        for some in jobs.chunks(BATCH) {
-            match shared.store.pulse(some).await {
-                Ok(answer) => pulses.extend(answer.into_iter().map(|pulse| (pulse.job, pulse))),
-                Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "pulses not read");
-                    pulses.clear();
-                    break;
-                }
+        let here: HashSet<JobId> = held.iter().map(|held| held.key.job).collect();
+        let watched: HashSet<JobId> = channels.iter().map(|(job, _)| *job).collect();
+        let jobs: Vec<JobId> = here.union(&watched).copied().collect();
+        let pulses = match read(&shared, &jobs).await {
+            Ok(pulses) => pulses,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "pulses not read");
+                continue;
             }
-        }
-        if pulses.is_empty() {
-            continue;
-        }
+        };
         for held in &held {
-            match pulses.get(&held.key.job) {
-                // Cancelled or deleted through another control: the worker must stop.
-                None => held.stop.cancel(),
-                Some(pulse) if pulse.status.is_terminal() => held.stop.cancel(),
-                Some(pulse) if pulse.cancel_asked => held.cancelling.cancel(),
-                Some(_) => {}
-            }
+            heed(held, pulses.get(&held.key.job));
         }
-        let here: std::collections::HashSet<_> = held.iter().map(|held| held.key.job).collect();
+        known.retain(|job, _| watched.contains(job));
         for (job, channel) in channels {
             let Some(pulse) = pulses.get(&job) else { continue };
-            let news = known.insert(job, pulse.seq).is_some_and(|seq| seq != pulse.seq);
+            // Also the first time: its readers may have read the rows before this.
+            let news = known.insert(job, pulse.seq) != Some(pulse.seq);
             let report = pulse.report.clone().filter(|_| !pulse.status.is_terminal());
             channel.send_if_modified(|live| {
                 let told = !here.contains(&job) && live.report != report;
@@ -64,6 +52,24 @@ pub(super) async fn follow(shared: Arc<Shared>) {
                 told || news
             });
         }
-        known.retain(|job, _| pulses.contains_key(job));
+    }
+}
+
+async fn read(shared: &Shared, jobs: &[JobId]) -> Result<HashMap<JobId, Pulse>> {
+    let mut pulses = HashMap::new();
+    for some in jobs.chunks(BATCH) {
+        pulses.extend(shared.store.pulse(some).await?.into_iter().map(|pulse| (pulse.job, pulse)));
+    }
+    Ok(pulses)
+}
+
+/// Does to a run of ours what another control could not: it wrote the cancel down, the worker is told from here. Every
+/// other end of its job is written by the run's own driver, which is not to be disturbed in that.
+fn heed(held: &Held, pulse: Option<&Pulse>) {
+    match pulse {
+        None => held.stop.cancel(),
+        Some(pulse) if pulse.status == JobStatus::Cancelled => held.stop.cancel(),
+        Some(pulse) if pulse.cancel_asked => held.cancelling.cancel(),
+        Some(_) => {}
     }
 }

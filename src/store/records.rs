@@ -1,10 +1,10 @@
 //! Rows of jobs as what a transition or an answer needs, whichever database they come from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::Result;
 use super::columns::{Cells, Columns};
 use super::row::{inconsistent, unfold_tasks};
+use super::{QueueStats, Result, WorkerSeen};
 use crate::domain::machine::SecretsState;
 use crate::domain::{
     Aggregate, Attempt, BootId, Code, Epoch, Hold, JobId, JobRecord, JobStatus, OutputIndex, OutputRecord,
@@ -193,4 +193,32 @@ pub(super) fn attempt<R: Cells>(columns: &Columns<'_, R>) -> Result<Attempt> {
         code: code.map(known).transpose()?,
         log: columns.maybe_text("log_tail")?,
     })
+}
+
+/// Counts of a queue, by the names of their columns.
+pub(super) fn queue_stats<R: Cells>(row: &R) -> Result<QueueStats> {
+    let columns = Columns { table: "tasks", row };
+    Ok(QueueStats {
+        ready: columns.narrow("ready")?,
+        solo: columns.narrow("solo")?,
+        delayed: columns.narrow("delayed")?,
+        running: columns.narrow("running")?,
+        oldest_ready: columns.maybe_time("oldest")?,
+    })
+}
+
+/// A row of `workers`.
+pub(super) fn worker_seen<R: Cells>(row: &R) -> Result<WorkerSeen> {
+    let columns = Columns { table: "workers", row };
+    Ok(WorkerSeen {
+        worker: columns.name("id")?,
+        boot: BootId::from_uuid(columns.id("boot")?),
+        address: columns.text("addr")?,
+        seen_at: columns.time("seen_at")?,
+    })
+}
+
+/// Where every incarnation was last reached.
+pub(super) fn addresses(seen: Vec<WorkerSeen>) -> BTreeMap<BootId, String> {
+    seen.into_iter().map(|seen| (seen.boot, seen.address)).collect()
 }

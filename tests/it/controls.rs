@@ -31,6 +31,11 @@ impl Together {
         start.set("FLUX__STORAGE__URL", &self.storage).server().await
     }
 
+    async fn pair(&self, worker: &Server) -> (Server, Server) {
+        let control = || self.control(worker.address()).server();
+        tokio::join!(control(), control())
+    }
+
     fn control(&self, nodes: &str) -> Start {
         Start::role(Role::Control)
             .set("FLUX__STORAGE__URL", &self.storage)
@@ -53,10 +58,7 @@ async fn a_job_of_one_control_is_seen_and_run_by_any() {
     let database = Database::new().await;
     let together = Together::on(&database.url);
     let worker = together.worker().await;
-    let (a, b) = tokio::join!(
-        together.control(worker.address()).server(),
-        together.control(worker.address()).server()
-    );
+    let (a, b) = together.pair(&worker).await;
     let mut ids = Vec::new();
     for n in 0..6 {
         ids.push(if n % 2 == 0 { &a } else { &b }.submit(&job_for(&clips::mp4(1))).await);
@@ -76,10 +78,7 @@ async fn what_clients_give_to_one_control_is_not_missed_by_the_other() {
     let database = Database::new().await;
     let together = Together::on(&database.url);
     let worker = together.worker().await;
-    let (a, b) = tokio::join!(
-        together.control(worker.address()).server(),
-        together.control(worker.address()).server()
-    );
+    let (a, b) = together.pair(&worker).await;
     let bytes = std::fs::read(clips::mp4(1)).unwrap();
     let mut job = job_for(&clips::mp4(1));
     job["source"] = serde_json::json!({

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, QueryBuilder, Transaction};
 
 use super::super::columns::Columns;
-use super::super::records::Loaded;
+use super::super::records::{Loaded, queue_stats};
 use super::super::row::{event, from_json};
 use super::super::{
     Error, Garbage, JobFilter, JobPage, Pulse, QueueStats, Result, StoredJob, UploadRecord, WorkerSeen,
@@ -147,14 +147,7 @@ pub(super) async fn stats(pool: &PgPool) -> Result<QueueStats> {
         SOLO = TaskClass::default().solo().number()
     );
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(pool).await.map_err(explain("counting the queue"))?;
-    let columns = Columns { table: "tasks", row: &row };
-    Ok(QueueStats {
-        ready: columns.narrow("ready")?,
-        solo: columns.narrow("solo")?,
-        delayed: columns.narrow("delayed")?,
-        running: columns.narrow("running")?,
-        oldest_ready: columns.maybe_time("oldest")?,
-    })
+    queue_stats(&row)
 }
 
 /// Other controls' reports are in the record, so that any control can tell them.

@@ -3,18 +3,19 @@
 //! Times of sessions are the database's (PROTOCOL §1.6, §1.25): whatever a control believes the time to be, its session
 //! ends for everybody at once. A session that is over has no row any more, so it cannot be revived.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::super::columns::Columns;
+use super::super::records::{addresses, worker_seen};
 use super::super::{Duty, Fenced, Result, Taken, WorkerSeen};
 use super::claim::taken;
 use super::db::{Db, Txn, Verb};
 use super::error::explain;
 use super::save::column;
-use crate::domain::{BootId, JobId, SessionId, TaskId, Timestamp};
+use crate::domain::{JobId, SessionId, TaskId, Timestamp};
 
 /// How long a session lasts after its last renewal, microseconds.
 const SESSION_MICROS: i64 = 30_000_000;
@@ -131,7 +132,7 @@ impl Verb for Takeover {
             let columns = Columns { table: "tasks", row };
             tasks.push((TaskId::from_uuid(columns.id("id")?), JobId::from_uuid(columns.id("job_id")?)));
         }
-        let addresses = addresses(txn).await?;
+        let addresses = addresses(all_seen(txn, Timestamp::from_micros(i64::MIN)).await?);
         taken(txn, db, &tasks, &addresses).await
     }
 }
@@ -187,12 +188,6 @@ impl Verb for Holds {
     }
 }
 
-/// Where every incarnation was last reached.
-async fn addresses(conn: &mut PgConnection) -> Result<BTreeMap<BootId, String>> {
-    let seen = all_seen(conn, Timestamp::from_micros(i64::MIN)).await?;
-    Ok(seen.into_iter().map(|seen| (seen.boot, seen.address)).collect())
-}
-
 /// Workers heard of since then.
 pub(super) async fn all_seen(conn: &mut PgConnection, since: Timestamp) -> Result<Vec<WorkerSeen>> {
     let rows =
@@ -201,16 +196,7 @@ pub(super) async fn all_seen(conn: &mut PgConnection, since: Timestamp) -> Resul
             .fetch_all(conn)
             .await
             .map_err(explain("reading workers"))?;
-    let seen = |row| {
-        let columns = Columns { table: "workers", row };
-        Ok(WorkerSeen {
-            worker: columns.name("id")?,
-            boot: BootId::from_uuid(columns.id("boot")?),
-            address: columns.text("addr")?,
-            seen_at: columns.time("seen_at")?,
-        })
-    };
-    rows.iter().map(seen).collect()
+    rows.iter().map(worker_seen).collect()
 }
 
 pub(super) struct SeeWorkers {

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::super::columns::Columns;
-use super::super::records::Loaded;
+use super::super::records::{Loaded, queue_stats};
 use super::super::row::event;
 use super::super::{Error, Garbage, JobFilter, JobPage, Pulse, QueueStats, Result, StoredJob, UploadRecord};
 use super::claim::READY_CLASSES;
@@ -136,14 +136,7 @@ pub(super) async fn stats(pool: &SqlitePool) -> Result<QueueStats> {
         SOLO = TaskClass::default().solo().number()
     );
     let row = sqlx::query(AssertSqlSafe(sql)).fetch_one(pool).await.map_err(explain("counting the queue"))?;
-    let columns = Columns { table: "tasks", row: &row };
-    Ok(QueueStats {
-        ready: columns.narrow("ready")?,
-        solo: columns.narrow("solo")?,
-        delayed: columns.narrow("delayed")?,
-        running: columns.narrow("running")?,
-        oldest_ready: columns.maybe_time("oldest")?,
-    })
+    queue_stats(&row)
 }
 
 /// The control has the reports in memory, so that there are only the histories to compare.

@@ -1,10 +1,11 @@
 //! The control's session, what earlier ones left, and where workers are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::columns::Columns;
+use super::super::records::{addresses, worker_seen};
 use super::super::row::inconsistent;
 use super::super::{Fenced, Result, Taken, WorkerSeen};
 use super::claim::taken;
@@ -14,7 +15,7 @@ use super::save::blob;
 use super::verbs::transition;
 use super::writer::{Txn, Verb};
 use crate::domain::machine::Fenced as Answer;
-use crate::domain::{BootId, Hold, JobId, SessionId, Timestamp};
+use crate::domain::{Hold, JobId, SessionId, Timestamp};
 
 /// A session's nominal end, microseconds after its last renewal. Told to people only: here the lock is the session.
 const SESSION_MICROS: i64 = 30_000_000;
@@ -49,7 +50,7 @@ impl Verb for OpenSession {
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("opening a session"))?;
-        let elsewhere = addresses(txn).await?;
+        let elsewhere = addresses(all_seen(&mut *txn.conn, Timestamp::from_micros(i64::MIN)).await?);
         let gone = |hold: &Hold| !elsewhere.contains_key(&hold.boot);
         let held =
             sqlx::query(HELD).fetch_all(&mut *txn.conn).await.map_err(explain("finding what was held"))?;
@@ -139,7 +140,7 @@ impl Verb for Takeover {
         let id = |row| Columns { table: "tasks", row }.id("job_id").map(JobId::from_uuid);
         let jobs: BTreeSet<_> = rows.iter().map(id).collect::<Result<_>>()?;
         let jobs: Vec<_> = jobs.into_iter().collect();
-        let addresses = addresses(txn).await?;
+        let addresses = addresses(all_seen(&mut *txn.conn, Timestamp::from_micros(i64::MIN)).await?);
         let mut all = Vec::new();
         for loaded in load(txn.conn, &jobs).await? {
             let tasks = loaded.aggregate.tasks.iter();
@@ -165,12 +166,6 @@ impl Verb for Takeover {
     }
 }
 
-/// Where every incarnation was last reached.
-async fn addresses(txn: &mut Txn<'_>) -> Result<BTreeMap<BootId, String>> {
-    let seen = all_seen(&mut *txn.conn, Timestamp::from_micros(i64::MIN)).await?;
-    Ok(seen.into_iter().map(|seen| (seen.boot, seen.address)).collect())
-}
-
 /// Workers heard of since then.
 pub(super) async fn all_seen<'c>(
     conn: impl sqlx::Executor<'c, Database = sqlx::Sqlite>,
@@ -182,16 +177,7 @@ pub(super) async fn all_seen<'c>(
             .fetch_all(conn)
             .await
             .map_err(explain("reading workers"))?;
-    let seen = |row| {
-        let columns = Columns { table: "workers", row };
-        Ok(WorkerSeen {
-            worker: columns.name("id")?,
-            boot: BootId::from_uuid(columns.id("boot")?),
-            address: columns.text("addr")?,
-            seen_at: columns.time("seen_at")?,
-        })
-    };
-    rows.iter().map(seen).collect()
+    rows.iter().map(worker_seen).collect()
 }
 
 pub(super) struct SeeWorkers {
