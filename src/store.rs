@@ -18,6 +18,7 @@ mod row;
 mod seal;
 mod shared;
 mod sqlite;
+mod steps;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use super::Result;
 use super::records::Loaded;
 use super::row::{fold_tasks, inconsistent, to_json};
+use super::shared::Shared;
 use crate::domain::machine::{Context, Effects, Illegal, Machine, Policy, RunEnd};
 use crate::domain::{
     Aggregate, JobId, OutputRecord, Publication, RunId, RunOutcome, TaskRecord, TaskState, Tenant, Timestamp,
@@ -38,6 +39,13 @@ pub(super) struct Rules {
     pub(super) random: u64,
     /// How the run that speaks ended, if it has.
     pub(super) past: Option<RunOutcome>,
+}
+
+impl Rules {
+    /// Those of a store.
+    pub(super) fn new(shared: &Shared, now: Timestamp, past: Option<RunOutcome>) -> Self {
+        Self { policy: shared.policy, now, random: shared.ids.random().as_u64_pair().1, past }
+    }
 }
 
 /// Applies a transition.

@@ -3,6 +3,7 @@
 //! Owns the data folder's lock, which is the session (PROTOCOL §1.25): no lease runs out, and a restart waits for none.
 //! Every acknowledged write is on disk (`synchronous=FULL`); a read sees one commit, never half of one.
 
+mod bulk;
 mod claim;
 mod error;
 mod folder;
@@ -52,8 +53,10 @@ const READERS: u32 = 4;
 /// Cache of the writer (negative: KiB), taken as it fills. Idempotency keys are random, so each touches a page of its
 /// own; the default of 2 MiB holds the index of some 30,000 jobs, after which each new job costs reads.
 const WRITER_CACHE: &str = "-16384";
-/// Prepared statements of a connection: every size of a group of submissions, and everything else.
-const STATEMENTS: usize = (submit::INSERTS + 1) * submit::ROWS + 128;
+/// Prepared statements of a connection: every size of a group of submissions and of transitions, and everything else.
+const STATEMENTS: usize = (submit::INSERTS + 1) * submit::ROWS
+    + (load::STATEMENTS.len() + save::STATEMENTS.len() + claim::STATEMENTS) * bulk::SIZES
+    + 128;
 /// How long `SQLite` waits for a lock before it says it is busy.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pages of the log that are folded into the file at once, 64 MiB. A flood of jobs writes the same pages of the random
@@ -156,7 +159,7 @@ impl SqliteStore {
         apply: impl Fn(&mut Machine) -> std::result::Result<Fenced<T>, Illegal> + Send + Sync + 'static,
     ) -> Result<Fenced<T>> {
         let step = Step { job: key.job, tenant: None, run: Some(key.run), now, apply };
-        Ok(self.lanes.say(Lane::Running, step).await?.unwrap_or(Fenced::Lost))
+        Ok(self.lanes.step(step).await?.unwrap_or(Fenced::Lost))
     }
 
     /// A verb of people; `None` = no such job of this tenant.
@@ -169,7 +172,7 @@ impl SqliteStore {
     ) -> Result<Option<T>> {
         let step =
             Step { job, tenant: tenant.cloned(), run: None, now, apply: move |m: &mut Machine| Ok(apply(m)) };
-        self.lanes.say(Lane::Running, step).await
+        self.lanes.step(step).await
     }
 }
 

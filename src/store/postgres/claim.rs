@@ -95,8 +95,7 @@ impl Claim {
         got: &mut Got,
     ) -> Result<()> {
         let job = loaded.aggregate.clone();
-        let random = db.shared.ids.random().as_u64_pair().1;
-        let rules = Rules { policy: db.shared.policy, now: self.now, random, past: None };
+        let rules = Rules::new(&db.shared, self.now, None);
         let (epoch, delta) = transition(loaded, rules, |machine| machine.claim(task, hold.clone()))?;
         got.deltas.push(delta);
         if opened.is_none() && !is_ending(&job) {

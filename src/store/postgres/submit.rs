@@ -16,11 +16,11 @@ use uuid::Uuid;
 
 use super::super::columns::Columns;
 use super::super::sqlite::submit::{KnownKey, KnownKeys, Prepared, decide};
+use super::super::steps::stopped;
 use super::super::{Error, Result, Submitted};
 use super::db::Db;
 use super::error::{self, Remedy, explain, is_outage, remedy};
 use super::save::column;
-use super::writer::stopped;
 use crate::domain::{JobId, TaskKind, TaskState};
 
 /// Jobs in one commit, at most.

@@ -8,18 +8,17 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::super::delta::{self, Delta, Rules, Step};
-use super::super::records::Loaded;
-use super::super::shared::Shared;
-use super::super::{Error, Result};
+use super::super::Result;
+use super::super::delta::Step;
+use super::super::steps::{self, Command, stopped};
 use super::db::Db;
 use super::error::{self, Remedy, is_outage, remedy};
 use super::load::{Lock, load, pasts};
 use super::save::save;
+use crate::domain::JobId;
 use crate::domain::machine::{Illegal, Machine};
-use crate::domain::{JobId, RunId, RunOutcome};
 
 /// Transactions at once.
 const LANES: usize = 3;
@@ -31,71 +30,6 @@ const LANE: usize = 1024;
 /// The sending side; the lanes end when all clones are gone.
 #[derive(Clone)]
 pub(super) struct Lanes(Vec<mpsc::Sender<Box<dyn Command>>>);
-
-/// A verb about one job.
-trait Command: Send {
-    fn job(&self) -> JobId;
-    fn run(&self) -> Option<RunId>;
-    fn carry_out(
-        &mut self,
-        found: Option<Result<Loaded>>,
-        past: Option<RunOutcome>,
-        shared: &Shared,
-    ) -> Option<Delta>;
-    fn reply(self: Box<Self>, outcome: Result<()>);
-}
-
-struct Pending<T, F> {
-    step: Step<F>,
-    answer: Option<Result<Option<T>>>,
-    reply: oneshot::Sender<Result<Option<T>>>,
-}
-
-impl<T, F> Command for Pending<T, F>
-where
-    T: Send + 'static,
-    F: Fn(&mut Machine) -> std::result::Result<T, Illegal> + Send + Sync + 'static,
-{
-    fn job(&self) -> JobId {
-        self.step.job
-    }
-
-    fn run(&self) -> Option<RunId> {
-        self.step.run
-    }
-
-    fn carry_out(
-        &mut self,
-        found: Option<Result<Loaded>>,
-        past: Option<RunOutcome>,
-        shared: &Shared,
-    ) -> Option<Delta> {
-        let (answer, delta) = match found {
-            Some(Ok(loaded)) if self.step.concerns(&loaded.aggregate) => {
-                let random = shared.ids.random().as_u64_pair().1;
-                let rules = Rules { policy: shared.policy, now: self.step.now, random, past };
-                match delta::transition(loaded, rules, &self.step.apply) {
-                    Ok((answer, delta)) => (Ok(Some(answer)), Some(delta)),
-                    Err(error) => (Err(error), None),
-                }
-            }
-            Some(Err(error)) => (Err(error), None),
-            Some(Ok(_)) | None => (Ok(None), None),
-        };
-        self.answer = Some(answer);
-        delta.filter(|delta| !delta.is_empty())
-    }
-
-    fn reply(self: Box<Self>, outcome: Result<()>) {
-        let Self { answer, reply, .. } = *self;
-        // A caller that went away needs no answer: what it asked for is committed and idempotent.
-        let _ = reply.send(outcome.and_then(|()| answer.unwrap_or_else(|| Err(stopped()))));
-    }
-}
-
-pub(super) fn stopped() -> Error {
-    Error::Unavailable { doing: "writing", source: "the store is closed".into() }
-}
 
 impl Lanes {
     /// Starts the lanes on `tasks`.
@@ -114,11 +48,11 @@ impl Lanes {
         T: Send + 'static,
         F: Fn(&mut Machine) -> std::result::Result<T, Illegal> + Send + Sync + 'static,
     {
-        let (reply, answer) = oneshot::channel();
         // The low half of an id is random.
         let spread = usize::try_from(step.job.uuid().as_u64_pair().1 % LANES as u64).unwrap_or(0);
         let lane = self.0.get(spread).ok_or_else(stopped)?;
-        lane.send(Box::new(Pending { step, answer: None, reply })).await.map_err(|_| stopped())?;
+        let (step, answer) = steps::wait(step);
+        lane.send(step).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }

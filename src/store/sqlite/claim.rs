@@ -5,21 +5,22 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::super::claims::{Kind, Slot, Waiting, by_kind, claimed, deal, in_turn, slots};
 use super::super::columns::Columns;
-use super::super::records::Loaded;
+use super::super::delta::{Rules, transition};
 use super::super::row::to_json;
 use super::super::seal::Sealed;
+use super::super::shared::Shared;
 use super::super::{Claimed, Error, Grant, Result, RunKey, Taken};
+use super::bulk::Bulk;
 use super::error::explain;
-use super::load::load_one;
-use super::save::blob;
+use super::load::{assemble, load_one};
+use super::save::{blob, save};
 use super::session::{began, is_current};
-use super::verbs::transition;
 use super::writer::{Txn, Verb};
-use crate::domain::machine::is_ending;
+use crate::domain::machine::{Machine, is_ending};
 use crate::domain::{
     Aggregate, Code, Failure, Hold, JobId, JobSecrets, RunId, SessionId, TaskClass, TaskId, Timestamp,
 };
@@ -56,32 +57,62 @@ impl Verb for Claim {
         }
         for (kind, holds) in by_kind(new) {
             let picked = pick(txn, kind, holds.len()).await?;
-            for (hold, (task, job)) in holds.into_iter().zip(picked) {
-                let loaded = match load_one(txn.conn, job).await {
-                    Ok(Some(loaded)) => loaded,
-                    Ok(None) => continue,
-                    Err(Error::Inconsistent { table, what }) => {
-                        tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
-                        set_aside(txn, job, self.now).await?;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                claimed.extend(take(txn, loaded, task, hold, self.now).await?);
-            }
+            let tasks = holds.into_iter().zip(picked).map(|(hold, (task, job))| (hold, task, job));
+            claimed.extend(self.take(txn, tasks.collect()).await?);
         }
         Ok(claimed)
     }
 }
 
+impl Claim {
+    /// Claims these tasks, of different jobs. A run whose secrets cannot be opened fails at once.
+    async fn take(&self, txn: &mut Txn<'_>, tasks: Vec<(Hold, TaskId, JobId)>) -> Result<Vec<Claimed>> {
+        let jobs: Vec<_> = tasks.iter().map(|(_, _, job)| *job).collect();
+        let mut found = assemble(txn.conn, &jobs).await?;
+        let mut sealed = secrets(txn.conn, &jobs).await?;
+        let (mut all, mut deltas) = (Vec::new(), Vec::new());
+        for (hold, task, job) in tasks {
+            let loaded = match found.take(job) {
+                Some(Ok(loaded)) => loaded,
+                // Another task of a job that a slot has just got.
+                None => continue,
+                Some(Err(Error::Inconsistent { table, what })) => {
+                    tracing::error!(job.id = %job, table, what, "a job cannot be read and is set aside");
+                    set_aside(txn, job, self.now).await?;
+                    continue;
+                }
+                Some(Err(error)) => return Err(error),
+            };
+            let aggregate = loaded.aggregate.clone();
+            let key = RunKey { job, task, run: hold.run, session: hold.session };
+            let opened = open(txn.shared, job, sealed.remove(&job));
+            let usable = opened.is_some() || is_ending(&aggregate);
+            let claim = |machine: &mut Machine| {
+                let epoch = machine.claim(task, hold.clone())?;
+                if !usable {
+                    let failure = Failure::new(Code::Internal, "the job's sealed secrets cannot be opened");
+                    machine.fail(&key, &failure, &[]);
+                }
+                Ok(epoch)
+            };
+            let (epoch, delta) = transition(loaded, Rules::new(txn.shared, self.now, None), claim)?;
+            deltas.push(delta);
+            if usable {
+                all.extend(claimed(&aggregate, task, &hold, epoch, opened.unwrap_or_default()));
+            }
+        }
+        save(txn, &deltas).await?;
+        Ok(all)
+    }
+}
+
+static KNOWN_RUNS: Bulk = Bulk::new("select id, task_id, job_id from runs where id in (", "?", ")");
+
 /// The runs among these that exist already: this claim was said before.
 async fn known_runs(txn: &mut Txn<'_>, slots: &[Slot]) -> Result<HashMap<RunId, (TaskId, JobId)>> {
-    let marks = vec!["?"; slots.len()].join(",");
-    let sql = format!("select id, task_id, job_id from runs where id in ({marks})");
-    let query = slots
-        .iter()
-        .fold(sqlx::query(AssertSqlSafe(sql)), |query, slot| query.bind(blob(slot.hold.run.uuid())));
-    let rows = query.fetch_all(&mut *txn.conn).await.map_err(explain("looking runs up"))?;
+    let rows = KNOWN_RUNS
+        .fetch(txn.conn, "looking runs up", slots, |query, slot| query.bind(blob(slot.hold.run.uuid())))
+        .await?;
     let known = |row| {
         let columns = Columns { table: "runs", row };
         let of = (TaskId::from_uuid(columns.id("task_id")?), JobId::from_uuid(columns.id("job_id")?));
@@ -97,32 +128,8 @@ async fn again(txn: &mut Txn<'_>, job: JobId, task: TaskId, hold: &Hold) -> Resu
     let own =
         record.filter(|t| t.hold.as_ref().is_some_and(|h| (h.run, h.session) == (hold.run, hold.session)));
     let Some(epoch) = own.map(|t| t.epoch) else { return Ok(None) };
-    let secrets = open_secrets(txn, job).await?.unwrap_or_default();
+    let secrets = open_one(txn, job).await?.unwrap_or_default();
     Ok(claimed(&loaded.aggregate, task, hold, epoch, secrets))
-}
-
-/// Claims one task. `None` when its secrets cannot be opened: that run fails at once.
-async fn take(
-    txn: &mut Txn<'_>,
-    loaded: Loaded,
-    task: TaskId,
-    hold: Hold,
-    now: Timestamp,
-) -> Result<Option<Claimed>> {
-    let job = loaded.aggregate.clone();
-    let key = RunKey { job: job.job.id, task, run: hold.run, session: hold.session };
-    let opened = open_secrets(txn, job.job.id).await?;
-    let usable = opened.is_some() || is_ending(&job);
-    let epoch = transition(txn, loaded, None, now, |machine| {
-        let epoch = machine.claim(task, hold.clone())?;
-        if !usable {
-            let failure = Failure::new(Code::Internal, "the job's sealed secrets cannot be opened");
-            machine.fail(&key, &failure, &[]);
-        }
-        Ok(epoch)
-    })
-    .await?;
-    Ok(if usable { claimed(&job, task, &hold, epoch, opened.unwrap_or_default()) } else { None })
 }
 
 /// Fails a job whose rows cannot be read, so that it does not stand at the head of its tenant's line for ever. Its
@@ -145,20 +152,32 @@ async fn set_aside(txn: &mut Txn<'_>, job: JobId, now: Timestamp) -> Result<()> 
     Ok(())
 }
 
-/// `None` when there are secrets that no key opens.
-async fn open_secrets(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets>> {
-    let row = sqlx::query("select key_id, sealed from job_secrets where job_id = ?")
-        .bind(blob(job.uuid()))
-        .fetch_optional(&mut *txn.conn)
-        .await
-        .map_err(explain("reading secrets"))?;
-    let Some(row) = row else {
-        return Ok(Some(JobSecrets::default()));
+static SECRETS: Bulk =
+    Bulk::new("select job_id, key_id, sealed from job_secrets where job_id in (", "?", ")");
+/// Statements of this file over many rows, for the size of the cache.
+pub(super) const STATEMENTS: usize = 2;
+
+async fn secrets(conn: &mut SqliteConnection, jobs: &[JobId]) -> Result<HashMap<JobId, Sealed>> {
+    let rows =
+        SECRETS.fetch(conn, "reading secrets", jobs, |query, job| query.bind(blob(job.uuid()))).await?;
+    let sealed = |row| {
+        let columns = Columns { table: "job_secrets", row };
+        let sealed = Sealed { key_id: columns.text("key_id")?, bytes: columns.bytes("sealed")? };
+        Ok((JobId::from_uuid(columns.id("job_id")?), sealed))
     };
-    let columns = Columns { table: "job_secrets", row: &row };
-    let sealed = Sealed { key_id: columns.text("key_id")?, bytes: columns.bytes("sealed")? };
-    let text = txn.shared.keys.open(job.uuid().as_bytes(), &sealed);
-    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    rows.iter().map(sealed).collect()
+}
+
+/// `None` when there are secrets that no key opens.
+fn open(shared: &Shared, job: JobId, sealed: Option<Sealed>) -> Option<JobSecrets> {
+    let Some(sealed) = sealed else { return Some(JobSecrets::default()) };
+    let text = shared.keys.open(job.uuid().as_bytes(), &sealed)?;
+    serde_json::from_slice(&text).ok()
+}
+
+async fn open_one(txn: &mut Txn<'_>, job: JobId) -> Result<Option<JobSecrets>> {
+    let sealed = secrets(txn.conn, &[job]).await?.remove(&job);
+    Ok(open(txn.shared, job, sealed))
 }
 
 /// What the new holder of a run is told; `None` when its secrets cannot be opened.
@@ -172,7 +191,7 @@ pub(super) async fn taken(
     let Some(record) = job.tasks.iter().find(|t| t.id == task) else { return Ok(None) };
     let since = began(txn, hold).await?;
     // Secrets that no key opens are no obstacle to hearing how a run ends.
-    let secrets = open_secrets(txn, job.job.id).await?.unwrap_or_default();
+    let secrets = open_one(txn, job.job.id).await?.unwrap_or_default();
     let claimed = claimed(job, task, hold, record.epoch, secrets);
     Ok(claimed.map(|claimed| Taken { claimed, address, since }))
 }

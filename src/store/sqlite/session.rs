@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::columns::Columns;
+use super::super::delta::{Rules, transition};
 use super::super::records::{addresses, worker_seen};
 use super::super::row::inconsistent;
 use super::super::{Fenced, Result, Taken, WorkerSeen};
 use super::claim::taken;
 use super::error::explain;
 use super::load::load;
-use super::save::blob;
-use super::verbs::transition;
+use super::save::{blob, save};
 use super::writer::{Txn, Verb};
-use crate::domain::machine::Fenced as Answer;
+use crate::domain::machine::{Fenced as Answer, Illegal, Machine};
 use crate::domain::{Hold, JobId, SessionId, Timestamp};
 
 /// A session's nominal end, microseconds after its last renewal. Told to people only: here the lock is the session.
@@ -58,13 +58,16 @@ impl Verb for OpenSession {
         let held: BTreeSet<_> = held.iter().map(id).collect::<Result<_>>()?;
         let held: Vec<_> = held.into_iter().collect();
         for jobs in held.chunks(BATCH) {
+            let mut recovered = Vec::with_capacity(jobs.len());
             for loaded in load(txn.conn, jobs).await? {
-                transition(txn, loaded, None, self.now, |m| {
+                let recover = |m: &mut Machine| {
                     m.recover(gone);
                     Ok(())
-                })
-                .await?;
+                };
+                let ((), delta) = transition(loaded, Rules::new(txn.shared, self.now, None), recover)?;
+                recovered.push(delta);
             }
+            save(txn, &recovered).await?;
         }
         Ok(self.id)
     }
@@ -141,27 +144,29 @@ impl Verb for Takeover {
         let jobs: BTreeSet<_> = rows.iter().map(id).collect::<Result<_>>()?;
         let jobs: Vec<_> = jobs.into_iter().collect();
         let addresses = addresses(all_seen(&mut *txn.conn, Timestamp::from_micros(i64::MIN)).await?);
-        let mut all = Vec::new();
+        let (mut all, mut deltas) = (Vec::new(), Vec::new());
         for loaded in load(txn.conn, &jobs).await? {
             let tasks = loaded.aggregate.tasks.iter();
             let old = tasks.filter_map(|t| Some((t.id, t.hold.clone()?)));
             let old: Vec<_> = old.filter(|(_, hold)| hold.session != self.session).collect();
             let job = loaded.aggregate.clone();
-            transition(txn, loaded, None, self.now, |machine| {
+            let take_over = |machine: &mut Machine| {
                 for (task, hold) in &old {
                     if machine.take_over(*task, hold.run, self.session) == Answer::Lost {
-                        return Err(crate::domain::machine::Illegal("a held task has no holder"));
+                        return Err(Illegal("a held task has no holder"));
                     }
                 }
                 Ok(())
-            })
-            .await?;
+            };
+            let ((), delta) = transition(loaded, Rules::new(txn.shared, self.now, None), take_over)?;
+            deltas.push(delta);
             for (task, hold) in old {
                 let address = addresses.get(&hold.boot).cloned();
                 let ours = Hold { session: self.session, ..hold };
                 all.extend(taken(txn, &job, task, &ours, address).await?);
             }
         }
+        save(txn, &deltas).await?;
         Ok(all)
     }
 }

@@ -247,3 +247,17 @@ async fn claims_and_ticks_search_their_indexes() {
         assert!(text.contains(index) && !text.contains("TEMP B-TREE FOR ORDER BY"), "{sql}: {text}");
     }
 }
+
+/// However many rows a statement is about, it finds each by its key.
+#[tokio::test]
+async fn transitions_search_their_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    for (table, statement) in save::STATEMENTS.iter().chain(&load::STATEMENTS) {
+        let sql = format!("explain query plan {}", statement.text(64));
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&store.readers).await.unwrap();
+        let plan = rows.iter().map(|row| row.3.as_str()).collect::<Vec<_>>().join("; ");
+        assert!(!plan.contains(&format!("SCAN {table}")), "{table}: {plan}");
+    }
+}

@@ -2,52 +2,30 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::super::delta::{self, Rules, Step};
-use super::super::records::Loaded;
 use super::super::row::inconsistent;
+use super::super::steps::Command;
 use super::super::{Reported, Result, UploadRecord};
 use super::error::explain;
-use super::load::{load_one, past};
+use super::load::{assemble, pasts};
 use super::save::{blob, save};
 use super::writer::{Txn, Verb};
-use crate::domain::machine::{Illegal, Machine};
-use crate::domain::{RunOutcome, TaskState, Timestamp, UploadId};
+use crate::domain::{TaskState, Timestamp, UploadId};
 
-impl<T, F> Verb for Step<F>
-where
-    T: Send + 'static,
-    F: Fn(&mut Machine) -> std::result::Result<T, Illegal> + Send + Sync + 'static,
-{
-    type Answer = Option<T>;
-
-    async fn run(&self, txn: &mut Txn<'_>) -> Result<Option<T>> {
-        let Some(loaded) = load_one(txn.conn, self.job).await? else {
-            return Ok(None);
-        };
-        if !self.concerns(&loaded.aggregate) {
-            return Ok(None);
-        }
-        let past = match self.run {
-            Some(run) => past(txn.conn, self.job, run).await?,
-            None => None,
-        };
-        transition(txn, loaded, past, self.now, &self.apply).await.map(Some)
+/// Carries out transitions, of different jobs.
+pub(super) async fn carry_out(txn: &mut Txn<'_>, steps: &mut [&mut Box<dyn Command>]) -> Result<()> {
+    if steps.is_empty() {
+        return Ok(());
     }
-}
-
-/// Applies a transition and writes what it did.
-pub(super) async fn transition<T>(
-    txn: &mut Txn<'_>,
-    loaded: Loaded,
-    past: Option<RunOutcome>,
-    now: Timestamp,
-    apply: impl Fn(&mut Machine) -> std::result::Result<T, Illegal>,
-) -> Result<T> {
-    let random = txn.shared.ids.random().as_u64_pair().1;
-    let rules = Rules { policy: txn.shared.policy, now, random, past };
-    let (answer, delta) = delta::transition(loaded, rules, apply)?;
-    save(txn, &delta).await?;
-    Ok(answer)
+    let jobs: Vec<_> = steps.iter().map(|step| step.job()).collect();
+    let runs: Vec<_> = steps.iter().filter_map(|step| step.run()).collect();
+    let mut found = assemble(txn.conn, &jobs).await?;
+    let ended = pasts(txn.conn, &runs).await?;
+    let mut deltas = Vec::with_capacity(steps.len());
+    for step in steps {
+        let past = step.run().and_then(|run| ended.get(&(step.job(), run)).copied());
+        deltas.extend(step.carry_out(found.take(step.job()), past, txn.shared));
+    }
+    save(txn, &deltas).await
 }
 
 /// Touches tasks only, like a claim: a job does not change by becoming ready.

@@ -1,7 +1,8 @@
 //! The one writer: takes all that waits, commits it as one group, answers each (STACK §4, PROTOCOL §1.15).
 //!
 //! No timer and no added latency: while one group is being committed the next one gathers in the lanes. Verbs of
-//! running jobs go before claims, claims before submissions, so that a flood of new jobs delays no encode.
+//! running jobs go before claims, claims before submissions, so that a flood of new jobs delays no encode. Transitions of
+//! different jobs in one group are read, carried out and written together.
 //! A group in which one command fails is rolled back and replayed one command at a time; every verb is idempotent, so
 //! the same replay serves a commit whose outcome is unknown.
 
@@ -13,11 +14,15 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::delta::Step;
 use super::super::shared::Shared;
+use super::super::steps::{self, stopped};
 use super::super::{Error, Result, Submitted};
 use super::error::explain;
 use super::submit::{self, Prepared, Replay};
+use super::verbs::carry_out;
 use crate::domain::JobId;
+use crate::domain::machine::{Illegal, Machine};
 
 /// Commands in one commit, at most: bounds the latency of what comes next.
 const GROUP: usize = 256;
@@ -55,15 +60,15 @@ pub(super) enum Lane {
 /// The sending side of the writer; the writer ends when all clones are gone.
 #[derive(Clone)]
 pub(super) struct Lanes {
-    running: mpsc::Sender<Box<dyn Command>>,
-    claim: mpsc::Sender<Box<dyn Command>>,
+    running: mpsc::Sender<Command>,
+    claim: mpsc::Sender<Command>,
     submit: mpsc::Sender<Submission>,
 }
 
 /// The writer's side.
 pub(super) struct Inbox {
-    running: mpsc::Receiver<Box<dyn Command>>,
-    claim: mpsc::Receiver<Box<dyn Command>>,
+    running: mpsc::Receiver<Command>,
+    claim: mpsc::Receiver<Command>,
     submit: mpsc::Receiver<Submission>,
 }
 
@@ -72,8 +77,25 @@ struct Submission {
     reply: oneshot::Sender<Result<Submitted>>,
 }
 
+/// What waits in a lane.
+enum Command {
+    /// A transition of one job.
+    Step(Box<dyn steps::Command>),
+    /// Anything else.
+    Other(Box<dyn Other>),
+}
+
+impl Command {
+    fn reply(self, outcome: Result<()>) {
+        match self {
+            Self::Step(step) => step.reply(outcome),
+            Self::Other(other) => other.reply(outcome),
+        }
+    }
+}
+
 #[async_trait]
-trait Command: Send {
+trait Other: Send {
     async fn run(&mut self, txn: &mut Txn<'_>) -> Result<()>;
     fn reply(self: Box<Self>, outcome: Result<()>);
 }
@@ -85,7 +107,7 @@ struct Pending<V: Verb> {
 }
 
 #[async_trait]
-impl<V: Verb> Command for Pending<V> {
+impl<V: Verb> Other for Pending<V> {
     async fn run(&mut self, txn: &mut Txn<'_>) -> Result<()> {
         self.answer = Some(self.verb.run(txn).await?);
         Ok(())
@@ -96,10 +118,6 @@ impl<V: Verb> Command for Pending<V> {
         // A caller that went away needs no answer: what it asked for is committed and idempotent.
         let _ = reply.send(outcome.and_then(|()| answer.ok_or_else(stopped)));
     }
-}
-
-fn stopped() -> Error {
-    Error::Unavailable { doing: "writing", source: "the store is closed".into() }
 }
 
 /// The lanes of a new writer.
@@ -121,7 +139,19 @@ impl Lanes {
             Lane::Running => &self.running,
             Lane::Claim => &self.claim,
         };
-        lane.send(Box::new(Pending { verb, answer: None, reply })).await.map_err(|_| stopped())?;
+        let pending = Box::new(Pending { verb, answer: None, reply });
+        lane.send(Command::Other(pending)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Says a transition of one job and waits for its commit; `None` = no such job.
+    pub(super) async fn step<T, F>(&self, step: Step<F>) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Machine) -> std::result::Result<T, Illegal> + Send + Sync + 'static,
+    {
+        let (step, answer) = steps::wait(step);
+        self.running.send(Command::Step(step)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -161,7 +191,7 @@ pub(super) async fn serve(
 
 #[derive(Default)]
 struct Group {
-    commands: Vec<Box<dyn Command>>,
+    commands: Vec<Command>,
     submissions: Vec<Submission>,
 }
 
@@ -224,7 +254,7 @@ impl Group {
 async fn transact(
     conn: &mut SqliteConnection,
     shared: &Shared,
-    commands: &mut [Box<dyn Command>],
+    commands: &mut [Command],
     jobs: &[Box<Prepared>],
     replay: Replay,
 ) -> Result<Vec<Submitted>> {
@@ -257,12 +287,27 @@ async fn transact(
 
 async fn run(
     txn: &mut Txn<'_>,
-    commands: &mut [Box<dyn Command>],
+    commands: &mut [Command],
     jobs: &[Box<Prepared>],
     replay: Replay,
 ) -> Result<Vec<Submitted>> {
+    let mut steps = Vec::new();
     for command in commands {
-        command.run(txn).await?;
+        match command {
+            Command::Step(step) => {
+                if steps.iter().any(|other: &&mut Box<dyn steps::Command>| other.job() == step.job()) {
+                    carry_out(txn, &mut steps).await?;
+                    steps.clear();
+                }
+                steps.push(step);
+            }
+            Command::Other(other) => {
+                carry_out(txn, &mut steps).await?;
+                steps.clear();
+                other.run(txn).await?;
+            }
+        }
     }
+    carry_out(txn, &mut steps).await?;
     submit::accept(txn, jobs, replay).await
 }
