@@ -37,7 +37,7 @@ pub use plan::{
 };
 
 use crate::domain::limits::SourceLimits;
-use crate::domain::{ObjectPath, Tenant, VerifyLevel, WorkerId};
+use crate::domain::{ObjectPath, SandboxMode, Tenant, VerifyLevel, WorkerId};
 
 /// Everything a process is told, checked.
 #[derive(Debug, Clone)]
@@ -376,6 +376,34 @@ pub struct Worker {
     pub disk_floor: u64,
     /// A process of the role worker ends after so long without work; `None` = never.
     pub idle_timeout: Option<Duration>,
+    /// How its tools are confined.
+    pub sandbox: Sandbox,
+}
+
+/// `[sandbox]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// What must be there.
+    pub mode: SandboxMode,
+    /// What tools may read and run besides what belongs to the system, absolute.
+    pub readable: Vec<PathBuf>,
+    /// Private memory of one tool.
+    pub memory: MemoryBound,
+    /// Largest file of one encoder, bytes.
+    pub file_size: u64,
+    /// Most open files of one tool.
+    pub open_files: u32,
+}
+
+/// `sandbox.memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryBound {
+    /// As much as the machine has.
+    Machine,
+    /// So many bytes.
+    Bytes(u64),
+    /// None.
+    Unbounded,
 }
 
 /// A preset document as found in `presets.dir`; the domain reads it.

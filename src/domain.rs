@@ -19,6 +19,7 @@ pub mod preset;
 mod progress;
 mod rational;
 mod record;
+mod sandbox;
 mod spec;
 pub mod testing;
 mod time;
@@ -40,6 +41,7 @@ pub use record::{
     Aggregate, Attempt, Event, EventKind, Hold, JobRecord, JobStatus, OutputFile, OutputRecord, OutputResult,
     OutputStatus, Publication, PublicationState, RunOutcome, TaskKind, TaskRecord, TaskState,
 };
+pub use sandbox::SandboxMode;
 pub use spec::{
     Destination, JobOptions, JobSecrets, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel,
 };

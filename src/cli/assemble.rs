@@ -59,7 +59,7 @@ pub(super) async fn start(
     lifecycle: &Lifecycle,
 ) -> Result<Machinery, Failed> {
     let ground = control::open(control, record, lifecycle).await?;
-    let worker = worker::start(worker, &ground.storage, &ground.ids, lifecycle)?;
+    let worker = worker::start(worker, &ground.storage, &ground.ids, lifecycle).await?;
     let own = WorkerHandle {
         client: WorkerClient::in_process(Arc::new(worker.clone())),
         address: "in-process".to_owned(),

@@ -2,9 +2,10 @@
 
 use super::args::ConfigFile;
 use super::output::data;
-use super::{Exit, Outcome, assemble};
+use super::{Exit, Failed, Outcome, assemble};
 use crate::config::{Config, Overrides, Storage, Store};
-use crate::domain::{IdSource, PublicationId, SystemIds};
+use crate::domain::{IdSource, PublicationId, SandboxMode, SystemIds};
+use crate::media::process::Confined;
 use crate::media::tools::{ENCODERS, FILTERS, Tools};
 use crate::storage::Fencing;
 
@@ -47,7 +48,7 @@ pub(super) async fn run(file: &ConfigFile) -> Outcome {
     Ok(if ill { Exit::Unavailable } else { Exit::Ok })
 }
 
-async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
+async fn tools(config: &Config) -> Result<Vec<Finding>, Failed> {
     let (ffmpeg, ffprobe) = (&config.worker.ffmpeg, &config.worker.ffprobe);
     let tools = match Tools::locate(ffmpeg, ffprobe) {
         Ok(tools) => tools,
@@ -71,12 +72,30 @@ async fn tools(config: &Config) -> Result<Vec<Finding>, super::Failed> {
             Finding::Note(format!("encoder {encoder} does not work: its presets will fail"))
         });
     }
+    let confined = assemble::worker::confined(&config.worker, &toolbox).await;
+    findings.extend(sandbox(config.worker.sandbox.mode, confined));
     let missing: Vec<&str> =
         FILTERS.iter().copied().filter(|filter| !known.filters.contains(filter)).collect();
     if !missing.is_empty() {
         findings.push(Finding::Note(format!("filters missing: {}", missing.join(", "))));
     }
     Ok(findings)
+}
+
+fn sandbox(mode: SandboxMode, confined: Result<Confined, Failed>) -> Vec<Finding> {
+    if mode == SandboxMode::Off {
+        return vec![Finding::Note(
+            "sandbox: off, as sandbox.mode says; ffmpeg may do what this user may".into(),
+        )];
+    }
+    let confined = match confined {
+        Ok(confined) => confined,
+        Err(failed) => return vec![Finding::Bad(format!("sandbox: {:#}", failed.error))],
+    };
+    let active = confined.active();
+    let active = (!active.is_empty()).then(|| Finding::Good(format!("sandbox: {}", active.join(", "))));
+    let missing = confined.missing().into_iter().map(|what| Finding::Note(format!("sandbox: {what}")));
+    active.into_iter().chain(missing).collect()
 }
 
 fn disk(config: &Config) -> Finding {

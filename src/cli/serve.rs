@@ -93,7 +93,7 @@ async fn serve_worker(plan: &WorkerPlan, listener: &Listener, lifecycle: &Lifecy
     let (socket, address) = bind(listener.network.listen, "--grpc-listen")?;
     let storage = assemble::open_storage(&plan.common)?;
     let ids: std::sync::Arc<dyn crate::domain::IdSource> = std::sync::Arc::new(SystemIds);
-    let worker = worker::start(plan, &storage, &ids, lifecycle)?;
+    let worker = worker::start(plan, &storage, &ids, lifecycle).await?;
     let stop = lifecycle.hard().child_token();
     worker::expose(&worker, listener, (socket, address), &stop, lifecycle)?;
     if let Some(timeout) = plan.worker.idle_timeout {

@@ -27,6 +27,7 @@ pub(super) struct Document {
     pub(super) queue: Queue,
     pub(super) workers: Workers,
     pub(super) worker: Worker,
+    pub(super) sandbox: Sandbox,
     pub(super) verify: Verify,
     pub(super) presets: Presets,
     pub(super) retention: Retention,
@@ -43,6 +44,7 @@ pub(super) const LISTS: &[&str] = &[
     "workers.nodes",
     "workers.wake_command",
     "worker.control",
+    "sandbox.readable",
 ];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
@@ -300,6 +302,29 @@ impl Default for Worker {
             orphan_grace: Span(Duration::from_mins(10)),
             disk_floor: Size(1 << 30),
             idle_timeout: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Sandbox {
+    pub(super) mode: String,
+    pub(super) readable: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<Size>,
+    pub(super) file_size: Size,
+    pub(super) open_files: u32,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            mode: "auto".to_owned(),
+            readable: Vec::new(),
+            memory: None,
+            file_size: Size(256 << 30),
+            open_files: 256,
         }
     }
 }

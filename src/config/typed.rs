@@ -20,9 +20,15 @@ use super::document::{Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
-use super::{Config, Log, Queue, S3, S3Credentials, Server, Sources, Storage, Surroundings, Worker};
+use super::{
+    Config, Log, MemoryBound, Queue, S3, S3Credentials, Sandbox, Server, Sources, Storage, Surroundings,
+    Worker,
+};
 use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
+
+/// The least memory of a tool: ffmpeg itself with its libraries takes a tenth of it.
+const LEAST_MEMORY: u64 = 256 << 20;
 
 /// The least time without work after which a worker may leave.
 const SHORTEST_IDLE: Duration = Duration::from_millis(100);
@@ -274,7 +280,25 @@ impl Check<'_> {
             orphan_grace,
             disk_floor,
             idle_timeout,
+            sandbox: self.sandbox(document)?,
         })
+    }
+
+    fn sandbox(&mut self, document: &Document) -> Option<Sandbox> {
+        let sandbox = &document.sandbox;
+        let memory = match sandbox.memory {
+            None => MemoryBound::Machine,
+            Some(Size(0)) => MemoryBound::Unbounded,
+            Some(Size(bytes)) => {
+                MemoryBound::Bytes(self.number("sandbox.memory", bytes, LEAST_MEMORY..=1 << 50))
+            }
+        };
+        let Size(file_size) = sandbox.file_size;
+        let file_size = self.number("sandbox.file_size", file_size, 1 << 20..=1 << 60);
+        let open_files = self.number("sandbox.open_files", sandbox.open_files, 32..=1 << 20);
+        let readable = sandbox.readable.iter().map(|text| self.path(text)).collect();
+        let mode = self.variant("sandbox.mode", &sandbox.mode)?;
+        Some(Sandbox { mode, readable, memory, file_size, open_files })
     }
 
     /// Below a moment a worker would leave before anybody can call it.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::EncodePlan;
-use super::process::{Child, Limits, Spec, Tidy, each_line};
+use super::process::{Child, Limits, Reach, Spec, Tidy, each_line};
 use super::{Input, Toolbox};
 use crate::domain::{Code, Failure};
 
@@ -126,8 +126,9 @@ pub async fn encode(
 ) -> Result<EncodeReport, Failure> {
     let EncodeRequest { plan, argv, input, work, limits } = request;
     let started = Instant::now();
-    let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, work);
-    spec.limits = limits.kernel;
+    let reach = Reach::reading(input).writing(work);
+    let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, work).confined(reach);
+    spec.limits = limits.kernel.within(limits.total);
     let mut child = toolbox.spawner.spawn(spec).await?;
     tracing::debug!(target: "flux::media", "encoder started");
     let (state, ticks, mut readers) = listen(&mut child);

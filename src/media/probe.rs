@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::argv::{self, LookAhead, Reading};
-use super::process::{Spec, Tidy, run};
+use super::process::{Reach, Spec, Tidy, run};
 use super::{Input, Toolbox};
 use crate::domain::limits::SourceLimits;
 use crate::domain::{Code, Demuxer, Failure, MediaInfo};
@@ -54,7 +54,7 @@ pub async fn probe(
     let bounds = argv::Limits { max_streams: limits.max_streams + 1, ..argv::Limits::new(limits, None) };
     let reading = Reading { input, demuxer, limits: &bounds };
     args.extend(argv::input_options(&reading, LookAhead::Far));
-    let spec = Spec::new(&toolbox.tools.ffprobe, args, "/");
+    let spec = Spec::new(&toolbox.tools.ffprobe, args, "/").confined(Reach::reading(input));
     let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await?;
 
     let log = Tidy::new(input, Path::new("")).lines(finished.log);

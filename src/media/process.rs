@@ -9,12 +9,15 @@
 mod launch;
 mod lines;
 mod run;
+mod sandbox;
 mod tidy;
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::process::{ChildStderr, ChildStdout};
@@ -25,6 +28,7 @@ use crate::domain::{Code, Failure};
 pub use launch::{LAUNCH_COMMAND, launch_main};
 pub(in crate::media) use lines::{Tail, each_line};
 pub(in crate::media) use run::{Finished, RunError, run, run_lines};
+pub use sandbox::{Confined, LookError, Reach, Sandbox};
 pub(in crate::media) use tidy::Tidy;
 
 /// Requests that wait for the forking thread. When it is full, callers wait: a fork takes about a millisecond.
@@ -37,8 +41,13 @@ const NICE: u8 = 10;
 pub enum Launcher {
     /// Straight away. A SIGKILL of this process leaves the child running, so this is for tests and short-lived tools.
     Direct,
-    /// Through `EXE __launch …`, which ties the child to this process's life and limits it before it runs.
-    ReExec(PathBuf),
+    /// Through `EXE __launch …`, which ties the child to this process's life, limits and confines it before it runs.
+    ReExec {
+        /// The executable of flux.
+        exe: PathBuf,
+        /// How programs that have a [`Reach`] are confined.
+        sandbox: Sandbox,
+    },
 }
 
 /// What becomes of a program's standard output.
@@ -64,8 +73,23 @@ pub enum Stderr {
 pub struct Limits {
     /// Largest file it may write, bytes (passing it is SIGXFSZ).
     pub file_size: Option<u64>,
-    /// Largest address space, bytes; at least four times the expected resident size (ENCODING §8).
-    pub address_space: Option<u64>,
+    /// Most private memory that it may ask for, bytes, used or not; files and libraries it maps do not count.
+    pub memory: Option<u64>,
+    /// Most seconds of all its threads on processors (passing it is SIGKILL).
+    pub cpu_seconds: Option<u64>,
+    /// Most open files.
+    pub open_files: Option<u64>,
+}
+
+impl Limits {
+    /// What a tool that ends within `wall` can use of all processors. It holds where the worker that watches it does not.
+    #[must_use]
+    pub fn within(self, wall: Duration) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = u64::try_from(cores).unwrap_or(u64::MAX);
+        let seconds = (wall.as_secs() + 1).saturating_mul(cores);
+        Self { cpu_seconds: Some(seconds), ..self }
+    }
 }
 
 /// A program to run.
@@ -83,14 +107,16 @@ pub struct Spec {
     pub stderr: Stderr,
     /// Its whole environment, besides `LC_ALL=C` where it says nothing of that.
     pub env: Vec<(OsString, OsString)>,
-    /// Niceness, 0 to 19.
+    /// Niceness, 0 to 19; a confined program has its sandbox's.
     pub nice: u8,
     /// Kernel limits.
     pub limits: Limits,
+    /// All that it may touch; `None` = whatever this user may, for programs of the operator's.
+    pub reach: Option<Reach>,
 }
 
 impl Spec {
-    /// A program whose output is read, without limits.
+    /// A program whose output is read, without limits and not confined.
     pub fn new<A: Into<OsString>>(
         program: &Path,
         args: impl IntoIterator<Item = A>,
@@ -105,7 +131,14 @@ impl Spec {
             env: Vec::new(),
             nice: NICE,
             limits: Limits::default(),
+            reach: None,
         }
+    }
+
+    /// The same program, confined.
+    #[must_use]
+    pub fn confined(self, reach: Reach) -> Self {
+        Self { reach: Some(reach), ..self }
     }
 }
 
@@ -244,7 +277,7 @@ fn start(launcher: &Launcher, spec: &Spec) -> Result<tokio::process::Child, Spaw
     };
     let (program, args) = match launcher {
         Launcher::Direct => (spec.program.clone(), spec.args.clone()),
-        Launcher::ReExec(exe) => (exe.clone(), launch::arguments(spec)),
+        Launcher::ReExec { exe, sandbox } => (exe.clone(), launch::arguments(spec, sandbox)),
     };
     #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
     let mut command = tokio::process::Command::new(program);

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{Finished, Spawner, Spec, run};
+use super::process::{Finished, Reach, Spawner, Spec, run};
 use crate::domain::{Code, Failure};
 
 /// The encoders flux can ask for.
@@ -154,8 +154,9 @@ impl Tools {
         self.finish(spawner, Spec::new(&self.ffmpeg, args, "/")).await.is_ok_and(|f| f.status.success())
     }
 
+    /// Confined as an encode is: what works only outside the sandbox does not work.
     async fn finish(&self, spawner: &Spawner, spec: Spec) -> Result<Finished, String> {
-        run(spawner, spec, (PROOF_TIME, 256 * 1024), &CancellationToken::new())
+        run(spawner, spec.confined(Reach::nothing()), (PROOF_TIME, 256 * 1024), &CancellationToken::new())
             .await
             .map_err(|e| e.to_string())
     }

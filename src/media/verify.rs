@@ -20,7 +20,7 @@ use super::argv::{self, LookAhead, Reading};
 use super::encode::EncodeReport;
 use super::plan::{EncodePlan, OutputPlan};
 use super::probe::Document;
-use super::process::{RunError, Spec, Tidy, run, run_lines};
+use super::process::{Reach, RunError, Spec, Tidy, run, run_lines};
 use super::structure::Facts;
 use super::{Input, Toolbox};
 use crate::domain::preset::Container;
@@ -174,7 +174,7 @@ impl Checker<'_> {
     fn probe(&self, shown: &[&str]) -> Spec {
         let mut args: Vec<String> = shown.iter().copied().map(str::to_owned).collect();
         args.extend(self.input_options());
-        Spec::new(&self.toolbox.tools.ffprobe, args, "/")
+        Spec::new(&self.toolbox.tools.ffprobe, args, "/").confined(Reach::reading(self.input))
     }
 
     /// Decodes; any complaint is a failure. `args` come before the outputs.
@@ -182,7 +182,7 @@ impl Checker<'_> {
         let head = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-xerror"];
         let mut words: Vec<String> = head.map(str::to_owned).into();
         words.extend(args);
-        let spec = Spec::new(&self.toolbox.tools.ffmpeg, words, "/");
+        let spec = Spec::new(&self.toolbox.tools.ffmpeg, words, "/").confined(Reach::reading(self.input));
         let finished = run(&self.toolbox.spawner, spec, (self.time, 0), self.cancel).await;
         let finished = finished.map_err(|error| match error {
             RunError::TimedOut(_) => failed("decoding it takes too long"),

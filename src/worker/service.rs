@@ -30,9 +30,15 @@ use crate::storage::{Destinations, Handle, Sources};
 /// Publications that may be sent at once per slot: sending needs no CPU slot, but it is not free either.
 const SENDS_PER_SLOT: usize = 2;
 
-/// What every ffmpeg and ffprobe of this worker runs under (see `media::process`).
-const PROTECTIONS: &[&str] =
-    &["no environment", "process group", "parent-death signal", "demuxer allow-list"];
+/// What every ffmpeg and ffprobe runs under on every kernel (see `media::process`).
+const PROTECTIONS: &[&str] = &[
+    "no environment",
+    "no new privileges",
+    "process group",
+    "parent-death signal",
+    "rlimits (core, cpu, data, fsize, nofile)",
+    "demuxer allow-list",
+];
 
 /// How often runs without a control and handles that were left are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -58,6 +64,8 @@ pub struct WorkerSettings {
     pub orphan_grace: Duration,
     /// Disk that is set aside for each run beside what it will write, bytes; 0 = none is set aside at all.
     pub disk_floor: u64,
+    /// What of the sandbox was found to hold here.
+    pub protections: Vec<String>,
     /// Bounds of a run.
     pub limits: Limits,
 }
@@ -202,6 +210,11 @@ impl Inner {
     /// Frees the CPU slot of a run that only sends, or that only waits for its acknowledgement.
     pub(super) fn vacate(&self, run: RunId) {
         self.slots().vacate(run);
+    }
+
+    fn protections(&self) -> Vec<String> {
+        let always = PROTECTIONS.iter().map(|name| (*name).to_owned());
+        always.chain(self.settings.protections.iter().cloned()).collect()
     }
 
     /// Runs that use a CPU slot now.
@@ -462,7 +475,7 @@ impl WorkerApi for Worker {
             draining,
             encoders,
             ffmpeg_version,
-            sandbox: PROTECTIONS.iter().map(|name| (*name).to_owned()).collect(),
+            sandbox: self.0.protections(),
             disk_free: disk::look(self.0.deps.root.path()).free,
             protocol: PROTOCOL,
         }

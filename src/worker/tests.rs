@@ -104,6 +104,7 @@ impl Bench {
             cores: 1,
             orphan_grace,
             disk_floor,
+            protections: Vec::new(),
             limits,
         };
         let deps = Deps {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::super::Failed;
 use crate::config::{self, Surroundings, Waker};
 use crate::control::{Children, Command, Fly, How, Waking};
-use crate::media::process::{Launcher, Spawner};
+use crate::media::process::{Launcher, Sandbox, Spawner};
 
 pub(super) fn waking(plan: &config::Waking) -> Result<Waking, Failed> {
     let how = match &plan.waker {
@@ -71,5 +71,7 @@ fn environment(wanted: impl Fn(&str) -> bool) -> Result<Vec<(OsString, OsString)
 
 fn spawner() -> Result<Spawner, Failed> {
     let exe = config::program().context("cannot find this program's own file")?;
-    Ok(Spawner::start(Launcher::ReExec(exe)).context("cannot start the thread that starts programs")?)
+    // Programs of the operator's: bound to this process, and not confined.
+    let launcher = Launcher::ReExec { exe, sandbox: Sandbox::off() };
+    Ok(Spawner::start(launcher).context("cannot start the thread that starts programs")?)
 }

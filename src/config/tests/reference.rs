@@ -46,8 +46,8 @@ fn the_reference_holds_the_defaults() {
 #[test]
 fn the_reference_names_every_key() {
     use document::{
-        Auth, Destinations, Log, Presets, Queue, Retention, Secrets, Server, Sources, Storage, Store, Verify,
-        Worker, Workers,
+        Auth, Destinations, Log, Presets, Queue, Retention, Sandbox, Secrets, Server, Sources, Storage,
+        Store, Verify, Worker, Workers,
     };
     let full: toml::Table = reference_in_full().parse().unwrap();
     serde_json::from_value::<Document>(serde_json::to_value(&full).unwrap()).unwrap();
@@ -62,6 +62,7 @@ fn the_reference_names_every_key() {
         fields::<Queue>("queue"),
         fields::<Workers>("workers"),
         fields::<Worker>("worker"),
+        fields::<Sandbox>("sandbox"),
         fields::<Verify>("verify"),
         fields::<Presets>("presets"),
         fields::<Retention>("retention"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Code, Failure};
-use crate::media::process::{Spec, Stdout, Tidy, run};
+use crate::media::process::{Reach, Spec, Stdout, Tidy, run};
 use crate::media::{Input, Toolbox};
 
 /// What a measuring pass found.
@@ -30,7 +30,7 @@ pub async fn measure_loudness(
     time: Duration,
     cancel: &CancellationToken,
 ) -> Result<Loudness, Failure> {
-    let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, "/");
+    let mut spec = Spec::new(&toolbox.tools.ffmpeg, argv, "/").confined(Reach::reading(input));
     spec.stdout = Stdout::Null;
     let finished = run(&toolbox.spawner, spec, (time, 0), cancel).await?;
     let read = if finished.status.success() { summary(&finished.log) } else { None };

@@ -90,11 +90,12 @@ pub(in crate::media) async fn run_lines(
 
 async fn drive(
     spawner: &Spawner,
-    spec: Spec,
+    mut spec: Spec,
     time: Duration,
     cancel: &CancellationToken,
     reader: impl AsyncFnOnce(Option<tokio::process::ChildStdout>) -> io::Result<()>,
 ) -> Result<(ExitStatus, Vec<String>), RunError> {
+    spec.limits = spec.limits.within(time);
     let mut child = spawner.spawn(spec).await?;
     let (stdout, stderr) = (child.take_stdout(), child.take_stderr());
     let mut log = Tail::new(LOG_LINES);

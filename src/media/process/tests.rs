@@ -126,7 +126,7 @@ async fn the_spawning_thread_outlives_its_handle_while_children_run() {
 }
 
 /// A wrapper that makes this test binary play `flux`: with the variable set, [`as_launcher`] becomes the launcher.
-fn flux(folder: &Path) -> PathBuf {
+pub(super) fn flux(folder: &Path) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let test = "media::process::tests::as_launcher";
     script(
@@ -134,6 +134,10 @@ fn flux(folder: &Path) -> PathBuf {
         "flux",
         &format!("shift\nFLUX_TEST_LAUNCH=\"$*\" exec {} --exact {test} --nocapture", exe.display()),
     )
+}
+
+fn reexec(exe: PathBuf) -> Launcher {
+    Launcher::ReExec { exe, sandbox: Sandbox::off() }
 }
 
 #[test]
@@ -154,7 +158,7 @@ async fn the_launcher_limits_and_becomes_the_tool() {
         "tool",
         "ulimit -c; ulimit -f; cat /proc/self/stat; grep NoNewPrivs /proc/self/status; echo $1",
     );
-    let spawner = Spawner::start(Launcher::ReExec(flux(folder.path()))).unwrap();
+    let spawner = Spawner::start(reexec(flux(folder.path()))).unwrap();
     let mut spec = Spec::new(&tool, ["argument"], folder.path());
     spec.limits.file_size = Some(1024 * 1024);
     let finished =
@@ -173,7 +177,7 @@ async fn as_worker() {
     if let Some(folder) = std::env::var_os("FLUX_TEST_WORKER") {
         let folder = Path::new(&folder);
         let hang = script(folder, "orphan", "mkfifo block 2>/dev/null; read x <block");
-        let spawner = Spawner::start(Launcher::ReExec(flux(folder))).unwrap();
+        let spawner = Spawner::start(reexec(flux(folder))).unwrap();
         let mut child = spawner.spawn(Spec::new(&hang, ["x"], folder)).await.unwrap();
         child.wait().await.unwrap();
     }

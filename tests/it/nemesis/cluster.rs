@@ -112,6 +112,8 @@ impl Cluster {
                 .set("FLUX__WORKER__ID", &name)
                 .set("FLUX__WORKER__SLOTS", slots.to_string())
                 .set("FLUX__WORKER__FFMPEG", fake.program().display().to_string())
+                // It keeps its accounts in a folder of its own.
+                .set("FLUX__SANDBOX__MODE", "off")
                 .set("FLUX__WORKER__STALL_TIMEOUT", "8s")
                 // On a busy machine a nice encoder may stand still for longer than that.
                 .set("FLUX__WORKER__NICE", "0")
