@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::net::TcpListener;
 
 use super::super::tests::{flux, script};
@@ -18,11 +19,8 @@ fn as_intruder() {
     let (source, outside) = (next(), PathBuf::from(next()));
     let (gateway, other): (u16, u16) = (next().parse().unwrap(), next().parse().unwrap());
     let tell = |what: &str, result: io::Result<()>| {
-        // Nothing but the words below is read: the harness speaks too.
-        println!(
-            "\ntried {what} {}",
-            result.map_or_else(|error| format!("{:?}", error.kind()), |()| "got".into())
-        );
+        let how = result.map_or_else(|error| format!("{:?}", error.kind()), |()| "got".into());
+        say(&format!("{what} {how}"));
     };
     let connect = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop);
     tell("source", std::fs::read(source).map(drop));
@@ -50,8 +48,13 @@ fn as_intruder() {
     let mut hoard = Vec::<u8>::new();
     tell("memory", hoard.try_reserve_exact(1 << 30).map_err(|_| io::ErrorKind::OutOfMemory.into()));
     for (name, _) in std::env::vars() {
-        println!("\ntried env-{name} got");
+        say(&format!("env-{name} got"));
     }
+}
+
+/// On a line of its own: the harness speaks too.
+fn say(what: &str) {
+    writeln!(io::stdout(), "\ntried {what}").unwrap();
 }
 
 struct Scene {
