@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter, sock_filter,
+    SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
 /// Forbidden whatever the arguments.
@@ -87,6 +87,15 @@ const FORKS: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const FORKS: &[libc::c_long] = &[];
 
+/// Calls of other machines' tables, such as those of 32 bits, end the tool.
+const MACHINE: TargetArch = if cfg!(target_arch = "aarch64") {
+    TargetArch::aarch64
+} else if cfg!(target_arch = "riscv64") {
+    TargetArch::riscv64
+} else {
+    TargetArch::x86_64
+};
+
 /// A second table of calls with other numbers (x32), which the list does not name.
 const X32: u32 = 0x4000_0000;
 
@@ -139,9 +148,8 @@ fn forbidding(connects: bool, alone: bool) -> Result<BpfProgram, BackendError> {
     if !connects {
         rules.insert(libc::SYS_socket, Vec::new());
     }
-    let arch = std::env::consts::ARCH.try_into()?;
     let forbidden = SeccompAction::Errno(number(libc::EPERM));
-    SeccompFilter::new(rules, SeccompAction::Allow, forbidden, arch)?.try_into()
+    SeccompFilter::new(rules, SeccompAction::Allow, forbidden, MACHINE)?.try_into()
 }
 
 /// Bits of a socket's type that say its kind; the others are flags.
