@@ -21,6 +21,7 @@ mod serve;
 mod sse;
 mod submit;
 mod watch;
+mod webhooks;
 mod workers;
 
 use std::ffi::OsString;
@@ -132,6 +133,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Webhooks(args) => webhooks::run(args.action).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

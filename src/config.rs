@@ -37,6 +37,7 @@ pub use plan::{
 };
 
 use crate::domain::limits::SourceLimits;
+use crate::domain::webhook::{WebhookEvent, WebhookSecret};
 use crate::domain::{ObjectPath, SandboxMode, Tenant, VerifyLevel, WorkerId};
 
 /// Everything a process is told, checked.
@@ -70,6 +71,8 @@ pub struct Config {
     pub verify: VerifyLevel,
     /// The operator's preset documents, in order of their names.
     pub presets: Vec<PresetDocument>,
+    /// How receivers are told.
+    pub webhooks: Webhooks,
     /// How long the record of a finished job is kept.
     pub retention: Duration,
     /// Logs.
@@ -144,6 +147,25 @@ impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyHash(…)")
     }
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// What messages are signed with, each of them. Empty: a file below the data folder, where the record is a file.
+    pub secrets: Vec<WebhookSecret>,
+    /// What a job that does not say is told of; never empty.
+    pub events: Vec<WebhookEvent>,
+    /// Private addresses that may be told.
+    pub allow: Vec<AllowRule>,
+    /// How long a receiver may take to answer.
+    pub timeout: Duration,
+    /// How long a delivery is tried.
+    pub give_up_after: Duration,
+    /// Messages on their way at once.
+    pub concurrency: NonZeroU32,
+    /// Messages on their way to one receiver at once.
+    pub per_host: NonZeroU32,
 }
 
 /// `[store]`.

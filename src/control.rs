@@ -7,7 +7,7 @@
 //!
 //! Who does what, each in its file: `dispatch` fills slots, `driver` follows one run, `minder` looks after one worker,
 //! `discovery` finds workers, `waker` brings them up, `storage` sees that they share it, `carry` sends them sources, `session` keeps the lease, `takeover` takes up what others left, `roster` writes down where workers are, `hub` lets
-//! readers follow, `pulse` what other controls run, `reconcile` cleans up, `progress` writes high-water marks.
+//! readers follow, `pulse` what other controls run, `reconcile` cleans up, `webhooks` tells receivers, `progress` writes high-water marks.
 //! What they share is `shared`; tables that several touch (`runs`, `fleet`) are leaves that no wait happens under.
 //! To add upkeep, write a `Reconciler`; to add a way for workers to be found, see `discovery`; to be woken, `waker`.
 
@@ -33,6 +33,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod waker;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -43,14 +44,18 @@ pub use self::discovery::Discovery;
 pub use self::reconcile::Sweeper;
 pub use self::settings::{ControlSettings, Pace};
 pub use self::waker::{Children, Command, Fly, How, Waking};
+pub use self::webhooks::{WebhookSettings, Webhooks};
 
 use self::shared::Shared;
+use crate::domain::webhook::{Delivery, WebhookEvent};
 use crate::domain::{
-    BootId, Clock, Folder, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId,
+    BootId, Clock, DeliveryId, Folder, IdSource, JobId, TaskId, TaskReport, Tenant, Timestamp, WorkerId,
 };
 use crate::lifecycle::Lifecycle;
 use crate::rpc::{self, WorkerClient};
-use crate::store::{self, Cancelled, Deleted, DynStore, NewJob, QueueStats, Retried, Submitted};
+use crate::store::{
+    self, Cancelled, Deleted, DynStore, NewJob, OutboxStats, QueueStats, Redelivered, Retried, Submitted,
+};
 use crate::telemetry::metrics;
 
 /// The control as other rooms hold it: cheap to clone, lives as long as the process.
@@ -71,6 +76,8 @@ pub struct Deps {
     pub discovery: Discovery,
     /// Removes garbage.
     pub sweeper: Arc<dyn Sweeper>,
+    /// How receivers are told; `None` = nobody is.
+    pub webhooks: Option<Webhooks>,
     /// Joins every task of the control. Soft: claim nothing more, finish what runs. Hard: drop everything now; what
     /// was held is requeued by the next session.
     pub lifecycle: Lifecycle,
@@ -187,7 +194,7 @@ impl Control {
     /// Opens a session and starts every actor.
     pub async fn start(settings: ControlSettings, deps: Deps) -> Result<Self, Error> {
         let ControlSettings { name, retention, pace, waking } = settings;
-        let Deps { store, clock, ids, workers, discovery, sweeper, lifecycle } = deps;
+        let Deps { store, clock, ids, workers, discovery, sweeper, webhooks, lifecycle } = deps;
         let listed = discovery.listed().map_err(Error::Dial)?;
         let (hub, follower) = hub::Hub::new(store.changes());
         let session = store.open_session(&name, clock.now()).await.map_err(Error::OpenSession)?;
@@ -206,6 +213,8 @@ impl Control {
             alarm: Notify::new(),
             resign: Notify::new(),
             wakes: waker::Wakes::new(&waking.how),
+            outbox: webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.outbox)),
+            webhook_events: webhooks.as_ref().map(|webhooks| webhooks.settings.events.clone()),
             done: lifecycle.hard().child_token(),
             lifecycle,
         });
@@ -224,8 +233,11 @@ impl Control {
         shared.spawn_essential("alarm", reconcile::alarm(Arc::clone(&shared)));
         let secrets = reconcile::Secrets(Arc::clone(&store));
         shared.spawn("secrets", reconcile::clean(Arc::clone(&shared), secrets));
-        let leavings = reconcile::Leavings { store, keep: retention, sweeper };
+        let leavings = reconcile::Leavings { store, keep: retention, sweeper, folder: shared.folder() };
         shared.spawn("leavings", reconcile::clean(Arc::clone(&shared), leavings));
+        if let Some(webhooks) = webhooks {
+            shared.spawn("webhooks", webhooks::run(Arc::clone(&shared), webhooks));
+        }
         let finish = Arc::clone(&shared);
         shared.spawn("drain", async move {
             finish.runs.drained().await;
@@ -291,6 +303,45 @@ impl Control {
             Deleted::NotFound => {}
         }
         Ok(deleted)
+    }
+
+    /// What a job that does not say is told of; `None` = this control tells nobody anything.
+    #[must_use]
+    pub fn webhook_events(&self) -> Option<&[WebhookEvent]> {
+        self.0.webhook_events.as_deref()
+    }
+
+    /// The deliveries of a job, oldest first; `None` = no such job of this tenant.
+    pub async fn deliveries(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+    ) -> store::Result<Option<Vec<Delivery>>> {
+        match &self.0.outbox {
+            Some(outbox) => outbox.deliveries(tenant, job).await,
+            None => Ok(self.0.store.get(tenant, job).await?.map(|_| Vec::new())),
+        }
+    }
+
+    /// Makes a delivery due now.
+    pub async fn redeliver(
+        &self,
+        tenant: Option<&Tenant>,
+        job: JobId,
+        delivery: DeliveryId,
+    ) -> store::Result<Redelivered> {
+        match &self.0.outbox {
+            Some(outbox) => outbox.redeliver(tenant, job, delivery, self.0.clock.now()).await,
+            None => Ok(Redelivered::NotFound),
+        }
+    }
+
+    /// Figures of the outbox, for metrics.
+    pub async fn outbox_stats(&self) -> store::Result<OutboxStats> {
+        match &self.0.outbox {
+            Some(outbox) => outbox.outbox_stats().await,
+            None => Ok(OutboxStats::default()),
+        }
     }
 
     /// Follows one job. Any number of readers; none can slow anything.

@@ -23,6 +23,7 @@ mod sandbox;
 mod spec;
 pub mod testing;
 mod time;
+pub mod webhook;
 
 pub use class::{Abilities, Company, Folder, TaskClass};
 pub use failure::{Class, Code, Failure};
@@ -38,8 +39,9 @@ pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues};
 pub use progress::{Phase, Progress, TaskReport};
 pub use rational::{InvalidRational, Rational};
 pub use record::{
-    Aggregate, Attempt, Event, EventKind, Hold, JobRecord, JobStatus, OutputFile, OutputRecord, OutputResult,
-    OutputStatus, Publication, PublicationState, RunOutcome, TaskKind, TaskRecord, TaskState,
+    Aggregate, Attempt, DeliveryState, Event, EventKind, Hold, JobRecord, JobStatus, OutputFile,
+    OutputRecord, OutputResult, OutputStatus, Publication, PublicationState, RunOutcome, TaskKind,
+    TaskRecord, TaskState,
 };
 pub use sandbox::SandboxMode;
 pub use spec::{

@@ -23,6 +23,7 @@ pub mod sources;
 mod test_origin;
 mod token;
 pub mod uploads;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
 pub use uploads::{Received, UploadError, Uploads};
+pub use webhooks::{Answer, HttpMessenger, Message, Messenger};
 
 /// Folder of finished uploads below the data folder: one file per upload, named by its id (a UUID, no extension).
 pub const UPLOADS_FOLDER: &str = "uploads";

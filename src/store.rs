@@ -12,6 +12,7 @@ mod columns;
 #[cfg(test)]
 mod conformance;
 mod delta;
+mod outbox;
 mod postgres;
 mod records;
 mod row;
@@ -26,15 +27,16 @@ use async_trait::async_trait;
 
 use crate::domain::machine::{Policy, rank};
 use crate::domain::{
-    Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, IdSource, JobId, JobRecord,
-    JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec, OutputStatus, Progress,
-    Publication, PublicationId, RunId, RunNumber, SessionId, Source, SystemIds, TaskClass, TaskId, TaskKind,
-    TaskRecord, TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
+    Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, Folder, IdSource, JobId,
+    JobRecord, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec,
+    OutputStatus, Progress, Publication, PublicationId, RunId, RunNumber, SessionId, Source, SystemIds,
+    TaskClass, TaskId, TaskKind, TaskRecord, TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
 };
 
 pub use crate::domain::machine::{
     Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
 };
+pub use outbox::{Letter, Letters, Outbox, OutboxStats, Redelivered, Take};
 pub use postgres::{Place, PlaceError, PostgresStore};
 pub use seal::{SealKeys, SealKeysError};
 pub use sqlite::SqliteStore;
@@ -63,12 +65,20 @@ pub struct Options {
     pub max_attempts: u32,
     /// Where session ids and jitter come from.
     pub ids: Arc<dyn IdSource>,
+    /// Who writes what receivers are told; `None` = nobody is told anything.
+    pub letters: Option<Arc<dyn Letters>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let max_attempts = Policy::default().max_attempts;
-        Self { keys: Keys::default(), max_pending: None, max_attempts, ids: Arc::new(SystemIds) }
+        Self {
+            keys: Keys::default(),
+            max_pending: None,
+            max_attempts,
+            ids: Arc::new(SystemIds),
+            letters: None,
+        }
     }
 }
 
@@ -529,8 +539,8 @@ pub trait JobStore: Send + Sync + 'static {
     async fn expire(&self, before: Timestamp, now: Timestamp) -> Result<u64>;
     /// Wipes secrets that are due (PROTOCOL §1.9).
     async fn wipe_secrets(&self, now: Timestamp) -> Result<u64>;
-    /// Garbage that is due.
-    async fn garbage(&self, now: Timestamp) -> Result<Vec<Garbage>>;
+    /// Garbage that is due and that a control with this data folder can reach; of a sole record all is.
+    async fn garbage(&self, folder: Folder, now: Timestamp) -> Result<Vec<Garbage>>;
     /// Forgets garbage that was removed.
     async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()>;
 

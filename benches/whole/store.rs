@@ -179,6 +179,7 @@ fn job() -> NewJob {
             labels: none(),
             metadata: serde_json::Map::new(),
             notification_url: None,
+            notification_events: Vec::new(),
             options: JobOptions::default(),
         },
         secrets: JobSecrets::default(),

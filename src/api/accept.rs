@@ -53,7 +53,8 @@ pub(super) async fn check(
         who.needs(Scope::JobsPriority)?;
     }
     settle_upload(api, &who.tenant, &mut submission).await?;
-    let faults = check_places(api, &submission);
+    let mut faults = check_places(api, &submission);
+    faults.extend(settle_events(api, &mut submission));
     if faults.is_empty() {
         Ok(Checked { id, submission, idempotency })
     } else {
@@ -129,6 +130,20 @@ async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) 
         };
     }
     Ok(())
+}
+
+/// A job that does not say is told what the server's configuration says.
+fn settle_events(api: &Api, submission: &mut Submission) -> Option<Fault> {
+    let spec = &mut submission.spec;
+    spec.notification_url.as_ref()?;
+    let Some(events) = api.control.webhook_events() else {
+        let detail = "this server has nothing to sign webhooks with: webhooks.secret is not configured";
+        return Some(Fault { pointer: "/notification_url".to_owned(), detail: detail.to_owned() });
+    };
+    if spec.notification_events.is_empty() {
+        spec.notification_events = events.to_vec();
+    }
+    None
 }
 
 fn check_places(api: &Api, submission: &Submission) -> Vec<Fault> {

@@ -249,6 +249,7 @@ fn resolved(submission: &Submission) -> Value {
         "labels": spec.labels,
         "metadata": spec.metadata,
         "notification_url": spec.notification_url,
+        "notification_events": spec.notification_events,
         "options": spec.options,
     })
 }

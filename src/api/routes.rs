@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::auth::{Scope, guard};
 use super::edge::edge;
 use super::problem::Problem;
-use super::{Api, Mount, content, jobs, presets, stream, system, uploads, workers};
+use super::{Api, Mount, content, deliveries, jobs, presets, stream, system, uploads, workers};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,14 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Post, "/api/v1/jobs/{id}/cancel", WRITE, Once, jobs::cancel),
         Route::new(Post, "/api/v1/jobs/{id}/retry", WRITE, Once, jobs::retry),
         Route::new(Get, "/api/v1/jobs/{id}/log", READ, Once, jobs::log),
+        Route::new(Get, "/api/v1/jobs/{id}/deliveries", READ, Once, deliveries::list),
+        Route::new(
+            Post,
+            "/api/v1/jobs/{id}/deliveries/{delivery}/redeliver",
+            WRITE,
+            Once,
+            deliveries::redeliver,
+        ),
         Route::new(Get, "/api/v1/jobs/{id}/stream", READ, Stream, stream::job),
         Route::new(Get, "/api/v1/jobs/{id}/outputs/{output}/content", READ, Stream, content::first),
         Route::new(Get, "/api/v1/jobs/{id}/outputs/{output}/content/{*file}", READ, Stream, content::named),

@@ -20,6 +20,7 @@ use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
 use crate::domain::preset::{BoxSize, EncodeSpec, PresetName, Presets};
+use crate::domain::webhook::WebhookEvent;
 use crate::domain::{
     Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId,
 };
@@ -46,6 +47,7 @@ struct Draft {
     source: Option<SourceDraft>,
     outputs: Vec<OutputDraft>,
     notification_url: Option<Place<String>>,
+    notification_events: Vec<WebhookEvent>,
     priority: i16,
     labels: BTreeMap<String, String>,
     metadata: Map<String, Value>,
@@ -97,6 +99,8 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
     let draft = Draft {
         source,
         outputs,
+        // First: it asks whether there is a URL.
+        notification_events: notification_events(&mut fields),
         notification_url: notification(&mut fields),
         priority: fields
             .integer("priority", -i64::from(MAX_PRIORITY)..=i64::from(MAX_PRIORITY))
@@ -211,11 +215,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
             );
         }
         destinations_at.push(path_at);
-        let mut warnings = output.warnings;
-        if notification_url.is_some() {
-            warnings.push("notification_url is kept with the job and not called by this build".to_owned());
-        }
-        outputs.push(OutputSpec { preset, encode, destination, warnings });
+        outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
     }
     let spec = JobSpec {
         source: source?,
@@ -224,6 +224,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         labels: draft.labels,
         metadata: draft.metadata,
         notification_url,
+        notification_events: draft.notification_events,
         options: draft.options,
     };
     Some(Submission { spec, secrets, inline, maybe_upload, source_at, destinations_at })
@@ -261,6 +262,34 @@ fn notification(fields: &mut Fields<'_>) -> Option<Place<String>> {
             .add(second.at.as_str(), "is another spelling of \"notification_url\", which is given too");
     }
     url.or(seed)
+}
+
+/// What is to be told; none = what the server's configuration says.
+fn notification_events(fields: &mut Fields<'_>) -> Vec<WebhookEvent> {
+    let Some(place) = fields.take("notification_events") else { return Vec::new() };
+    let Value::Array(items) = place.value else {
+        fields.faults.add(place.at, "must be an array of events");
+        return Vec::new();
+    };
+    if items.is_empty() {
+        fields.faults.add(place.at.as_str(), "names no event; leave it out for the server's choice");
+    }
+    let mut events = Vec::new();
+    for (n, item) in items.iter().enumerate() {
+        match item.as_str().and_then(WebhookEvent::named) {
+            Some(event) if events.contains(&event) => {}
+            Some(event) => events.push(event),
+            None => {
+                let known =
+                    WebhookEvent::ALL.iter().map(|event| event.as_str()).collect::<Vec<_>>().join(", ");
+                fields.faults.add(format!("{}/{n}", place.at), format!("must be one of {known}"));
+            }
+        }
+    }
+    if !fields.has("notification_url") && !fields.has("notificationUrl") && !fields.has("callback_url") {
+        fields.faults.add(place.at, "means nothing without notification_url");
+    }
+    events
 }
 
 fn metadata(fields: &mut Fields<'_>) -> Map<String, Value> {

@@ -54,6 +54,10 @@ async fn gauges(api: &Api) {
             oldest_ready: stats.oldest_ready.map_or(Duration::ZERO, |at| api.clock.now().since(at)),
         });
     }
+    if let Ok(Ok(stats)) = tokio::time::timeout(PING, api.control.outbox_stats()).await {
+        let age = stats.oldest.map_or(Duration::ZERO, |at| api.clock.now().since(at));
+        metrics::outbox(stats.waiting, age);
+    }
     let workers = api.control.workers().await;
     let busy: usize = workers.iter().map(|worker| worker.running.len()).sum();
     let slots: usize = workers.iter().filter_map(|worker| usize::try_from(worker.slots).ok()).sum();

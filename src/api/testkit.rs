@@ -67,6 +67,7 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         labels: BTreeMap::new(),
         metadata: serde_json::Map::new(),
         notification_url: None,
+        notification_events: Vec::new(),
         options: JobOptions::default(),
     };
     let job = JobRecord {
@@ -294,6 +295,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         workers: vec![],
         discovery: Discovery::default(),
         sweeper: Arc::new(NoGarbage),
+        webhooks: None,
         lifecycle: lifecycle.clone(),
     };
     let router = crate::api::router(Services {

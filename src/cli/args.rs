@@ -70,6 +70,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Make an API key
     Key(KeyArgs),
+    /// Try webhooks out, see what a job's were told, send them again
+    Webhooks(WebhooksArgs),
     /// Write shell completions to stdout
     Completions(CompletionsArgs),
 }
@@ -301,6 +303,57 @@ pub enum KeyAction {
         #[arg(long)]
         tenant: Option<String>,
     },
+}
+
+/// Arguments of `webhooks`.
+#[derive(Debug, Clone, Args)]
+pub struct WebhooksArgs {
+    /// What about them
+    #[command(subcommand)]
+    pub action: WebhooksAction,
+}
+
+/// What about webhooks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum WebhooksAction {
+    /// Receive webhooks here, check their signatures and print them
+    Listen(ListenArgs),
+    /// List a job's deliveries
+    List(IdArgs),
+    /// Send a job's deliveries again
+    Redeliver(RedeliverArgs),
+    /// Print a new secret for webhooks.secret
+    Secret,
+}
+
+/// Arguments of `webhooks listen`.
+#[derive(Debug, Clone, Args)]
+pub struct ListenArgs {
+    /// Address to receive at; the server must be allowed to call it (webhooks.allow)
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub listen: std::net::SocketAddr,
+    /// The secrets, from the environment only
+    #[arg(long, env = "FLUX_WEBHOOK_SECRET", hide_env_values = true, hide = true)]
+    pub secret: Option<String>,
+    /// File with the secrets, one a line [default: FLUX_WEBHOOK_SECRET, else webhook.secret in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The data folder of a server on this machine
+    #[arg(long, default_value = "./flux-data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// How messages are written
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// Arguments of `webhooks redeliver`.
+#[derive(Debug, Clone, Args)]
+pub struct RedeliverArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: IdArgs,
+    /// The delivery's id [default: every one that no receiver took]
+    pub delivery: Option<String>,
 }
 
 /// Arguments of `completions`.

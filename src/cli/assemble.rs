@@ -2,6 +2,7 @@
 
 pub(super) mod control;
 mod waking;
+pub(super) mod webhooks;
 pub(super) mod worker;
 
 use anyhow::Context;

@@ -66,6 +66,7 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
         labels: std::collections::BTreeMap::new(),
         metadata: serde_json::Map::new(),
         notification_url: None,
+        notification_events: Vec::new(),
         options: options(&args),
     };
     let ended = encode_one(&machinery, spec, secrets).await;

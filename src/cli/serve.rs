@@ -155,8 +155,8 @@ async fn close(control: Control, ground: Ground, lifecycle: &Lifecycle) {
     control.leave().await;
     lifecycle.drain(RELEASE_TIME).await;
     // The data folder's lock goes with the store: the next server may start when this one has ended.
-    let Ground { closed, store, .. } = ground;
-    drop((control, store));
+    let Ground { closed, store, outbox, .. } = ground;
+    drop((control, store, outbox));
     if tokio::time::timeout(RELEASE_TIME, closed).await.is_err() {
         tracing::warn!("the record was still in use at the end");
     }

@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::limits::SourceLimits;
+use crate::domain::webhook::WebhookEvent;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -30,6 +31,7 @@ pub(super) struct Document {
     pub(super) sandbox: Sandbox,
     pub(super) verify: Verify,
     pub(super) presets: Presets,
+    pub(super) webhooks: Webhooks,
     pub(super) retention: Retention,
     pub(super) log: Log,
 }
@@ -45,15 +47,14 @@ pub(super) const LISTS: &[&str] = &[
     "workers.wake_command",
     "worker.control",
     "sandbox.readable",
+    "webhooks.secrets",
+    "webhooks.events",
+    "webhooks.allow",
 ];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("storage.profiles", "named storage profiles"),
-    ("scratch", "split jobs"),
-    ("split", "split jobs"),
-    ("webhooks", "webhooks"),
-];
+pub(super) const LATER: &[(&str, &str)] =
+    &[("storage.profiles", "named storage profiles"), ("scratch", "split jobs"), ("split", "split jobs")];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -346,6 +347,35 @@ impl Default for Verify {
 pub(super) struct Presets {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dir: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Webhooks {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<Hidden>,
+    pub(super) secrets: Vec<Hidden>,
+    pub(super) events: Vec<String>,
+    pub(super) allow: Vec<String>,
+    pub(super) timeout: Span,
+    pub(super) give_up_after: Span,
+    pub(super) concurrency: u32,
+    pub(super) concurrency_per_host: u32,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            secrets: Vec::new(),
+            events: WebhookEvent::ALL.iter().map(|event| event.as_str().to_owned()).collect(),
+            allow: Vec::new(),
+            timeout: Span(Duration::from_secs(15)),
+            give_up_after: Span(Duration::from_hours(24)),
+            concurrency: 32,
+            concurrency_per_host: 4,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::fault::{Error, Fault};
 use super::typed::invalid;
 use super::{
     ApiKey, Config, Network, PresetDocument, Queue, SealingKey, Server, Sources, Storage, Store, Waker,
-    Waking, Worker, place,
+    Waking, Webhooks, Worker, place,
 };
 use crate::domain::{VerifyLevel, WorkerId};
 
@@ -79,6 +79,8 @@ pub struct ControlPlan {
     pub queue: Queue,
     /// The operator's preset documents.
     pub presets: Vec<PresetDocument>,
+    /// How receivers are told.
+    pub webhooks: Webhooks,
     /// How long the record of a finished job is kept.
     pub retention: Duration,
     /// Workers on other machines.
@@ -203,6 +205,7 @@ fn control(config: &Config, store: Store, workers: WorkersAccess) -> ControlPlan
         sealing_keys: config.sealing_keys.clone(),
         queue: config.queue,
         presets: config.presets.clone(),
+        webhooks: config.webhooks.clone(),
         retention: config.retention,
         workers,
     }

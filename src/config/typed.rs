@@ -5,6 +5,7 @@ mod keys;
 mod network;
 mod store;
 mod waking;
+mod webhooks;
 
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -107,6 +108,7 @@ impl Check<'_> {
         let verify = self.variant("verify.level", &document.verify.level);
         let presets = self.presets(&document);
         let hours = self.number("retention.hours", document.retention.hours, 1..=24 * 365 * 10);
+        let webhooks = self.webhooks(&document);
         let log = self.log(&document);
         Some(Config {
             server: server?,
@@ -123,6 +125,7 @@ impl Check<'_> {
             network: network?,
             verify: verify?,
             presets,
+            webhooks,
             retention: Duration::from_hours(u64::from(hours)),
             log: log?,
             warnings: std::mem::take(&mut self.warnings),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::{Source, Timestamp};
+use crate::domain::{Folder, Source, Timestamp};
 use crate::store::{DynStore, Result};
 
 /// Removes the bytes that the record no longer needs; given by the room that knows storage.
@@ -48,6 +48,8 @@ pub(super) struct Leavings {
     /// How long finished jobs stay; `None` = for ever.
     pub(super) keep: Option<Duration>,
     pub(super) sweeper: Arc<dyn Sweeper>,
+    /// What lies in other folders is for their controls to remove.
+    pub(super) folder: Folder,
 }
 
 impl Reconciler for Leavings {
@@ -56,7 +58,7 @@ impl Reconciler for Leavings {
         let before = self.keep.map_or(Timestamp::from_micros(i64::MIN), |keep| now.minus(keep));
         let removed = self.store.expire(before, now).await?;
         let mut gone = Vec::new();
-        for garbage in self.store.garbage(now).await? {
+        for garbage in self.store.garbage(self.folder, now).await? {
             if self.sweeper.sweep(&garbage.what).await {
                 gone.push(garbage.id);
             }

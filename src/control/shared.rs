@@ -11,9 +11,10 @@ use super::runs::Runs;
 use super::settings::Pace;
 use super::waker::Wakes;
 use super::{Discovery, WorkerHandle, minder};
+use crate::domain::webhook::WebhookEvent;
 use crate::domain::{Clock, Folder, IdSource, SessionId};
 use crate::lifecycle::{Lifecycle, TaskKind};
-use crate::store::DynStore;
+use crate::store::{DynStore, Outbox};
 
 /// Shared by every actor and by the handle.
 pub(super) struct Shared {
@@ -36,6 +37,10 @@ pub(super) struct Shared {
     pub(super) resign: Notify,
     /// Workers may be missing.
     pub(super) wakes: Wakes,
+    /// What receivers are to be told, if anything.
+    pub(super) outbox: Option<Arc<dyn Outbox>>,
+    /// What a job that does not say is told of.
+    pub(super) webhook_events: Option<Vec<WebhookEvent>>,
     /// Joins every task; its soft stage ends claiming.
     pub(super) lifecycle: Lifecycle,
     /// Nothing is left to do: everything is drained, or the process ends now.

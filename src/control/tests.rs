@@ -10,6 +10,7 @@ mod simulation;
 mod sqlite;
 mod takeover;
 mod waker;
+mod webhooks;
 mod worker;
 
 use std::sync::Arc;
@@ -140,6 +141,7 @@ impl Bench {
             workers: workers.iter().map(|worker| WorkerHandle { found, ..in_process(worker) }).collect(),
             discovery,
             sweeper: Arc::clone(&broom) as Arc<dyn Sweeper>,
+            webhooks: None,
             lifecycle: lifecycle.clone(),
         };
         let settings = ControlSettings { retention, ..ControlSettings::default() };

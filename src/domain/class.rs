@@ -56,13 +56,20 @@ impl Folder {
     }
 
     /// Where a source lies; `ONLY` for those that every control reaches.
-    fn holding(source: &Source) -> Self {
+    #[must_use]
+    pub fn holding(source: &Source) -> Self {
         match source {
             Source::Upload { id } => Self::marked(id.uuid()),
             // Its key is the id of its job.
             Source::Inline { key, .. } => key.as_str().parse().map_or(Self::ONLY, Self::marked),
             Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Self::ONLY,
         }
+    }
+
+    /// Its number, for rows: 0 is [`Self::ONLY`].
+    #[must_use]
+    pub fn number(self) -> i64 {
+        i64::from(self.0)
     }
 
     fn bits(self) -> u32 {

@@ -14,6 +14,7 @@ pub(crate) fn spec(outputs: u16) -> JobSpec {
         labels: BTreeMap::new(),
         metadata: serde_json::Map::new(),
         notification_url: None,
+        notification_events: Vec::new(),
         options: JobOptions::default(),
     }
 }

@@ -107,6 +107,17 @@ states! {
         /// Destroyed: can never become visible.
         Dead = 2, "dead";
     }
+    /// State of a webhook delivery.
+    DeliveryState {
+        /// It is tried now, or at its time.
+        Waiting = 0, "waiting";
+        /// The receiver took it.
+        Delivered = 1, "delivered";
+        /// Its time was over.
+        GivenUp = 2, "given_up";
+        /// The receiver wants no more (410).
+        Gone = 3, "gone";
+    }
     /// What a job event tells.
     EventKind {
         /// The job's status changed (or it was created).

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::preset::{EncodeSpec, PresetName};
+use super::webhook::WebhookEvent;
 use super::{ObjectPath, UploadId};
 
 /// A job as accepted.
@@ -24,9 +25,12 @@ pub struct JobSpec {
     /// The client's own data, returned as it came.
     #[serde(default)]
     pub metadata: serde_json::Map<String, serde_json::Value>,
-    /// Where state changes are told (stored, delivered by the webhook capability).
+    /// Where state changes are told, as it may be shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notification_url: Option<String>,
+    /// Which state changes are told there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notification_events: Vec<WebhookEvent>,
     /// How it is run.
     #[serde(default)]
     pub options: JobOptions,

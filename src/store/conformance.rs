@@ -2,6 +2,7 @@
 //!
 //! To add a behaviour: a function here or below that takes a [`Desk`], and its name in [`behaviours`].
 
+mod outbox;
 mod people;
 mod queue;
 mod runs;
@@ -49,6 +50,11 @@ behaviours! { [sqlite_file sqlite_memory postgres] {
     people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
         pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
         changes_are_hinted;
+    outbox: every_state_is_told_with_its_commit only_what_is_wanted_is_told
+        a_delivery_has_one_holder_and_is_crossed_off_once what_a_session_left_is_claimed_by_the_next
+        a_try_that_failed_is_made_again_at_its_time busy_receivers_are_passed_over
+        a_receiver_that_is_gone_is_told_nothing_more a_delivery_can_be_asked_for_again_for_a_day
+        what_is_to_be_told_outlives_its_job;
     queue: priority_orders_within_a_tenant tenants_take_turns positions_are_counted stats_count_by_state
         a_claim_said_again_answers_the_same waiting_jobs_are_counted_by_tenant
         without_a_queue_only_free_slots_are_filled;
@@ -66,6 +72,7 @@ mod sole {
 mod shared {
     behaviours! { [postgres] {
         sessions: sessions_live_side_by_side a_duty_passes_on_when_its_session_is_over reports_are_told_elsewhere;
+        people: each_folder_is_swept_by_its_own_control;
     } }
 }
 
@@ -74,20 +81,23 @@ mod places {
     use super::*;
 
     /// A store, and what goes when the test ends.
-    pub(super) type Place = (DynStore, Box<dyn std::any::Any + Send + Sync>);
+    pub(super) type Place = (DynStore, Arc<dyn Outbox>, Box<dyn std::any::Any + Send + Sync>);
 
     pub(super) async fn sqlite_file(options: Options) -> Place {
         let folder = tempfile::tempdir().unwrap();
-        (Arc::new(SqliteStore::open(folder.path(), options).await.unwrap()), Box::new(folder))
+        let store = Arc::new(SqliteStore::open(folder.path(), options).await.unwrap());
+        (Arc::clone(&store) as DynStore, store, Box::new(folder))
     }
 
     pub(super) async fn sqlite_memory(options: Options) -> Place {
-        (Arc::new(SqliteStore::ephemeral(options).await.unwrap()), Box::new(()))
+        let store = Arc::new(SqliteStore::ephemeral(options).await.unwrap());
+        (Arc::clone(&store) as DynStore, store, Box::new(()))
     }
 
     pub(super) async fn postgres(options: Options) -> Place {
         let (store, database) = crate::store::postgres::tests::fresh(options).await;
-        (Arc::new(store), Box::new(database))
+        let store = Arc::new(store);
+        (Arc::clone(&store) as DynStore, store, Box::new(database))
     }
 }
 
@@ -97,6 +107,7 @@ const MAX_PENDING: u64 = 60;
 /// A test's place: a store, a clock and ids of its own, and an open session.
 struct Desk {
     store: DynStore,
+    outbox: Arc<dyn Outbox>,
     clock: ManualClock,
     ids: SeededIds,
     session: SessionId,
@@ -113,13 +124,14 @@ impl Desk {
         let options = Options {
             ids: Arc::new(SeededIds::new(1)),
             max_pending: Some(MAX_PENDING),
+            letters: Some(Arc::new(outbox::Plain)),
             ..Options::default()
         };
-        let (store, place) = open(options).await;
+        let (store, outbox, place) = open(options).await;
         let clock = ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000));
         let session = store.open_session("desk", clock.now()).await.unwrap();
         let another = Box::new(move |options| open(options).boxed());
-        Self { store, clock, ids: SeededIds::new(2), session, another, _place: place }
+        Self { store, outbox, clock, ids: SeededIds::new(2), session, another, _place: place }
     }
 
     fn now(&self) -> Timestamp {

@@ -88,6 +88,11 @@ pub(super) struct JobColumns {
 }
 
 impl Delta {
+    /// As it was.
+    pub(super) fn before(&self) -> &Aggregate {
+        &self.before
+    }
+
     pub(super) fn job(&self) -> JobId {
         self.after.job.id
     }

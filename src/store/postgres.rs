@@ -9,6 +9,7 @@ mod db;
 mod error;
 mod hints;
 mod load;
+mod outbox;
 mod place;
 mod read;
 mod save;
@@ -45,8 +46,8 @@ use super::{
 };
 use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
-    Event, Failure, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId, SessionId,
-    TaskId, Tenant, Timestamp, UploadId,
+    Event, Failure, Folder, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
+    SessionId, TaskId, Tenant, Timestamp, UploadId,
 };
 
 pub use place::{Place, PlaceError};
@@ -65,7 +66,7 @@ impl PostgresStore {
     /// Opens the store, making its tables at the first start. [`Error::Unavailable`] says that nobody answers there
     /// yet; every other error is for somebody to repair.
     pub async fn open(place: &Place, options: Options) -> Result<Self> {
-        let Options { keys, max_pending, max_attempts, ids } = options;
+        let Options { keys, max_pending, max_attempts, ids, letters } = options;
         let Keys::Configured(keys) = keys else {
             let source = "what one control seals the others must open".into();
             return Err(Error::Open { what: "PostgreSQL needs secrets.keys".into(), source });
@@ -75,7 +76,7 @@ impl PostgresStore {
         // The connection has served; whether it ends well is of no interest.
         let _ = conn.close().await;
         let own = ids.random();
-        let shared = Shared::new(keys, (max_pending, max_attempts), ids, 0);
+        let shared = Shared::new(keys, (max_pending, max_attempts), (ids, letters), 0);
         let changes = shared.changes.clone();
         let (hints, news) = mpsc::channel(hints::QUEUE);
         let db = Arc::new(Db::new(db::pools(&place.options), shared, hints));
@@ -322,8 +323,8 @@ impl JobStore for PostgresStore {
         self.db.say(&sweep::WipeSecrets { now }).await
     }
 
-    async fn garbage(&self, now: Timestamp) -> Result<Vec<Garbage>> {
-        read::garbage(&self.db.readers, now).await
+    async fn garbage(&self, folder: Folder, now: Timestamp) -> Result<Vec<Garbage>> {
+        read::garbage(&self.db.readers, folder, now).await
     }
 
     async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()> {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
+use super::outbox::Letters;
 use super::seal::SealKeys;
 use crate::domain::machine::Policy;
 use crate::domain::{IdSource, JobId};
@@ -21,6 +22,10 @@ pub(super) struct Shared {
     pub(super) keys: SealKeys,
     pub(super) ids: Arc<dyn IdSource>,
     pub(super) changes: broadcast::Sender<JobId>,
+    /// Writes what receivers are told.
+    pub(super) letters: Option<Arc<dyn Letters>>,
+    /// Told when a delivery was written here.
+    pub(super) posted: Arc<Notify>,
     /// Tasks that wait for a worker or a time, as committed.
     pub(super) waiting: AtomicI64,
     /// The tenant that was served last.
@@ -32,7 +37,7 @@ impl Shared {
     pub(super) fn new(
         keys: SealKeys,
         (max_pending, max_attempts): (Option<u64>, u32),
-        ids: Arc<dyn IdSource>,
+        (ids, letters): (Arc<dyn IdSource>, Option<Arc<dyn Letters>>),
         waiting: i64,
     ) -> Self {
         Self {
@@ -42,6 +47,8 @@ impl Shared {
             keys,
             ids,
             changes: broadcast::channel(CHANGES).0,
+            letters,
+            posted: Arc::default(),
             waiting: AtomicI64::new(waiting),
             last_tenant: Mutex::default(),
         }

@@ -8,6 +8,7 @@ mod claim;
 mod error;
 mod folder;
 mod load;
+mod outbox;
 mod read;
 mod save;
 mod schema;
@@ -38,13 +39,13 @@ use super::seal::SealKeys;
 use super::shared::Shared;
 use super::{
     Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, Keys,
-    NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
-    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
+    Letters, NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result,
+    Retried, RunKey, StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
 use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
-    Event, Failure, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
-    SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
+    Event, Failure, Folder, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Publication,
+    PublicationId, SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
 };
 
 const DATABASE: &str = "flux.db";
@@ -87,7 +88,7 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", WAL_PAGES);
         let bounds = (options.max_pending, options.max_attempts);
-        Self::start(connect, keys, bounds, options.ids, Some(lock)).await
+        Self::start(connect, keys, bounds, (options.ids, options.letters), Some(lock)).await
     }
 
     /// Opens a store in memory, gone with this value: what `flux encode` needs.
@@ -100,14 +101,15 @@ impl SqliteStore {
         let name = format!("/flux-{}", SystemIds.random());
         let connect =
             SqliteConnectOptions::new().filename(name).vfs("memdb").synchronous(SqliteSynchronous::Off);
-        Self::start(connect, keys, (options.max_pending, options.max_attempts), options.ids, None).await
+        let bounds = (options.max_pending, options.max_attempts);
+        Self::start(connect, keys, bounds, (options.ids, options.letters), None).await
     }
 
     async fn start(
         connect: SqliteConnectOptions,
         keys: SealKeys,
         bounds: (Option<u64>, u32),
-        ids: Arc<dyn IdSource>,
+        (ids, letters): (Arc<dyn IdSource>, Option<Arc<dyn Letters>>),
         lock: Option<folder::FolderLock>,
     ) -> Result<Self> {
         let connect =
@@ -130,7 +132,7 @@ impl SqliteStore {
             .connect_with(connect.read_only(true))
             .await
             .map_err(explain("opening readers"))?;
-        let shared = Arc::new(Shared::new(keys, bounds, ids, waiting));
+        let shared = Arc::new(Shared::new(keys, bounds, (ids, letters), waiting));
         let (lanes, inbox) = writer::lanes();
         let writer = TaskTracker::new();
         let (served, pool) = (Arc::clone(&shared), readers.clone());
@@ -361,7 +363,7 @@ impl JobStore for SqliteStore {
         self.lanes.say(Lane::Claim, sweep::WipeSecrets { now }).await
     }
 
-    async fn garbage(&self, now: Timestamp) -> Result<Vec<Garbage>> {
+    async fn garbage(&self, _: Folder, now: Timestamp) -> Result<Vec<Garbage>> {
         read::garbage(&self.readers, now).await
     }
 

@@ -47,6 +47,12 @@ pub const HTTP_REQUESTS: &str = "flux_http_requests_total";
 pub const HTTP_REQUEST: &str = "flux_http_request_seconds";
 /// Open event streams.
 pub const SSE_READERS: &str = "flux_sse_readers";
+/// Webhooks sent, by outcome.
+pub const WEBHOOKS: &str = "flux_webhook_tries_total";
+/// Webhooks that wait.
+pub const WEBHOOKS_WAITING: &str = "flux_webhooks_waiting";
+/// Age of the oldest webhook that waits.
+pub const WEBHOOKS_OLDEST: &str = "flux_webhooks_oldest_waiting_seconds";
 /// Always 1; the version is a label.
 pub const BUILD_INFO: &str = "flux_build_info";
 /// Memory in use. The `process_` names are the usual ones.
@@ -133,6 +139,9 @@ fn describe() {
     describe_counter!(HTTP_REQUESTS, "Requests answered, by route, method and status.");
     describe_histogram!(HTTP_REQUEST, Unit::Seconds, "Time to the head of the answer, by route and method.");
     describe_gauge!(SSE_READERS, "Open event streams.");
+    describe_counter!(WEBHOOKS, "Tries to deliver a webhook, by outcome.");
+    describe_gauge!(WEBHOOKS_WAITING, "Webhooks that are to be delivered, now or at a later try.");
+    describe_gauge!(WEBHOOKS_OLDEST, Unit::Seconds, "Age of the oldest webhook that waits; 0 with none.");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label.");
     describe_gauge!(PROCESS_MEMORY, Unit::Bytes, "Memory in use.");
     describe_counter!(PROCESS_CPU, Unit::Seconds, "Processor time in whole seconds, without children.");
@@ -149,6 +158,9 @@ fn describe() {
     }
     for code in Code::ALL {
         counter!(FAILURES, "code" => code.as_str()).increment(0);
+    }
+    for outcome in WebhookOutcome::ALL {
+        counter!(WEBHOOKS, "outcome" => outcome.as_str()).increment(0);
     }
     counter!(OUTPUT_BYTES).increment(0);
     gauge!(SSE_READERS).set(0);
@@ -180,6 +192,43 @@ pub fn queue(queue: Queue) {
     gauge!(QUEUE_DELAYED).set(whole(queue.delayed));
     gauge!(QUEUE_RUNNING).set(whole(queue.running));
     gauge!(QUEUE_OLDEST_READY).set(queue.oldest_ready.as_secs_f64());
+}
+
+/// How a try to deliver a webhook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// The receiver took it.
+    Delivered,
+    /// It is tried again.
+    Failed,
+    /// Its time was over.
+    GivenUp,
+    /// The receiver wants no more.
+    Gone,
+}
+
+impl WebhookOutcome {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::GivenUp, Self::Gone];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A try to deliver a webhook ended.
+pub fn webhook_tried(outcome: WebhookOutcome) {
+    counter!(WEBHOOKS, "outcome" => outcome.as_str()).increment(1);
+}
+
+/// Sets the outbox's gauges.
+pub fn outbox(waiting: u64, oldest: Duration) {
+    gauge!(WEBHOOKS_WAITING).set(whole(waiting));
+    gauge!(WEBHOOKS_OLDEST).set(oldest.as_secs_f64());
 }
 
 /// A job was accepted.
@@ -364,6 +413,8 @@ mod tests {
             verified(Duration::from_secs(1));
             published(Duration::from_secs(1), 10);
             source_read(SourceKind::Http, 7);
+            webhook_tried(WebhookOutcome::Delivered);
+            outbox(3, Duration::from_secs(2));
             request(Request {
                 route: "/jobs/{id}",
                 method: "GET",
@@ -390,6 +441,9 @@ mod tests {
             HTTP_REQUESTS,
             HTTP_REQUEST,
             SSE_READERS,
+            WEBHOOKS,
+            WEBHOOKS_WAITING,
+            WEBHOOKS_OLDEST,
             BUILD_INFO,
             PROCESS_MEMORY,
             PROCESS_CPU,
@@ -410,6 +464,10 @@ mod tests {
             "flux_worker_slots{state=\"free\"} 2",
             "flux_source_bytes_total{kind=\"http\"} 7",
             "flux_output_bytes_total 10",
+            "flux_webhook_tries_total{outcome=\"delivered\"} 1",
+            "flux_webhook_tries_total{outcome=\"gone\"} 0",
+            "flux_webhooks_waiting 3",
+            "flux_webhooks_oldest_waiting_seconds 2",
             "flux_http_requests_total{route=\"/jobs/{id}\",method=\"GET\",status=\"200\"} 1",
             "flux_http_request_seconds_bucket{route=\"/jobs/{id}\",method=\"GET\",le=\"0.005\"} 1",
             "flux_job_duration_seconds_bucket{status=\"completed\",le=\"5\"} 1",

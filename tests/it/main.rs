@@ -35,3 +35,5 @@ mod storage;
 mod support;
 #[cfg(test)]
 mod waking;
+#[cfg(test)]
+mod webhooks;

@@ -7,6 +7,7 @@ pub mod fake;
 pub mod origin;
 pub mod postgres;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod server;
 

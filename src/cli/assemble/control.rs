@@ -15,6 +15,7 @@ use tokio_util::io::ReaderStream;
 
 use super::super::{Exit, Failed};
 use super::{Record, open_storage, presets};
+use crate::api::JobLetters;
 use crate::config::{self, ControlPlan};
 use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
@@ -22,7 +23,7 @@ use crate::domain::{Clock, Failure, Folder, IdSource, Source, SystemClock, Syste
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
 use crate::storage::{Destinations, Storage};
-use crate::store::{self, DynStore, Place, PostgresStore, SqliteStore};
+use crate::store::{self, DynStore, Outbox, Place, PostgresStore, SqliteStore};
 
 /// Between attempts to reach a database that is down.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ pub(in crate::cli) struct Ground {
     pub(in crate::cli) clock: Arc<dyn Clock>,
     pub(in crate::cli) ids: Arc<dyn IdSource>,
     pub(in crate::cli) store: DynStore,
+    pub(in crate::cli) outbox: Option<Arc<dyn Outbox>>,
     /// Resolves when nobody has the store any more and everything said to it is committed.
     pub(in crate::cli) closed: BoxFuture<'static, ()>,
     pub(in crate::cli) presets: Arc<Presets>,
@@ -55,7 +57,7 @@ pub(in crate::cli) async fn open(
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
     // The store first: its lock decides whether anything else here may be touched.
-    let (store, closed) = open_store(plan, record, &ids, lifecycle).await?;
+    let (store, outbox, closed) = open_store(plan, record, &ids, lifecycle).await?;
     let folder = if store.sole() { Folder::ONLY } else { data_folder(data_dir, &ids)? };
     let storage = open_storage(&plan.common)?;
     let kept = storage.uploads().kept().context("cannot list the stored sources")?;
@@ -63,7 +65,7 @@ pub(in crate::cli) async fn open(
     lifecycle.spawn(TaskKind::Background, "sweep orphans", orphans);
     let tokens = sweep_tokens(storage.destinations().clone());
     lifecycle.spawn(TaskKind::Background, "sweep test files", tokens);
-    Ok(Ground { storage, clock, ids, store, closed, presets, folder })
+    Ok(Ground { storage, clock, ids, store, outbox, closed, presets, folder })
 }
 
 /// Starts the control on it.
@@ -86,6 +88,7 @@ pub(in crate::cli) async fn start(
         workers,
         discovery: discovery(&plan.workers, ground),
         sweeper: Arc::new(StorageSweeper(ground.storage.clone())),
+        webhooks: super::webhooks::webhooks(plan, ground.outbox.as_ref())?,
         lifecycle: lifecycle.clone(),
     };
     Ok(Control::start(settings, deps).await.context("cannot start the control")?)
@@ -112,25 +115,30 @@ pub(super) fn identity(pem: config::PemIdentity) -> Identity {
     Identity { certificates: pem.certificates, key: pem.key }
 }
 
+/// A record: what runs jobs, what tells of them, and when it is closed.
+type Opened = (DynStore, Option<Arc<dyn Outbox>>, BoxFuture<'static, ()>);
+
 async fn open_store(
     plan: &ControlPlan,
     record: Record,
     ids: &Arc<dyn IdSource>,
     lifecycle: &Lifecycle,
-) -> Result<(DynStore, BoxFuture<'static, ()>), Failed> {
+) -> Result<Opened, Failed> {
     let options = || -> Result<store::Options, Failed> {
         Ok(store::Options {
             keys: keys(plan)?,
             max_pending: Some(plan.queue.max_pending),
             max_attempts: plan.queue.max_attempts.get(),
             ids: Arc::clone(ids),
+            letters: (record == Record::Durable).then(|| Arc::new(JobLetters) as Arc<dyn store::Letters>),
         })
     };
     let opened = match (record, &plan.store) {
         (Record::Durable, config::Store::Postgres(postgres)) => {
             let store = await_database(&place(postgres)?, options, lifecycle).await?;
             let closed = store.closed().boxed();
-            return Ok((Arc::new(store), closed));
+            let store = Arc::new(store);
+            return Ok((Arc::clone(&store) as DynStore, Some(store), closed));
         }
         (Record::Durable, config::Store::Sqlite) => {
             SqliteStore::open(&plan.common.data_dir, options()?).await
@@ -142,7 +150,9 @@ async fn open_store(
         _ => unopened(error),
     })?;
     let closed = store.closed().boxed();
-    Ok((Arc::new(store), closed))
+    let store = Arc::new(store);
+    let outbox = (record == Record::Durable).then(|| Arc::clone(&store) as Arc<dyn Outbox>);
+    Ok((store, outbox, closed))
 }
 
 fn unopened(error: store::Error) -> Failed {
@@ -361,6 +371,7 @@ mod tests {
                 labels: BTreeMap::new(),
                 metadata: serde_json::Map::new(),
                 notification_url: None,
+                notification_events: Vec::new(),
                 options: JobOptions::default(),
             };
             let task = TaskId::from_uuid(SystemIds.random());
@@ -391,7 +402,7 @@ mod tests {
         async fn clean(&self) {
             self.store.expire(self.now.minus(Duration::from_hours(1)), self.now).await.unwrap();
             let sweeper = StorageSweeper(self.storage.clone());
-            for garbage in self.store.garbage(self.now).await.unwrap() {
+            for garbage in self.store.garbage(Folder::ONLY, self.now).await.unwrap() {
                 assert!(sweeper.sweep(&garbage.what).await, "{garbage:?}");
                 self.store.swept(&[garbage.id]).await.unwrap();
             }

@@ -47,7 +47,7 @@ fn the_reference_holds_the_defaults() {
 fn the_reference_names_every_key() {
     use document::{
         Auth, Destinations, Log, Presets, Queue, Retention, Sandbox, Secrets, Server, Sources, Storage,
-        Store, Verify, Worker, Workers,
+        Store, Verify, Webhooks, Worker, Workers,
     };
     let full: toml::Table = reference_in_full().parse().unwrap();
     serde_json::from_value::<Document>(serde_json::to_value(&full).unwrap()).unwrap();
@@ -65,6 +65,7 @@ fn the_reference_names_every_key() {
         fields::<Sandbox>("sandbox"),
         fields::<Verify>("verify"),
         fields::<Presets>("presets"),
+        fields::<Webhooks>("webhooks"),
         fields::<Retention>("retention"),
         fields::<Log>("log"),
     ];

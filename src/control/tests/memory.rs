@@ -12,7 +12,7 @@ use self::index::Index;
 use crate::domain::machine::{Context, Machine, Policy, SecretsState, accepted};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, Hold, IdSource, JobId, JobRecord, JobStatus,
+    Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
     PublicationState, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
     TaskState, Tenant, Timestamp, UploadId,
@@ -541,7 +541,7 @@ impl JobStore for Memory {
         self.inner().said.push("wipe_secrets");
         Ok(0)
     }
-    async fn garbage(&self, _: Timestamp) -> Result<Vec<Garbage>> {
+    async fn garbage(&self, _: Folder, _: Timestamp) -> Result<Vec<Garbage>> {
         Ok(self.inner().garbage.clone())
     }
     async fn swept(&self, ids: &[uuid::Uuid]) -> Result<()> {

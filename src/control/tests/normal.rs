@@ -1,6 +1,6 @@
 use super::worker::{At, Deed};
 use super::*;
-use crate::domain::{Code, Progress, RunOutcome, UploadId};
+use crate::domain::{Code, Folder, Progress, RunOutcome, UploadId};
 use crate::store::{Cancelled, Deleted, Retried};
 use tokio::sync::Notify;
 
@@ -260,10 +260,10 @@ async fn garbage_is_offered_until_it_is_gone_and_old_jobs_expire() {
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
     bench.store.litter(Source::Upload { id: UploadId::from_uuid(uuid::Uuid::nil()) });
     tokio::time::sleep(Duration::from_mins(3)).await;
-    assert_eq!(bench.control.store().garbage(bench.clock.now()).await.unwrap().len(), 1);
+    assert_eq!(bench.control.store().garbage(Folder::ONLY, bench.clock.now()).await.unwrap().len(), 1);
     bench.broom.0.store(true, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_mins(2)).await;
-    assert!(bench.control.store().garbage(bench.clock.now()).await.unwrap().is_empty());
+    assert!(bench.control.store().garbage(Folder::ONLY, bench.clock.now()).await.unwrap().is_empty());
     assert!(bench.store.said("wipe_secrets") > 3);
     tokio::time::sleep(RETENTION).await;
     assert!(bench.control.store().get(None, job).await.unwrap().is_none());

@@ -25,6 +25,7 @@ impl Real {
             workers: workers.iter().map(in_process).collect(),
             discovery: Discovery::default(),
             sweeper: Arc::new(Broom::default()),
+            webhooks: None,
             lifecycle: lifecycle.clone(),
         };
         let control = Control::start(ControlSettings::default(), deps).await.unwrap();

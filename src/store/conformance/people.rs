@@ -35,10 +35,10 @@ pub(super) async fn delete_hides_at_once_and_sweeps_later(desk: Desk) {
     let long_ago = Timestamp::from_micros(0);
     desk.store.expire(long_ago, desk.now()).await.unwrap();
     assert!(desk.store.events(id, 0).await.unwrap().is_empty());
-    let garbage = desk.store.garbage(desk.now()).await.unwrap();
+    let garbage = desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap();
     assert_eq!(garbage[0].what, source);
     desk.store.swept(&[garbage[0].id]).await.unwrap();
-    assert!(desk.store.garbage(desk.now()).await.unwrap().is_empty());
+    assert!(desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap().is_empty());
 }
 
 pub(super) async fn other_tenants_see_nothing(desk: Desk) {
@@ -133,7 +133,30 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
     desk.clock.advance(Duration::from_hours(1));
     desk.store.expire(desk.now(), desk.now()).await.unwrap();
     assert!(desk.store.upload(None, upload.id).await.unwrap().is_none());
-    assert_eq!(desk.store.garbage(desk.now()).await.unwrap().len(), 1);
+    let folder = Folder::holding(&Source::Upload { id: upload.id });
+    assert_eq!(desk.store.garbage(folder, desk.now()).await.unwrap().len(), 1);
+}
+
+pub(super) async fn each_folder_is_swept_by_its_own_control(desk: Desk) {
+    let folders = [1, 2].map(|n| Folder::of(uuid::Uuid::from_u128(n)));
+    for folder in folders {
+        let upload = UploadRecord {
+            id: UploadId::from_uuid(folder.mark(desk.ids.random())),
+            tenant: Tenant::local(),
+            name: "in.mp4".into(),
+            size: 5,
+            sha256: None,
+            expires_at: desk.now(),
+        };
+        desk.store.create_upload(&upload).await.unwrap();
+    }
+    // Whoever notices that they are over.
+    desk.store.expire(Timestamp::from_micros(0), desk.now()).await.unwrap();
+    for folder in folders {
+        let found = desk.store.garbage(folder, desk.now()).await.unwrap();
+        assert_eq!(found.iter().map(|g| Folder::holding(&g.what)).collect::<Vec<_>>(), [folder]);
+    }
+    assert!(desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap().is_empty());
 }
 
 pub(super) async fn old_jobs_expire(desk: Desk) {

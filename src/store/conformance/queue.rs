@@ -95,7 +95,7 @@ pub(super) async fn a_claim_said_again_answers_the_same(desk: Desk) {
 pub(super) async fn without_a_queue_only_free_slots_are_filled(desk: Desk) {
     desk.store.offer(MAX_PENDING);
     desk.submit_outputs(1).await;
-    let (bare, _place) = (desk.another)(Options { max_pending: Some(0), ..Options::default() }).await;
+    let (bare, _, _place) = (desk.another)(Options { max_pending: Some(0), ..Options::default() }).await;
     let desk = Desk { session: bare.open_session("bare", desk.now()).await.unwrap(), store: bare, ..desk };
     assert_eq!(desk.store.submit(desk.job()).await.unwrap(), Submitted::QueueFull, "nobody works yet");
     desk.store.offer(2);

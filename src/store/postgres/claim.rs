@@ -14,7 +14,7 @@ use super::super::columns::Columns;
 use super::super::delta::{Delta, Rules, transition};
 use super::super::records::Loaded;
 use super::super::row::{inconsistent, to_json};
-use super::super::seal::Sealed;
+use super::super::seal::{SealKeys, Sealed};
 use super::super::{Claimed, Error, Result, RunKey, Taken};
 use super::db::{Db, Txn, Verb};
 use super::error::explain;
@@ -68,7 +68,7 @@ impl Verb for Claim {
         for (hold, task, job) in picked {
             match found.take(job) {
                 Some(Ok(loaded)) => {
-                    let opened = open(db, job, secrets.remove(&job));
+                    let opened = open(&db.shared.keys, job, secrets.remove(&job));
                     self.take(loaded, task, &hold, opened, db, &mut got)?;
                 }
                 Some(Err(error)) => {
@@ -79,7 +79,7 @@ impl Verb for Claim {
                 None => {}
             }
         }
-        save(txn, &got.deltas).await?;
+        save(txn, &db.shared, &got.deltas).await?;
         Ok(got)
     }
 }
@@ -149,7 +149,7 @@ async fn again(
         let own = record
             .filter(|t| t.hold.as_ref().is_some_and(|h| (h.run, h.session) == (hold.run, hold.session)));
         let Some(epoch) = own.map(|t| t.epoch) else { continue };
-        let opened = open(db, *job, sealed.remove(job)).unwrap_or_default();
+        let opened = open(&db.shared.keys, *job, sealed.remove(job)).unwrap_or_default();
         answers.extend(claimed(&aggregate, *task, &hold, epoch, opened));
     }
     Ok(answers)
@@ -180,7 +180,7 @@ pub(super) async fn taken(
         let Some(record) = aggregate.tasks.iter().find(|t| t.id == *task) else { continue };
         let Some(hold) = &record.hold else { continue };
         let since = *begun.get(&hold.run).ok_or_else(|| inconsistent("runs", "a held task has no run"))?;
-        let secrets = open(db, *job, sealed.remove(job)).unwrap_or_default();
+        let secrets = open(&db.shared.keys, *job, sealed.remove(job)).unwrap_or_default();
         let address = addresses.get(&hold.boot).cloned();
         let claimed = claimed(&aggregate, *task, hold, record.epoch, secrets);
         taken.tasks.extend(claimed.map(|claimed| Taken { claimed, address, since }));
@@ -204,7 +204,7 @@ async fn began(conn: &mut PgConnection, tasks: &[(TaskId, JobId)]) -> Result<Has
     rows.iter().map(begun).collect()
 }
 
-async fn secrets(conn: &mut PgConnection, jobs: &[JobId]) -> Result<HashMap<JobId, Sealed>> {
+pub(super) async fn secrets(conn: &mut PgConnection, jobs: &[JobId]) -> Result<HashMap<JobId, Sealed>> {
     let rows = sqlx::query("select job_id, key_id, sealed from job_secrets where job_id = any($1)")
         .bind(uuids(jobs))
         .fetch_all(conn)
@@ -219,9 +219,9 @@ async fn secrets(conn: &mut PgConnection, jobs: &[JobId]) -> Result<HashMap<JobI
 }
 
 /// `None` when there are secrets that no key opens.
-fn open(db: &Db, job: JobId, sealed: Option<Sealed>) -> Option<JobSecrets> {
+pub(super) fn open(keys: &SealKeys, job: JobId, sealed: Option<Sealed>) -> Option<JobSecrets> {
     let Some(sealed) = sealed else { return Some(JobSecrets::default()) };
-    let text = db.shared.keys.open(job.uuid().as_bytes(), &sealed)?;
+    let text = keys.open(job.uuid().as_bytes(), &sealed)?;
     serde_json::from_slice(&text).ok()
 }
 

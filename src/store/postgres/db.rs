@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::super::Result;
 use super::super::delta::Delta;
+use super::super::outbox::untold;
 use super::super::shared::Shared;
 use super::error::{Remedy, explain, remedy};
 use crate::domain::JobId;
@@ -97,6 +98,9 @@ impl Db {
     pub(super) fn tell(&self, deltas: &[Delta]) {
         let waiting: i64 = deltas.iter().map(Delta::waiting).sum();
         self.shared.waiting.fetch_add(waiting, Ordering::Relaxed);
+        if deltas.iter().any(|delta| !untold(&self.shared, delta).is_empty()) {
+            self.shared.posted.notify_one();
+        }
         self.hint(deltas.iter().filter(|delta| delta.is_news()).map(Delta::job));
     }
 

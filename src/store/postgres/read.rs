@@ -13,7 +13,7 @@ use super::error::explain;
 use super::load::{Lock, attempts, load, uuids};
 use super::session;
 use crate::domain::{
-    Aggregate, Event, JobId, JobStatus, TaskClass, TaskReport, TaskState, Tenant, Timestamp, UploadId,
+    Aggregate, Event, Folder, JobId, JobStatus, TaskClass, TaskReport, TaskState, Tenant, Timestamp, UploadId,
 };
 
 /// Queue positions are exact to here.
@@ -225,14 +225,16 @@ pub(super) async fn upload(
     Ok(Some(record).filter(|record| tenant.is_none_or(|tenant| *tenant == record.tenant)))
 }
 
-pub(super) async fn garbage(pool: &PgPool, now: Timestamp) -> Result<Vec<Garbage>> {
-    let rows =
-        sqlx::query("select id, what from garbage where not_before <= $1 order by not_before limit $2")
-            .bind(now.micros())
-            .bind(MOST_GARBAGE)
-            .fetch_all(pool)
-            .await
-            .map_err(explain("reading garbage"))?;
+pub(super) async fn garbage(pool: &PgPool, folder: Folder, now: Timestamp) -> Result<Vec<Garbage>> {
+    let rows = sqlx::query(
+        "select id, what from garbage where not_before <= $1 and folder in (0, $3::int) order by not_before limit $2",
+    )
+    .bind(now.micros())
+    .bind(MOST_GARBAGE)
+    .bind(folder.number())
+    .fetch_all(pool)
+    .await
+    .map_err(explain("reading garbage"))?;
     let read = |row| {
         let columns = Columns { table: "garbage", row };
         Ok(Garbage { id: columns.id("id")?, what: columns.json("what")? })

@@ -6,13 +6,15 @@ use uuid::Uuid;
 use super::super::delta::{Delta, JobColumns, TaskWrite, document, log_tail};
 use super::super::records::PERMIT_MICROS;
 use super::super::row::{event_data, inconsistent, to_json};
+use super::super::shared::Shared;
 use super::super::{Garbage, Result};
 use super::error::explain;
+use super::outbox::tell;
 use crate::domain::machine::SecretsFate;
-use crate::domain::{JobId, JobRecord, PublicationId, PublicationState, TaskRecord, Timestamp};
+use crate::domain::{Folder, JobId, JobRecord, PublicationId, PublicationState, TaskRecord, Timestamp};
 
 /// Writes the differences and the effects. Unchanged rows are not touched.
-pub(super) async fn save(conn: &mut PgConnection, deltas: &[Delta]) -> Result<()> {
+pub(super) async fn save(conn: &mut PgConnection, shared: &Shared, deltas: &[Delta]) -> Result<()> {
     begin_runs(conn, deltas).await?;
     end_runs(conn, deltas).await?;
     write_jobs(conn, deltas).await?;
@@ -22,6 +24,7 @@ pub(super) async fn save(conn: &mut PgConnection, deltas: &[Delta]) -> Result<()
     write_outputs(conn, deltas).await?;
     write_publications(conn, deltas).await?;
     write_events(conn, deltas).await?;
+    tell(conn, shared, deltas).await?;
     write_secrets(conn, deltas).await
 }
 
@@ -332,11 +335,13 @@ pub(super) async fn write_garbage(
 ) -> Result<()> {
     let what = garbage.iter().map(|g| to_json("garbage", &g.what)).collect::<Result<Vec<_>>>()?;
     sqlx::query(
-        "insert into garbage(id, what, not_before) select id, what, $3 from unnest($1::uuid[], $2::text[]) v(id, what)",
+        "insert into garbage(id, what, not_before, folder) \
+         select id, what, $3, folder from unnest($1::uuid[], $2::text[], $4::bigint[]) v(id, what, folder)",
     )
     .bind(column(garbage, |g| g.id))
     .bind(what)
     .bind(due.micros())
+    .bind(column(garbage, |g| Folder::holding(&g.what).number()))
     .execute(conn)
     .await
     .map_err(explain("writing garbage"))?;

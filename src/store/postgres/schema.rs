@@ -10,7 +10,8 @@ use super::error::explain;
 use crate::domain::IdSource;
 
 /// In order; the schema's number is how many were applied. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001_initial.sql"), include_str!("schema/0002_deliveries.sql")];
 
 /// The advisory lock of whoever looks at the schema: "flux" in ASCII.
 const LOCK: i64 = 0x666c_7578;
@@ -95,10 +96,13 @@ async fn migrate(conn: &mut PgConnection, ids: &dyn IdSource) -> Result<()> {
 }
 
 async fn check_keys(conn: &mut PgConnection, keys: &SealKeys) -> Result<[u8; 32]> {
-    let used: Vec<String> = sqlx::query_scalar("select distinct key_id from job_secrets where sealed <> ''")
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(explain("checking keys"))?;
+    let used: Vec<String> = sqlx::query_scalar(
+        "select key_id from job_secrets where sealed <> '' \
+         union select key_id from deliveries where sealed_url <> ''",
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(explain("checking keys"))?;
     let kept = get(conn, "key_check").await?;
     let (secret, fresh) = keys.check(kept.as_deref(), &used)?;
     if let Some(text) = fresh {

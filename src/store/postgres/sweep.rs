@@ -148,6 +148,8 @@ async fn remove(
         "delete from task_progress where job_id = any($1)",
         "delete from job_events where job_id = any($1)",
         "delete from job_secrets where job_id = any($1)",
+        // What is still to be told is told.
+        "delete from deliveries where job_id = any($1) and state <> 0",
         "delete from jobs where id = any($1)",
     ] {
         sqlx::query(sql).bind(jobs).execute(&mut *conn).await.map_err(explain("removing old jobs"))?;
@@ -164,12 +166,21 @@ impl Verb for WipeSecrets {
     type Answer = u64;
 
     async fn run(&self, txn: &mut Txn, _: &Db) -> Result<u64> {
-        let wiped = sqlx::query("update job_secrets set sealed = '', wipe_at = null where wipe_at <= $1")
-            .bind(self.now.micros())
-            .execute(&mut **txn)
-            .await
-            .map_err(explain("wiping secrets"))?;
-        Ok(wiped.rows_affected())
+        let mut wiped = 0;
+        for sql in [
+            "update job_secrets set sealed = '', wipe_at = null where wipe_at <= $1",
+            // Nobody can ask for it again.
+            "delete from deliveries d where wipe_at <= $1 and not exists (select 1 from jobs j where j.id = d.job_id)",
+            "update deliveries set sealed_url = '', wipe_at = null where wipe_at <= $1",
+        ] {
+            let done = sqlx::query(sql)
+                .bind(self.now.micros())
+                .execute(&mut **txn)
+                .await
+                .map_err(explain("wiping secrets"))?;
+            wiped += done.rows_affected();
+        }
+        Ok(wiped)
     }
 }
 

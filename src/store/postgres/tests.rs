@@ -224,10 +224,10 @@ async fn newer_data_is_refused_and_not_touched() {
     for _ in 0..2 {
         let options = Options { keys: keys(&[1]), ..Options::default() };
         let refused = PostgresStore::open(&place(&database.url), options).await;
-        assert!(matches!(refused, Err(Error::NewerSchema { found: 99, known: 1 })));
+        assert!(matches!(refused, Err(Error::NewerSchema { found: 99, known: 2 })));
     }
     let found = place(&database.url).look().await.unwrap();
-    assert!(found.contains("schema 99 (this build knows 1)"), "{found}");
+    assert!(found.contains("schema 99 (this build knows 2)"), "{found}");
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ async fn transact(db: &Db, group: &mut [Box<dyn Command>]) -> Result<()> {
         let past = command.run().and_then(|run| ended.get(&(command.job(), run)).copied());
         deltas.extend(command.carry_out(found.take(command.job()), past, &db.shared));
     }
-    save(&mut txn, &deltas).await?;
+    save(&mut txn, &db.shared, &deltas).await?;
     db.commit(txn).await?;
     db.tell(&deltas);
     Ok(())

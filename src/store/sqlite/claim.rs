@@ -157,7 +157,7 @@ static SECRETS: Bulk =
 /// Statements of this file over many rows, for the size of the cache.
 pub(super) const STATEMENTS: usize = 2;
 
-async fn secrets(conn: &mut SqliteConnection, jobs: &[JobId]) -> Result<HashMap<JobId, Sealed>> {
+pub(super) async fn secrets(conn: &mut SqliteConnection, jobs: &[JobId]) -> Result<HashMap<JobId, Sealed>> {
     let rows =
         SECRETS.fetch(conn, "reading secrets", jobs, |query, job| query.bind(blob(job.uuid()))).await?;
     let sealed = |row| {
@@ -169,7 +169,7 @@ async fn secrets(conn: &mut SqliteConnection, jobs: &[JobId]) -> Result<HashMap<
 }
 
 /// `None` when there are secrets that no key opens.
-fn open(shared: &Shared, job: JobId, sealed: Option<Sealed>) -> Option<JobSecrets> {
+pub(super) fn open(shared: &Shared, job: JobId, sealed: Option<Sealed>) -> Option<JobSecrets> {
     let Some(sealed) = sealed else { return Some(JobSecrets::default()) };
     let text = shared.keys.open(job.uuid().as_bytes(), &sealed)?;
     serde_json::from_slice(&text).ok()

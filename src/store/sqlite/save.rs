@@ -8,11 +8,12 @@ use super::super::row::{event_data, inconsistent, to_json};
 use super::super::{Garbage, Result};
 use super::bulk::Bulk;
 use super::error::explain;
+use super::outbox::tell;
 use super::writer::Txn;
 use crate::domain::machine::{RunEnd, SecretsFate};
 use crate::domain::{
-    Aggregate, Attempt, Event, JobId, JobRecord, OutputRecord, Publication, PublicationState, TaskRecord,
-    Timestamp,
+    Aggregate, Attempt, Event, Folder, JobId, JobRecord, OutputRecord, Publication, PublicationState,
+    TaskRecord, Timestamp,
 };
 
 static BEGIN_RUNS: Bulk = Bulk::new(
@@ -102,6 +103,7 @@ pub(super) async fn save(txn: &mut Txn<'_>, deltas: &[Delta]) -> Result<()> {
     write_outputs(txn.conn, deltas).await?;
     write_publications(txn.conn, deltas).await?;
     write_events(txn.conn, deltas).await?;
+    tell(txn, deltas).await?;
     write_secrets(txn.conn, deltas).await?;
     txn.waiting += deltas.iter().map(Delta::waiting).sum::<i64>();
     txn.changed.extend(deltas.iter().filter(|delta| delta.is_news()).map(Delta::job));
@@ -319,10 +321,11 @@ pub(super) async fn write_garbage(
     garbage: &Garbage,
     due: Timestamp,
 ) -> Result<()> {
-    sqlx::query("insert into garbage(id, what, not_before) values (?, ?, ?)")
+    sqlx::query("insert into garbage(id, what, not_before, folder) values (?, ?, ?, ?)")
         .bind(blob(garbage.id))
         .bind(to_json("garbage", &garbage.what)?)
         .bind(due.micros())
+        .bind(Folder::holding(&garbage.what).number())
         .execute(conn)
         .await
         .map_err(explain("writing garbage"))?;

@@ -9,7 +9,8 @@ use super::error::explain;
 use crate::domain::IdSource;
 
 /// In order; the schema's number is how many were applied. Never edit one that was released.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001_initial.sql"), include_str!("schema/0002_deliveries.sql")];
 
 /// Brings the schema up to date. Only the holder of the data folder calls this.
 pub(super) async fn migrate(conn: &mut SqliteConnection, ids: &dyn IdSource) -> Result<()> {
@@ -39,10 +40,13 @@ pub(super) async fn migrate(conn: &mut SqliteConnection, ids: &dyn IdSource) -> 
 
 /// Proves that the keys open what is sealed here, and returns the secret that fingerprints are made with.
 pub(super) async fn check_keys(conn: &mut SqliteConnection, keys: &SealKeys) -> Result<[u8; 32]> {
-    let used: Vec<String> = sqlx::query_scalar("select distinct key_id from job_secrets where sealed <> x''")
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(explain("checking keys"))?;
+    let used: Vec<String> = sqlx::query_scalar(
+        "select key_id from job_secrets where sealed <> x'' \
+         union select key_id from deliveries where sealed_url <> x''",
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(explain("checking keys"))?;
     let kept = get(conn, "key_check").await?;
     let (secret, fresh) = keys.check(kept.as_deref(), &used)?;
     if let Some(text) = fresh {

@@ -151,10 +151,12 @@ async fn remove(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<()> 
     }
     let marks = vec!["?"; jobs.len()].join(",");
     let children = ["outputs", "tasks", "runs", "publications", "job_events", "job_secrets"];
-    let statements = children
-        .iter()
-        .map(|table| format!("delete from {table} where job_id in ({marks})"))
-        .chain([format!("delete from jobs where id in ({marks})")]);
+    let statements =
+        children.iter().map(|table| format!("delete from {table} where job_id in ({marks})")).chain([
+            // What is still to be told is told.
+            format!("delete from deliveries where job_id in ({marks}) and state <> 0"),
+            format!("delete from jobs where id in ({marks})"),
+        ]);
     for sql in statements {
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for job in jobs {
@@ -174,12 +176,21 @@ impl Verb for WipeSecrets {
     type Answer = u64;
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<u64> {
-        let wiped = sqlx::query("update job_secrets set sealed = x'', wipe_at = null where wipe_at <= ?")
-            .bind(self.now.micros())
-            .execute(&mut *txn.conn)
-            .await
-            .map_err(explain("wiping secrets"))?;
-        Ok(wiped.rows_affected())
+        let mut wiped = 0;
+        for sql in [
+            "update job_secrets set sealed = x'', wipe_at = null where wipe_at <= ?",
+            // Nobody can ask for it again.
+            "delete from deliveries where wipe_at <= ? and not exists (select 1 from jobs where jobs.id = deliveries.job_id)",
+            "update deliveries set sealed_url = x'', wipe_at = null where wipe_at <= ?",
+        ] {
+            let done = sqlx::query(sql)
+                .bind(self.now.micros())
+                .execute(&mut *txn.conn)
+                .await
+                .map_err(explain("wiping secrets"))?;
+            wiped += done.rows_affected();
+        }
+        Ok(wiped)
     }
 }
 

@@ -26,6 +26,7 @@ fn job(ids: &SeededIds) -> NewJob {
             labels: [("show".to_owned(), "news".to_owned())].into(),
             metadata: serde_json::Map::new(),
             notification_url: None,
+            notification_events: Vec::new(),
             options: JobOptions::default(),
         },
         secrets: JobSecrets { source_url: Some("https://u:canary@h/".into()), ..JobSecrets::default() },
@@ -139,7 +140,7 @@ async fn newer_data_is_refused_and_not_touched() {
     sqlx::query("update meta set v = '99' where k = 'schema'").execute(&mut conn).await.unwrap();
     conn.close().await.unwrap();
     let refused = SqliteStore::open(folder.path(), Options::default()).await;
-    assert!(matches!(refused, Err(Error::NewerSchema { found: 99, known: 1 })));
+    assert!(matches!(refused, Err(Error::NewerSchema { found: 99, known: 2 })));
 }
 
 #[tokio::test]

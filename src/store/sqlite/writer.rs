@@ -38,6 +38,8 @@ pub(super) struct Txn<'c> {
     pub(super) changed: Vec<JobId>,
     /// Change of the number of waiting tasks.
     pub(super) waiting: i64,
+    /// Whether there is something to deliver.
+    pub(super) posted: bool,
 }
 
 /// One business verb.
@@ -259,9 +261,9 @@ async fn transact(
     replay: Replay,
 ) -> Result<Vec<Submitted>> {
     sqlx::query("begin immediate").execute(&mut *conn).await.map_err(explain("beginning a commit"))?;
-    let mut txn = Txn { conn: &mut *conn, shared, changed: Vec::new(), waiting: 0 };
+    let mut txn = Txn { conn: &mut *conn, shared, changed: Vec::new(), waiting: 0, posted: false };
     let outcome = run(&mut txn, commands, jobs, replay).await;
-    let Txn { changed, waiting, .. } = txn;
+    let Txn { changed, waiting, posted, .. } = txn;
     let outcome = match outcome {
         Ok(answers) => {
             sqlx::query("commit").execute(&mut *conn).await.map(|_| answers).map_err(explain("committing"))
@@ -271,6 +273,9 @@ async fn transact(
     match outcome {
         Ok(answers) => {
             shared.waiting.fetch_add(waiting, Ordering::Relaxed);
+            if posted {
+                shared.posted.notify_one();
+            }
             for job in changed {
                 // Nobody may be listening.
                 let _ = shared.changes.send(job);
