@@ -335,7 +335,7 @@ pub struct ListenArgs {
     /// The secrets, from the environment only
     #[arg(long, env = "FLUX_WEBHOOK_SECRET", hide_env_values = true, hide = true)]
     pub secret: Option<String>,
-    /// File with the secrets, one a line [default: FLUX_WEBHOOK_SECRET, else webhook.secret in the data folder]
+    /// File with the secrets, one a line [default: webhook.secret in the data folder]
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// The data folder of a server on this machine

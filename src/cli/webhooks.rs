@@ -119,14 +119,13 @@ fn row(delivery: &Value) -> Vec<String> {
 /// One delivery, or all of the job that no receiver took.
 async fn redeliver(args: &RedeliverArgs) -> Outcome {
     let client = Client::new(&args.job.server)?;
-    let ids: Vec<String> = match &args.delivery {
-        Some(id) => vec![id.clone()],
-        None => {
-            let found = deliveries(&client, &args.job.id).await?;
-            let all = found["deliveries"].as_array().into_iter().flatten();
-            let missed = all.filter(|delivery| delivery["state"] != "delivered");
-            missed.filter_map(|delivery| delivery["id"].as_str().map(str::to_owned)).collect()
-        }
+    let ids: Vec<String> = if let Some(id) = &args.delivery {
+        vec![id.clone()]
+    } else {
+        let found = deliveries(&client, &args.job.id).await?;
+        let all = found["deliveries"].as_array().into_iter().flatten();
+        let missed = all.filter(|delivery| delivery["state"] != "delivered");
+        missed.filter_map(|delivery| delivery["id"].as_str().map(str::to_owned)).collect()
     };
     if ids.is_empty() {
         note("every delivery of the job was taken; name one to send it again");

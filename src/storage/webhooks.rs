@@ -210,7 +210,7 @@ mod tests {
         }
         let (answer, _) =
             exchange("HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n").await;
-        assert_eq!(answer.retry_after, Some(Duration::from_secs(120)));
+        assert_eq!(answer.retry_after, Some(Duration::from_mins(2)));
     }
 
     #[tokio::test]

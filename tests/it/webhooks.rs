@@ -238,11 +238,10 @@ async fn official_libraries_accept_what_is_sent_and_nothing_else() {
 }
 
 fn libraries() -> PathBuf {
-    let folder = std::env::var_os("FLUX_WEBHOOK_LIBRARIES").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
-        cache.unwrap_or_else(home).join("flux/webhook-libraries-1")
-    });
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let below_home = || set("HOME").unwrap().join(".cache");
+    let below_cache = || set("XDG_CACHE_HOME").unwrap_or_else(below_home).join("flux/webhook-libraries-1");
+    let folder = set("FLUX_WEBHOOK_LIBRARIES").unwrap_or_else(below_cache);
     assert!(folder.join("complete").exists(), "run scripts/ensure-webhook-libraries.sh (`make test` does)");
     folder
 }

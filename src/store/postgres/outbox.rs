@@ -93,8 +93,7 @@ impl Outbox for PostgresStore {
         tried: Try,
         verdict: Verdict,
     ) -> Result<Fenced<()>> {
-        let (id, job, tries) = (letter.id, letter.job, letter.tries);
-        self.db.say(&Tried { session, id, job, tries, tried, verdict }).await
+        self.db.say(&Tried { session, letter: letter.clone(), how: tried, verdict }).await
     }
 
     async fn deliveries(&self, tenant: Option<&Tenant>, job: JobId) -> Result<Option<Vec<Delivery>>> {
@@ -207,10 +206,8 @@ impl Verb for Claim {
 
 struct Tried {
     session: SessionId,
-    id: DeliveryId,
-    job: JobId,
-    tries: u32,
-    tried: Try,
+    letter: Letter,
+    how: Try,
     verdict: Verdict,
 }
 
@@ -226,10 +223,10 @@ impl Verb for Tried {
         .bind(left.state.number())
         .bind(left.next_at.map(Timestamp::micros))
         .bind(left.wipe_at.map(Timestamp::micros))
-        .bind(to_json("deliveries", &self.tried)?)
-        .bind(self.id.uuid())
+        .bind(to_json("deliveries", &self.how)?)
+        .bind(self.letter.id.uuid())
         .bind(self.session.uuid())
-        .bind(i64::from(self.tries))
+        .bind(i64::from(self.letter.tries))
         .execute(&mut **txn)
         .await
         .map_err(explain("writing a delivery"))?;
@@ -243,7 +240,7 @@ impl Verb for Tried {
                  order by id for update skip locked)",
             )
             .bind(left.wipe_at.map(Timestamp::micros))
-            .bind(self.job.uuid())
+            .bind(self.letter.job.uuid())
             .execute(&mut **txn)
             .await
             .map_err(explain("ending deliveries"))?;

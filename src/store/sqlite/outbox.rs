@@ -87,8 +87,7 @@ impl Outbox for SqliteStore {
         tried: Try,
         verdict: Verdict,
     ) -> Result<Fenced<()>> {
-        let (id, job, tries) = (letter.id, letter.job, letter.tries);
-        self.lanes.say(Lane::Claim, Tried { session, id, job, tries, tried, verdict }).await
+        self.lanes.say(Lane::Claim, Tried { session, letter: letter.clone(), how: tried, verdict }).await
     }
 
     async fn deliveries(&self, tenant: Option<&Tenant>, job: JobId) -> Result<Option<Vec<Delivery>>> {
@@ -191,10 +190,8 @@ impl Verb for Claim {
 
 struct Tried {
     session: SessionId,
-    id: DeliveryId,
-    job: JobId,
-    tries: u32,
-    tried: Try,
+    letter: Letter,
+    how: Try,
     verdict: Verdict,
 }
 
@@ -210,10 +207,10 @@ impl Verb for Tried {
         .bind(left.state.number())
         .bind(left.next_at.map(Timestamp::micros))
         .bind(left.wipe_at.map(Timestamp::micros))
-        .bind(to_json("deliveries", &self.tried)?)
-        .bind(blob(self.id.uuid()))
+        .bind(to_json("deliveries", &self.how)?)
+        .bind(blob(self.letter.id.uuid()))
         .bind(blob(self.session.uuid()))
-        .bind(i64::from(self.tries))
+        .bind(i64::from(self.letter.tries))
         .execute(&mut *txn.conn)
         .await
         .map_err(explain("writing a delivery"))?;
@@ -226,7 +223,7 @@ impl Verb for Tried {
                  where job_id = ? and state = 0 and session_id is null",
             )
             .bind(left.wipe_at.map(Timestamp::micros))
-            .bind(blob(self.job.uuid()))
+            .bind(blob(self.letter.job.uuid()))
             .execute(&mut *txn.conn)
             .await
             .map_err(explain("ending deliveries"))?;
