@@ -130,7 +130,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Logs(args) => jobs::logs(&args).await,
         Command::Presets(args) => presets::run(&args),
         Command::Workers(server) => workers::run(&server).await,
-        Command::Doctor(args) => doctor::run(&args).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Webhooks(args) => webhooks::run(args.action).await,
