@@ -28,6 +28,7 @@ mod quota;
 mod range;
 mod readings;
 mod receiver;
+mod retention;
 mod routes;
 mod server;
 mod sse;
@@ -64,7 +65,7 @@ pub use server::{ServerLimits, serve};
 
 use crate::control::Control;
 use crate::domain::preset::Presets;
-use crate::domain::{Clock, IdSource};
+use crate::domain::{Clock, IdSource, Results};
 
 /// The prefix of the versioned API.
 pub const PREFIX: &str = "/api/v1";
@@ -88,6 +89,8 @@ pub struct Services {
     pub auth: Auth,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// What becomes of results when retention removes their job.
+    pub results: Results,
     /// The metrics page.
     pub metrics: RenderMetrics,
     /// What else is served on this port. Each sees to its own access, limits and answers.

@@ -17,6 +17,7 @@ mod jobs;
 mod key;
 mod output;
 mod presets;
+mod retention;
 mod serve;
 mod sse;
 mod submit;
@@ -129,6 +130,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Delete(args) => jobs::delete(&args).await,
         Command::Logs(args) => jobs::logs(&args).await,
         Command::Presets(args) => presets::run(&args),
+        Command::Retention(args) => retention::run(&args).await,
         Command::Workers(server) => workers::run(&server).await,
         Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::Config(args) => config::run(&args),

@@ -38,7 +38,7 @@ pub use plan::{
 
 use crate::domain::limits::SourceLimits;
 use crate::domain::webhook::{WebhookEvent, WebhookSecret};
-use crate::domain::{ObjectPath, SandboxMode, Tenant, VerifyLevel, WorkerId};
+use crate::domain::{ObjectPath, Results, SandboxMode, Tenant, VerifyLevel, WorkerId};
 
 /// Everything a process is told, checked.
 #[derive(Debug, Clone)]
@@ -73,8 +73,8 @@ pub struct Config {
     pub presets: Vec<PresetDocument>,
     /// How receivers are told.
     pub webhooks: Webhooks,
-    /// How long the record of a finished job is kept.
-    pub retention: Duration,
+    /// What goes when.
+    pub retention: Retention,
     /// Logs.
     pub log: Log,
     /// What the operator should know and what does not stop the start.
@@ -147,6 +147,15 @@ impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyHash(…)")
     }
+}
+
+/// `[retention]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// How long the record of a finished job is kept.
+    pub keep: Duration,
+    /// What becomes of its results then.
+    pub results: Results,
 }
 
 /// `[webhooks]`.

@@ -36,6 +36,7 @@ mod waker;
 mod webhooks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -54,7 +55,8 @@ use crate::domain::{
 use crate::lifecycle::Lifecycle;
 use crate::rpc::{self, WorkerClient};
 use crate::store::{
-    self, Cancelled, Deleted, DynStore, NewJob, OutboxStats, QueueStats, Redelivered, Retried, Submitted,
+    self, Cancelled, Deleted, Doomed, DynStore, NewJob, OutboxStats, QueueStats, Redelivered, Retried,
+    Submitted,
 };
 use crate::telemetry::metrics;
 
@@ -213,6 +215,7 @@ impl Control {
             alarm: Notify::new(),
             resign: Notify::new(),
             wakes: waker::Wakes::new(&waking.how),
+            keep: retention,
             outbox: webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.outbox)),
             webhook_events: webhooks.as_ref().map(|webhooks| webhooks.settings.events.clone()),
             done: lifecycle.hard().child_token(),
@@ -342,6 +345,14 @@ impl Control {
             Some(outbox) => outbox.outbox_stats().await,
             None => Ok(OutboxStats::default()),
         }
+    }
+
+    /// What the next round of retention would remove, or would with another time to keep jobs.
+    pub async fn doomed(&self, keep: Option<Duration>, most: u32) -> store::Result<(Timestamp, Doomed)> {
+        let now = self.0.clock.now();
+        let keep = keep.or(self.0.keep);
+        let before = keep.map_or(Timestamp::from_micros(i64::MIN), |keep| now.minus(keep));
+        Ok((before, self.0.store.doomed(before, now, most).await?))
     }
 
     /// Follows one job. Any number of readers; none can slow anything.

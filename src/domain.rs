@@ -23,6 +23,7 @@ mod sandbox;
 mod spec;
 pub mod testing;
 mod time;
+mod waste;
 pub mod webhook;
 
 pub use class::{Abilities, Company, Folder, TaskClass};
@@ -48,3 +49,4 @@ pub use spec::{
     Destination, JobOptions, JobSecrets, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel,
 };
 pub use time::{Clock, SystemClock, Timestamp};
+pub use waste::{Results, Waste};

@@ -12,6 +12,7 @@ mod columns;
 #[cfg(test)]
 mod conformance;
 mod delta;
+mod doomed;
 mod outbox;
 mod postgres;
 mod records;
@@ -29,13 +30,15 @@ use crate::domain::machine::{Policy, rank};
 use crate::domain::{
     Abilities, Aggregate, Attempt, BootId, Company, Epoch, Event, Failure, Folder, IdSource, JobId,
     JobRecord, JobSecrets, JobSpec, JobStatus, MediaInfo, OutputIndex, OutputRecord, OutputSpec,
-    OutputStatus, Progress, Publication, PublicationId, RunId, RunNumber, SessionId, Source, SystemIds,
-    TaskClass, TaskId, TaskKind, TaskRecord, TaskReport, TaskState, Tenant, Timestamp, UploadId, WorkerId,
+    OutputStatus, Progress, Publication, PublicationId, Results, RunId, RunNumber, SessionId, SystemIds,
+    TaskClass, TaskId, TaskKind, TaskRecord, TaskReport, TaskState, Tenant, Timestamp, UploadId, Waste,
+    WorkerId,
 };
 
 pub use crate::domain::machine::{
     Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
 };
+pub use doomed::{Doomed, DoomedJob};
 pub use outbox::{Letter, Letters, Outbox, OutboxStats, Redelivered, Take};
 pub use postgres::{Place, PlaceError, PostgresStore};
 pub use seal::{SealKeys, SealKeysError};
@@ -67,6 +70,8 @@ pub struct Options {
     pub ids: Arc<dyn IdSource>,
     /// Who writes what receivers are told; `None` = nobody is told anything.
     pub letters: Option<Arc<dyn Letters>>,
+    /// What becomes of published results when retention removes their job (`retention.delete_results`).
+    pub results: Results,
 }
 
 impl Default for Options {
@@ -408,8 +413,8 @@ pub struct UploadRecord {
 pub struct Garbage {
     /// Row id.
     pub id: uuid::Uuid,
-    /// The source whose bytes this server keeps and no job needs any more.
-    pub what: Source,
+    /// What to remove.
+    pub what: Waste,
 }
 
 /// Figures for metrics and back-pressure, refreshed at most once a second.
@@ -537,6 +542,8 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Removes finished jobs older than `before` (retention), with their events, labels and secrets; returns how many.
     async fn expire(&self, before: Timestamp, now: Timestamp) -> Result<u64>;
+    /// What [`Self::expire`] would remove, oldest first, at most so many of each kind. Changes nothing.
+    async fn doomed(&self, before: Timestamp, now: Timestamp, most: u32) -> Result<Doomed>;
     /// Wipes secrets that are due (PROTOCOL §1.9).
     async fn wipe_secrets(&self, now: Timestamp) -> Result<u64>;
     /// Garbage that is due and that a control with this data folder can reach; of a sole record all is.

@@ -11,7 +11,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::auth::{Scope, guard};
 use super::edge::edge;
 use super::problem::Problem;
-use super::{Api, Mount, content, deliveries, jobs, presets, stream, system, uploads, workers};
+use super::{Api, Mount, content, deliveries, jobs, presets, retention, stream, system, uploads, workers};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Get, "/api/v1/presets/{name}", READ, Once, presets::get),
         Route::new(Get, "/api/v1/workers", READ, Once, workers::list),
         Route::new(Get, "/api/v1/workers/status", READ, Once, workers::list),
+        Route::new(Get, "/api/v1/retention", Access::Needs(Scope::Admin), Once, retention::look),
         // The seeds' own paths.
         Route::new(Post, "/jobs", WRITE, Once, jobs::create),
         Route::new(Get, "/jobs", READ, Once, jobs::list),

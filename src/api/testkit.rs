@@ -205,7 +205,7 @@ struct NoGarbage;
 
 #[async_trait]
 impl Sweeper for NoGarbage {
-    async fn sweep(&self, _: &Source) -> bool {
+    async fn sweep(&self, _: &crate::domain::Waste) -> bool {
         true
     }
 }
@@ -306,6 +306,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         ids,
         auth,
         limits,
+        results: crate::domain::Results::Keep,
         metrics: Arc::new(|| "flux_up 1\n".to_owned()),
         mounts: Vec::new(),
         closing: lifecycle.soft().clone(),

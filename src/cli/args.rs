@@ -64,6 +64,8 @@ pub enum Command {
     Presets(PresetsArgs),
     /// List a server's workers
     Workers(Server),
+    /// Show what retention is about to remove, or would with another time
+    Retention(RetentionArgs),
     /// Check this machine: ffmpeg, encoders, disk, storage
     Doctor(ConfigFile),
     /// Check or show the configuration
@@ -303,6 +305,20 @@ pub enum KeyAction {
         #[arg(long)]
         tenant: Option<String>,
     },
+}
+
+/// Arguments of `retention`.
+#[derive(Debug, Clone, Args)]
+pub struct RetentionArgs {
+    /// Which server.
+    #[command(flatten)]
+    pub server: Server,
+    /// As if finished jobs were kept so long [default: retention.hours of the server]
+    #[arg(long)]
+    pub hours: Option<u32>,
+    /// How many of each kind, 1 to 1000
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
 }
 
 /// Arguments of `webhooks`.

@@ -382,11 +382,12 @@ impl Default for Webhooks {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Retention {
     pub(super) hours: u32,
+    pub(super) delete_results: bool,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { hours: 168 }
+        Self { hours: 168, delete_results: false }
     }
 }
 

@@ -13,8 +13,8 @@ use super::document::Document;
 use super::fault::{Error, Fault};
 use super::typed::invalid;
 use super::{
-    ApiKey, Config, Network, PresetDocument, Queue, SealingKey, Server, Sources, Storage, Store, Waker,
-    Waking, Webhooks, Worker, place,
+    ApiKey, Config, Network, PresetDocument, Queue, Retention, SealingKey, Server, Sources, Storage, Store,
+    Waker, Waking, Webhooks, Worker, place,
 };
 use crate::domain::{VerifyLevel, WorkerId};
 
@@ -81,8 +81,8 @@ pub struct ControlPlan {
     pub presets: Vec<PresetDocument>,
     /// How receivers are told.
     pub webhooks: Webhooks,
-    /// How long the record of a finished job is kept.
-    pub retention: Duration,
+    /// What goes when.
+    pub retention: Retention,
     /// Workers on other machines.
     pub workers: WorkersAccess,
 }

@@ -54,7 +54,7 @@ fn derived_defaults() {
     assert!(matches!(config.storage, Storage::Local { root } if root.as_path() == Path::new("/d/storage")));
     assert_eq!(config.worker.id.as_str(), "box.example");
     assert_eq!(config.worker.slots.get(), 4);
-    assert_eq!(config.retention, Duration::from_hours(168));
+    assert_eq!(config.retention.keep, Duration::from_hours(168));
 }
 
 #[test]

@@ -22,11 +22,11 @@ use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
 use super::{
-    Config, Log, MemoryBound, Queue, S3, S3Credentials, Sandbox, Server, Sources, Storage, Surroundings,
+    Config, Log, MemoryBound, Queue, Retention, S3, S3Credentials, Sandbox, Server, Sources, Storage, Surroundings,
     Worker,
 };
-use crate::domain::WorkerId;
 use crate::domain::limits::SourceLimits;
+use crate::domain::{Results, WorkerId};
 
 /// The least memory of a tool: ffmpeg itself with its libraries takes a tenth of it.
 const LEAST_MEMORY: u64 = 256 << 20;
@@ -126,7 +126,10 @@ impl Check<'_> {
             verify: verify?,
             presets,
             webhooks,
-            retention: Duration::from_hours(u64::from(hours)),
+            retention: Retention {
+                keep: Duration::from_hours(u64::from(hours)),
+                results: if document.retention.delete_results { Results::Remove } else { Results::Keep },
+            },
             log: log?,
             warnings: std::mem::take(&mut self.warnings),
             effective: document,

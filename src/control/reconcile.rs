@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::settings::Backoff;
 use super::shared::Shared;
-use crate::domain::{Folder, Source, Timestamp};
+use crate::domain::{Folder, Timestamp, Waste};
 use crate::store::{DynStore, Result};
 
 /// Removes the bytes that the record no longer needs; given by the room that knows storage.
 #[async_trait]
 pub trait Sweeper: Send + Sync + 'static {
-    /// Removes what this server keeps of a source; whether it is gone. It is asked again until it is.
-    async fn sweep(&self, what: &Source) -> bool;
+    /// Removes something; whether it is gone. It is asked again until it is.
+    async fn sweep(&self, what: &Waste) -> bool;
 }
 
 /// One kind of upkeep.

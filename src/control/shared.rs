@@ -1,6 +1,7 @@
 //! What all actors of the control share: immutable, but for leaves that guard themselves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) resign: Notify,
     /// Workers may be missing.
     pub(super) wakes: Wakes,
+    /// How long finished jobs stay; `None` = for ever.
+    pub(super) keep: Option<Duration>,
     /// What receivers are to be told, if anything.
     pub(super) outbox: Option<Arc<dyn Outbox>>,
     /// What a job that does not say is told of.

@@ -26,7 +26,7 @@ use super::{Control, ControlSettings, Deps, Discovery, Found, Sweeper, WorkerHan
 use crate::domain::fixtures::spec;
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Clock, IdSource, JobId, JobSecrets, JobStatus, OutputStatus, Source, TaskId, Tenant, Timestamp,
+    Clock, IdSource, JobId, JobSecrets, JobStatus, OutputStatus, Source, TaskId, Tenant, Timestamp, Waste,
 };
 use crate::lifecycle::Lifecycle;
 use crate::rpc::WorkerClient;
@@ -49,7 +49,7 @@ struct Broom(AtomicBool);
 
 #[async_trait]
 impl Sweeper for Broom {
-    async fn sweep(&self, _: &Source) -> bool {
+    async fn sweep(&self, _: &Waste) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }

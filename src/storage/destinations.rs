@@ -274,6 +274,29 @@ impl Destinations {
         }
     }
 
+    /// Removes what a publication put at a destination, if it is still there; whether it was. Whatever else is there by
+    /// now stays, and so does everything where the destination cannot tell (a file system without attributes).
+    pub async fn remove(
+        &self,
+        destination: &Destination,
+        publication: PublicationId,
+    ) -> Result<bool, Failure> {
+        match self.locate(destination)? {
+            Located::File { root, path } => {
+                let root = root.clone();
+                Ok(blocking(move || local::remove(&root, &path, publication)).await?)
+            }
+            Located::Object { bucket, key } => {
+                let found = bucket.find(&key).await?;
+                let ours = found.is_some_and(|found| found.publication == Some(publication));
+                if ours {
+                    bucket.delete(&key).await?;
+                }
+                Ok(ours)
+            }
+        }
+    }
+
     /// Refuses a place that must not be overwritten and is taken. A look ahead that spares an encode: who is in time is
     /// decided by the commit.
     pub async fn refuse_taken(&self, destination: &Destination) -> Result<(), Failure> {

@@ -337,6 +337,11 @@ impl Bucket {
         }
     }
 
+    /// Removes an object.
+    pub(super) async fn delete(&self, key: &str) -> Result<(), Failure> {
+        self.reading.delete(&path(key)?).await.map_err(|error| failure(&error))
+    }
+
     /// Reads a range of bytes; `None` = no such key.
     pub(super) async fn read(
         &self,

@@ -49,7 +49,7 @@ behaviours! { [sqlite_file sqlite_memory postgres] {
         a_worker_gets_only_what_it_can_do a_suspect_runs_alone_and_two_more_deaths_end_it;
     people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
         pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
-        changes_are_hinted;
+        results_go_with_expired_jobs_where_that_is_wanted results_stay_otherwise changes_are_hinted;
     outbox: every_state_is_told_with_its_commit only_what_is_wanted_is_told
         a_delivery_has_one_holder_and_is_crossed_off_once what_a_session_left_is_claimed_by_the_next
         a_try_that_failed_is_made_again_at_its_time busy_receivers_are_passed_over

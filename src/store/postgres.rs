@@ -37,12 +37,12 @@ use self::submit::Submissions;
 use self::writer::Lanes;
 use super::claims::slots;
 use super::delta::Step;
-use super::shared::Shared;
+use super::shared::{Given, Shared};
 use super::sqlite::submit::Prepared;
 use super::{
-    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, Keys,
-    NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
-    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
+    Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
+    Keys, NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried,
+    RunKey, StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
 use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
@@ -66,7 +66,7 @@ impl PostgresStore {
     /// Opens the store, making its tables at the first start. [`Error::Unavailable`] says that nobody answers there
     /// yet; every other error is for somebody to repair.
     pub async fn open(place: &Place, options: Options) -> Result<Self> {
-        let Options { keys, max_pending, max_attempts, ids, letters } = options;
+        let Options { keys, max_pending, max_attempts, ids, letters, results } = options;
         let Keys::Configured(keys) = keys else {
             let source = "what one control seals the others must open".into();
             return Err(Error::Open { what: "PostgreSQL needs secrets.keys".into(), source });
@@ -76,7 +76,8 @@ impl PostgresStore {
         // The connection has served; whether it ends well is of no interest.
         let _ = conn.close().await;
         let own = ids.random();
-        let shared = Shared::new(keys, (max_pending, max_attempts), (ids, letters), 0);
+        let given = Given { ids, letters, results };
+        let shared = Shared::new(keys, (max_pending, max_attempts), given, 0);
         let changes = shared.changes.clone();
         let (hints, news) = mpsc::channel(hints::QUEUE);
         let db = Arc::new(Db::new(db::pools(&place.options), shared, hints));
@@ -317,6 +318,10 @@ impl JobStore for PostgresStore {
                 return Ok(removed);
             }
         }
+    }
+
+    async fn doomed(&self, before: Timestamp, now: Timestamp, most: u32) -> Result<Doomed> {
+        sweep::look(&self.db.readers, before, now, most).await
     }
 
     async fn wipe_secrets(&self, now: Timestamp) -> Result<u64> {

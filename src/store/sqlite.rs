@@ -36,16 +36,16 @@ use self::submit::Prepared;
 use self::writer::{Lane, Lanes};
 use super::delta::Step;
 use super::seal::SealKeys;
-use super::shared::Shared;
+use super::shared::{Given, Shared};
 use super::{
-    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, Keys,
-    Letters, NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result,
-    Retried, RunKey, StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
+    Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
+    Keys, NewJob, Options, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried,
+    RunKey, StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
 use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
-    Event, Failure, Folder, IdSource, JobId, MediaInfo, OutputIndex, OutputStatus, Publication,
-    PublicationId, SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
+    Event, Failure, Folder, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
+    SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
 };
 
 const DATABASE: &str = "flux.db";
@@ -88,7 +88,8 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", WAL_PAGES);
         let bounds = (options.max_pending, options.max_attempts);
-        Self::start(connect, keys, bounds, (options.ids, options.letters), Some(lock)).await
+        let given = Given { ids: options.ids, letters: options.letters, results: options.results };
+        Self::start(connect, keys, bounds, given, Some(lock)).await
     }
 
     /// Opens a store in memory, gone with this value: what `flux encode` needs.
@@ -102,14 +103,15 @@ impl SqliteStore {
         let connect =
             SqliteConnectOptions::new().filename(name).vfs("memdb").synchronous(SqliteSynchronous::Off);
         let bounds = (options.max_pending, options.max_attempts);
-        Self::start(connect, keys, bounds, (options.ids, options.letters), None).await
+        let given = Given { ids: options.ids, letters: options.letters, results: options.results };
+        Self::start(connect, keys, bounds, given, None).await
     }
 
     async fn start(
         connect: SqliteConnectOptions,
         keys: SealKeys,
         bounds: (Option<u64>, u32),
-        (ids, letters): (Arc<dyn IdSource>, Option<Arc<dyn Letters>>),
+        given: Given,
         lock: Option<folder::FolderLock>,
     ) -> Result<Self> {
         let connect =
@@ -121,7 +123,7 @@ impl SqliteStore {
             .connect()
             .await
             .map_err(|e| Error::Open { what: "connecting to the database".into(), source: e.into() })?;
-        schema::migrate(&mut conn, ids.as_ref()).await?;
+        schema::migrate(&mut conn, given.ids.as_ref()).await?;
         let secret = schema::check_keys(&mut conn, &keys).await?;
         let waiting: i64 = sqlx::query_scalar("select count(*) from tasks where state in (1, 2)")
             .fetch_one(&mut conn)
@@ -132,7 +134,7 @@ impl SqliteStore {
             .connect_with(connect.read_only(true))
             .await
             .map_err(explain("opening readers"))?;
-        let shared = Arc::new(Shared::new(keys, bounds, (ids, letters), waiting));
+        let shared = Arc::new(Shared::new(keys, bounds, given, waiting));
         let (lanes, inbox) = writer::lanes();
         let writer = TaskTracker::new();
         let (served, pool) = (Arc::clone(&shared), readers.clone());
@@ -357,6 +359,10 @@ impl JobStore for SqliteStore {
                 return Ok(removed);
             }
         }
+    }
+
+    async fn doomed(&self, before: Timestamp, now: Timestamp, most: u32) -> Result<Doomed> {
+        sweep::look(&self.readers, before, now, most).await
     }
 
     async fn wipe_secrets(&self, now: Timestamp) -> Result<u64> {

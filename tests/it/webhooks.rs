@@ -75,6 +75,13 @@ async fn a_job_tells_its_whole_life_and_shows_no_address() {
         server.http.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("flux_webhook_tries_total{outcome=\"delivered\"} 3"), "{metrics}");
     assert!(!metrics.contains("canary"));
+    let stream = format!("{}/api/v1/jobs/{id}/stream", server.url);
+    let history = server.http.get(stream).send().await.unwrap().text().await.unwrap();
+    assert!(history.contains("completed") && !history.contains("canary"), "{history}");
+    for file in std::fs::read_dir(server.data()).unwrap().flatten().filter(|file| file.path().is_file()) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"canary"), "{:?}", file.path());
+    }
 }
 
 #[tokio::test]

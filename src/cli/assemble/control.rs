@@ -19,7 +19,7 @@ use crate::api::JobLetters;
 use crate::config::{self, ControlPlan};
 use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
 use crate::domain::preset::Presets;
-use crate::domain::{Clock, Failure, Folder, IdSource, Source, SystemClock, SystemIds};
+use crate::domain::{Clock, Failure, Folder, IdSource, Source, SystemClock, SystemIds, Waste};
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{ClientSecurity, ClientTls, Identity, Token, wire};
 use crate::storage::{Destinations, Storage};
@@ -77,7 +77,7 @@ pub(in crate::cli) async fn start(
 ) -> Result<Control, Failed> {
     let settings = ControlSettings {
         name: format!("{}-{}", plan.common.id, std::process::id()),
-        retention: Some(plan.retention),
+        retention: Some(plan.retention.keep),
         waking: super::waking::waking(&plan.workers.waking)?,
         ..ControlSettings::default()
     };
@@ -130,6 +130,7 @@ async fn open_store(
             max_pending: Some(plan.queue.max_pending),
             max_attempts: plan.queue.max_attempts.get(),
             ids: Arc::clone(ids),
+            results: plan.retention.results,
             letters: (record == Record::Durable).then(|| Arc::new(JobLetters) as Arc<dyn store::Letters>),
         })
     };
@@ -250,13 +251,23 @@ impl GivenSources for Given {
     }
 }
 
-/// Removes sources that were given to this server. Results are nobody's to sweep.
+/// Removes sources that were given to this server, and results where the operator wants that.
 struct StorageSweeper(Storage);
 
 #[async_trait]
 impl Sweeper for StorageSweeper {
-    async fn sweep(&self, what: &Source) -> bool {
-        let removed = self.0.uploads().remove_source(what).await;
+    async fn sweep(&self, what: &Waste) -> bool {
+        if let Waste::Result { destination, publication } = what {
+            return match self.0.destinations().remove(destination, *publication).await {
+                Ok(_) => true,
+                Err(failure) => {
+                    tracing::warn!(%failure, detail = failure.detail, "could not remove a result");
+                    false
+                }
+            };
+        }
+        let Some(source) = what.source() else { return true };
+        let removed = self.0.uploads().remove_source(&source).await;
         if let Err(error) = &removed {
             tracing::warn!(error = error as &dyn std::error::Error, "could not remove a job's source");
         }

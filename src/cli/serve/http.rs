@@ -39,6 +39,7 @@ pub(super) fn listen(
             pending_per_tenant: plan.queue.max_pending_per_tenant,
             ..api::Limits::default()
         },
+        results: plan.retention.results,
         metrics: Arc::new(move || metrics.render()),
         mounts: registry(plan, control).into_iter().collect(),
         closing: lifecycle.soft().clone(),

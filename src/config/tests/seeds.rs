@@ -34,7 +34,7 @@ fn the_seeds_variables() {
     assert_eq!(config.server.listen, "127.0.0.1:9000".parse().unwrap());
     assert_eq!(config.worker.id.as_str(), "w7");
     assert_eq!(config.worker.work_dir, PathBuf::from("/tmp/w"));
-    assert_eq!(config.retention, Duration::from_hours(24));
+    assert_eq!(config.retention.keep, Duration::from_hours(24));
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Json, "debug"));
     assert!(matches!(&config.storage, Storage::Local { root } if root == &PathBuf::from("/media/out")));
     // SHA-256 of "abc", FIPS 180-2 appendix B.1.

@@ -15,12 +15,12 @@ use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
     PublicationState, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
-    TaskState, Tenant, Timestamp, UploadId,
+    TaskState, Tenant, Timestamp, UploadId, Waste,
 };
 use crate::store::{
-    Cancelled, Claimed, Deleted, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore, NewJob,
-    OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey, StoredJob,
-    Submitted, Taken, UploadRecord, WorkerSeen,
+    Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
+    NewJob, OutputDone, Permit, Pulse, QueueStats, Reported, RequeueReason, Result, Retried, RunKey,
+    StoredJob, Submitted, Taken, UploadRecord, WorkerSeen,
 };
 
 pub(super) struct Memory {
@@ -94,7 +94,7 @@ impl Memory {
 
     pub(super) fn litter(&self, what: Source) {
         let id = self.ids.random();
-        self.inner().garbage.push(Garbage { id, what });
+        self.inner().garbage.extend(Waste::of(&what).map(|what| Garbage { id, what }));
     }
 
     pub(super) fn job(&self, job: JobId) -> StoredJob {
@@ -536,6 +536,9 @@ impl JobStore for Memory {
         let count = inner.jobs.len();
         inner.jobs.retain(|_, stored| stored.job.job.finished_at.is_none_or(|at| at >= before));
         Ok(u64::try_from(count - inner.jobs.len()).unwrap())
+    }
+    async fn doomed(&self, _: Timestamp, _: Timestamp, _: u32) -> Result<Doomed> {
+        Ok(Doomed::default())
     }
     async fn wipe_secrets(&self, _: Timestamp) -> Result<u64> {
         self.inner().said.push("wipe_secrets");

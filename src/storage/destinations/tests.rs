@@ -137,6 +137,19 @@ on_both! {
         assert!(existing.sha256.is_some() && existing.etag.is_some());
     }
 
+    async fn only_what_a_publication_put_there_is_removed(desk) {
+        let to = storage("kept/a.mp4", Overwrite::Replace);
+        let old = desk.stage(&to, 1, &desk.file("x", b"1")).await;
+        desk.destinations.commit(&old).await.unwrap();
+        let new = desk.stage(&to, 2, &desk.file("y", b"2")).await;
+        desk.destinations.commit(&new).await.unwrap();
+        assert!(!desk.destinations.remove(&to, publication(1)).await.unwrap(), "another is there by now");
+        assert_eq!(desk.visible("kept/a.mp4"), Some(b"2".to_vec()));
+        assert!(desk.destinations.remove(&to, publication(2)).await.unwrap());
+        assert_eq!(desk.visible("kept/a.mp4"), None);
+        assert!(!desk.destinations.remove(&to, publication(2)).await.unwrap(), "it is gone already");
+    }
+
     async fn committing_again_says_the_same(desk) {
         let handle = desk.stage(&storage("a", Overwrite::Fail), 1, &desk.file("x", b"1")).await;
         let first = desk.destinations.commit(&handle).await.unwrap();

@@ -198,6 +198,34 @@ pub(in crate::storage) fn existing(root: &Root, path: &ObjectPath) -> Result<Opt
     }))
 }
 
+/// Removes a file if it is still what `publication` put there; whether it was. A file that another publication puts there
+/// between the look and the removal goes with it: there is no call that does both at once.
+pub(in crate::storage) fn remove(
+    root: &Root,
+    path: &ObjectPath,
+    publication: PublicationId,
+) -> Result<bool, LocalError> {
+    let doing = Target::io("remove a result");
+    let folder = match root.parent(path) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other.map_err(&doing)?,
+    };
+    let Some(file) = open_target(&folder, path.file_name())? else {
+        return Ok(false);
+    };
+    if mark::read(&file).publication != Some(publication) {
+        return Ok(false);
+    }
+    match sys::unlinkat(&folder, path.file_name(), AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(doing(errno)),
+    }
+    sync_folder(&folder).map_err(&doing)?;
+    root.remove_empty_folders(path, 1);
+    Ok(true)
+}
+
 /// Whether a rename of a removed part is refused here, and whether the folder can be written at all.
 pub(in crate::storage) fn check_fence(root: &Root, publication: PublicationId) -> Result<bool, LocalError> {
     let doing = Target::io("write a test file");

@@ -36,7 +36,7 @@ pub(super) async fn delete_hides_at_once_and_sweeps_later(desk: Desk) {
     desk.store.expire(long_ago, desk.now()).await.unwrap();
     assert!(desk.store.events(id, 0).await.unwrap().is_empty());
     let garbage = desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap();
-    assert_eq!(garbage[0].what, source);
+    assert_eq!(garbage[0].what.source(), Some(source));
     desk.store.swept(&[garbage[0].id]).await.unwrap();
     assert!(desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap().is_empty());
 }
@@ -154,7 +154,7 @@ pub(super) async fn each_folder_is_swept_by_its_own_control(desk: Desk) {
     desk.store.expire(Timestamp::from_micros(0), desk.now()).await.unwrap();
     for folder in folders {
         let found = desk.store.garbage(folder, desk.now()).await.unwrap();
-        assert_eq!(found.iter().map(|g| Folder::holding(&g.what)).collect::<Vec<_>>(), [folder]);
+        assert_eq!(found.iter().map(|g| g.what.folder()).collect::<Vec<_>>(), [folder]);
     }
     assert!(desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap().is_empty());
 }
@@ -179,6 +179,59 @@ pub(super) async fn old_jobs_expire(desk: Desk) {
     desk.clock.advance(Duration::from_hours(24));
     assert_eq!(desk.store.expire(cut, desk.now()).await.unwrap(), 0, "it was counted");
     desk.submit(desk.keyed("k", "body")).await;
+}
+
+/// A desk whose retention removes results.
+async fn thorough(desk: Desk) -> Desk {
+    let options =
+        Options { results: Results::Remove, ids: Arc::new(SeededIds::new(9)), ..Options::default() };
+    let (store, outbox, place) = (desk.another)(options).await;
+    let session = store.open_session("desk", desk.now()).await.unwrap();
+    Desk { store, outbox, session, _place: place, ..desk }
+}
+
+pub(super) async fn results_go_with_expired_jobs_where_that_is_wanted(desk: Desk) {
+    let desk = thorough(desk).await;
+    let promised = desk.submit(desk.keyed("k", "body")).await;
+    let first = desk.finish().await;
+    let plain = desk.submit_outputs(2).await;
+    let second = desk.finish().await;
+    let deleted = desk.submit_outputs(1).await;
+    desk.finish().await;
+    assert!(matches!(desk.store.delete(None, deleted, desk.now()).await.unwrap(), Deleted::Done(_)));
+    desk.submit_outputs(1).await;
+    desk.clock.advance(Duration::from_hours(1));
+    let jobs = [(promised, &first), (plain, &second)];
+    let mut expected = Vec::new();
+    for (job, _) in jobs {
+        for output in desk.get(job).await.aggregate.outputs {
+            let publication = output.publication.unwrap();
+            expected.push(Waste::Result { destination: output.spec.destination, publication });
+        }
+    }
+    // Looking at it changes nothing.
+    for _ in 0..2 {
+        let doomed = desk.store.doomed(desk.now(), desk.now(), 10).await.unwrap();
+        let ids: Vec<_> = doomed.jobs.iter().map(|job| (job.id, job.results.len())).collect();
+        assert_eq!((ids, doomed.garbage, doomed.more), (vec![(promised, 1), (plain, 2)], 0, false));
+        assert!(desk.store.doomed(desk.now(), desk.now(), 1).await.unwrap().more);
+    }
+    assert_eq!(desk.store.expire(desk.now(), desk.now()).await.unwrap(), 2);
+    desk.clock.advance(Duration::from_hours(25));
+    desk.store.expire(desk.now(), desk.now()).await.unwrap();
+    let garbage = desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap();
+    let found: Vec<_> = garbage.into_iter().map(|garbage| garbage.what).collect();
+    assert_eq!(found.len(), expected.len(), "each once, and nothing of the one that was deleted: {found:?}");
+    assert!(expected.iter().all(|what| found.contains(what)), "{found:?}");
+    assert_eq!(desk.store.doomed(desk.now(), desk.now(), 10).await.unwrap().garbage, 3);
+}
+
+pub(super) async fn results_stay_otherwise(desk: Desk) {
+    desk.submit_outputs(1).await;
+    desk.finish().await;
+    desk.clock.advance(Duration::from_hours(1));
+    assert_eq!(desk.store.expire(desk.now(), desk.now()).await.unwrap(), 1);
+    assert!(desk.store.garbage(Folder::ONLY, desk.now()).await.unwrap().is_empty());
 }
 
 pub(super) async fn changes_are_hinted(desk: Desk) {

@@ -11,7 +11,7 @@ use super::super::{Garbage, Result};
 use super::error::explain;
 use super::outbox::tell;
 use crate::domain::machine::SecretsFate;
-use crate::domain::{Folder, JobId, JobRecord, PublicationId, PublicationState, TaskRecord, Timestamp};
+use crate::domain::{JobId, JobRecord, PublicationId, PublicationState, TaskRecord, Timestamp};
 
 /// Writes the differences and the effects. Unchanged rows are not touched.
 pub(super) async fn save(conn: &mut PgConnection, shared: &Shared, deltas: &[Delta]) -> Result<()> {
@@ -341,7 +341,7 @@ pub(super) async fn write_garbage(
     .bind(column(garbage, |g| g.id))
     .bind(what)
     .bind(due.micros())
-    .bind(column(garbage, |g| Folder::holding(&g.what).number()))
+    .bind(column(garbage, |g| g.what.folder().number()))
     .execute(conn)
     .await
     .map_err(explain("writing garbage"))?;

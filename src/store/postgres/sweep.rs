@@ -1,14 +1,16 @@
 //! Housekeeping: what leaves the record, when, and what it leaves for the sweeper. Any control may do it.
 
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::super::columns::Columns;
-use super::super::{Garbage, Result};
+use super::super::doomed::{doomed, published, waste};
+use super::super::{Doomed, Garbage, Result};
 use super::db::{Db, Txn, Verb};
 use super::error::explain;
 use super::save::{column, write_garbage};
-use crate::domain::{JobSpec, Source, Timestamp, UploadId};
+use crate::domain::{JobSpec, Results, Source, Timestamp, UploadId, Waste};
 
 /// Jobs removed in one commit.
 const BATCH: usize = 200;
@@ -25,7 +27,7 @@ impl Verb for Expire {
     type Answer = (u64, bool);
 
     async fn run(&self, txn: &mut Txn, db: &Db) -> Result<Self::Answer> {
-        let mut removed = self.hide_promised(txn).await?;
+        let mut removed = self.hide_promised(txn, db).await?;
         let rows = sqlx::query(
             "select id, tenant, spec, deleted_at from jobs where id in (\
                select id from jobs where finished_at < $1 and coalesce(idem_until, 0) <= $2 \
@@ -39,25 +41,29 @@ impl Verb for Expire {
         .await
         .map_err(explain("finding old jobs"))?;
         let (mut gone, mut labels, mut left, mut released) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut expired = Vec::new();
         for row in &rows {
             let columns = Columns { table: "jobs", row };
             let (id, tenant) = (columns.id("id")?, columns.text("tenant")?);
             let spec: JobSpec = columns.json("spec")?;
-            match spec.source {
-                Source::Inline { .. } => left.push(spec.source),
+            match &spec.source {
+                Source::Inline { .. } => left.extend(Waste::of(&spec.source)),
                 Source::Upload { id } => released.push(id.uuid()),
                 Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => {}
             }
-            labels.extend(spec.labels.into_iter().map(|(k, v)| (tenant.clone(), k, v, id)));
-            removed += u64::from(columns.maybe_int("deleted_at")?.is_none());
+            labels.extend(spec.labels.iter().map(|(k, v)| (tenant.clone(), k.clone(), v.clone(), id)));
             gone.push(id);
+            // Whoever deletes a job keeps its results.
+            if columns.maybe_int("deleted_at")?.is_none() {
+                expired.push((id, spec));
+                removed += 1;
+            }
         }
+        left.extend(results(txn, db, &expired).await?);
         release_uploads(txn, &released).await?;
         remove(txn, &gone, &labels).await?;
         left.extend(self.expired_uploads(txn).await?);
-        let leave = |what| Garbage { id: db.shared.ids.sortable(self.now), what };
-        let garbage: Vec<_> = left.into_iter().map(leave).collect();
-        write_garbage(txn, &garbage, self.now).await?;
+        self.leave(txn, db, left).await?;
         sqlx::query(
             "update jobs set idem_key = null, idem_fp = null, idem_until = null where id in \
              (select id from jobs where idem_until <= $1 and idem_key is not null order by id for update skip locked)",
@@ -71,19 +77,32 @@ impl Verb for Expire {
 }
 
 impl Expire {
-    async fn hide_promised(&self, conn: &mut PgConnection) -> Result<u64> {
-        let hidden: Vec<Uuid> = sqlx::query_scalar(
+    async fn leave(&self, conn: &mut PgConnection, db: &Db, left: Vec<Waste>) -> Result<()> {
+        let leave = |what| Garbage { id: db.shared.ids.sortable(self.now), what };
+        let garbage: Vec<_> = left.into_iter().map(leave).collect();
+        write_garbage(conn, &garbage, self.now).await
+    }
+
+    async fn hide_promised(&self, conn: &mut PgConnection, db: &Db) -> Result<u64> {
+        let rows = sqlx::query(
             "update jobs set deleted_at = $1 where id in (select id from jobs where finished_at < $2 \
-             and deleted_at is null and idem_until > $1 order by id for update skip locked) returning id",
+             and deleted_at is null and idem_until > $1 order by id for update skip locked) returning id, spec",
         )
         .bind(self.now.micros())
         .bind(self.before.micros())
         .fetch_all(&mut *conn)
         .await
         .map_err(explain("hiding old jobs"))?;
+        let hidden = rows.iter().map(|row| {
+            let columns = Columns { table: "jobs", row };
+            Ok((columns.id("id")?, columns.json("spec")?))
+        });
+        let hidden = hidden.collect::<Result<Vec<(Uuid, JobSpec)>>>()?;
         if !hidden.is_empty() {
+            let left = results(conn, db, &hidden).await?;
+            self.leave(conn, db, left).await?;
             sqlx::query("update job_secrets set sealed = '', wipe_at = null where job_id = any($1)")
-                .bind(&hidden)
+                .bind(column(&hidden, |(id, _)| *id))
                 .execute(conn)
                 .await
                 .map_err(explain("wiping secrets"))?;
@@ -91,7 +110,7 @@ impl Expire {
         Ok(u64::try_from(hidden.len()).unwrap_or(u64::MAX))
     }
 
-    async fn expired_uploads(&self, conn: &mut PgConnection) -> Result<Vec<Source>> {
+    async fn expired_uploads(&self, conn: &mut PgConnection) -> Result<Vec<Waste>> {
         let expired: Vec<Uuid> = sqlx::query_scalar(
             "delete from uploads where id in (select id from uploads where expires_at <= $1 and refs = 0 \
              limit 200 for update skip locked) returning id",
@@ -100,8 +119,57 @@ impl Expire {
         .fetch_all(conn)
         .await
         .map_err(explain("removing uploads"))?;
-        Ok(expired.into_iter().map(|id| Source::Upload { id: UploadId::from_uuid(id) }).collect())
+        Ok(expired.into_iter().map(|id| Waste::Upload { id: UploadId::from_uuid(id) }).collect())
     }
+}
+
+/// What jobs published goes with them, where the operator wants that.
+async fn results(conn: &mut PgConnection, db: &Db, jobs: &[(Uuid, JobSpec)]) -> Result<Vec<Waste>> {
+    if jobs.is_empty() || db.shared.results == Results::Keep {
+        return Ok(Vec::new());
+    }
+    let published = published(&completed(conn, column(jobs, |(id, _)| *id)).await?)?;
+    Ok(jobs.iter().flat_map(|(id, spec)| waste(*id, spec, &published)).collect())
+}
+
+/// The completed outputs of jobs.
+async fn completed(conn: &mut PgConnection, jobs: Vec<Uuid>) -> Result<Vec<PgRow>> {
+    sqlx::query(
+        "select job_id, idx, publication from outputs where publication is not null and job_id = any($1)",
+    )
+    .bind(jobs)
+    .fetch_all(conn)
+    .await
+    .map_err(explain("reading results"))
+}
+
+/// What [`Expire`] would remove.
+pub(super) async fn look(pool: &PgPool, before: Timestamp, now: Timestamp, most: u32) -> Result<Doomed> {
+    let mut conn = pool.acquire().await.map_err(explain("looking at old jobs"))?;
+    let jobs = sqlx::query(
+        "select id, tenant, status, finished_at, spec from jobs where finished_at < $1 and deleted_at is null \
+         order by finished_at limit $2",
+    )
+    .bind(before.micros())
+    .bind(i64::from(most) + 1)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(explain("looking at old jobs"))?;
+    let id = |row| Columns { table: "jobs", row }.id("id");
+    let ids = jobs.iter().map(id).collect::<Result<Vec<_>>>()?;
+    let outputs = completed(&mut conn, ids).await?;
+    let uploads =
+        sqlx::query("select * from uploads where expires_at <= $1 and refs = 0 order by expires_at limit $2")
+            .bind(now.micros())
+            .bind(i64::from(most) + 1)
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(explain("looking at old uploads"))?;
+    let garbage: i64 = sqlx::query_scalar("select count(*) from garbage")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(explain("counting garbage"))?;
+    doomed((&jobs, &outputs, &uploads), garbage.unsigned_abs(), most)
 }
 
 /// An upload may go when its last job has gone.

@@ -12,8 +12,8 @@ use super::outbox::tell;
 use super::writer::Txn;
 use crate::domain::machine::{RunEnd, SecretsFate};
 use crate::domain::{
-    Aggregate, Attempt, Event, Folder, JobId, JobRecord, OutputRecord, Publication, PublicationState,
-    TaskRecord, Timestamp,
+    Aggregate, Attempt, Event, JobId, JobRecord, OutputRecord, Publication, PublicationState, TaskRecord,
+    Timestamp,
 };
 
 static BEGIN_RUNS: Bulk = Bulk::new(
@@ -325,7 +325,7 @@ pub(super) async fn write_garbage(
         .bind(blob(garbage.id))
         .bind(to_json("garbage", &garbage.what)?)
         .bind(due.micros())
-        .bind(Folder::holding(&garbage.what).number())
+        .bind(garbage.what.folder().number())
         .execute(conn)
         .await
         .map_err(explain("writing garbage"))?;

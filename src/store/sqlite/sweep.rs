@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool};
 
 use super::super::columns::Columns;
-use super::super::{Garbage, Result};
+use super::super::doomed::{doomed, published, waste};
+use super::super::{Doomed, Garbage, Result};
 use super::error::explain;
 use super::save::{blob, write_garbage};
 use super::writer::{Txn, Verb};
-use crate::domain::{JobSpec, Source, Timestamp, UploadId};
+use crate::domain::{JobSpec, Results, Source, Timestamp, UploadId, Waste};
 
 /// Jobs removed in one commit.
 pub(super) const BATCH: u64 = 200;
@@ -26,7 +28,7 @@ impl Verb for Expire {
     type Answer = (u64, bool);
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<Self::Answer> {
-        let hidden = self.hide_promised(txn.conn).await?;
+        let hidden = self.hide_promised(txn).await?;
         let rows = sqlx::query(
             "select id, tenant, spec, deleted_at from jobs where finished_at < ?1 and coalesce(idem_until, 0) <= ?2 \
              union select id, tenant, spec, deleted_at from jobs where deleted_at is not null and coalesce(idem_until, 0) <= ?2 \
@@ -39,16 +41,21 @@ impl Verb for Expire {
         .await
         .map_err(explain("finding old jobs"))?;
         let mut gone = Vec::with_capacity(rows.len());
-        let mut removed = hidden;
+        let (mut removed, mut expired) = (hidden, Vec::new());
         for row in &rows {
             let columns = Columns { table: "jobs", row };
-            let JobSpec { source, labels, .. } = columns.json("spec")?;
-            self.leave_source(txn, &source).await?;
+            let spec: JobSpec = columns.json("spec")?;
+            self.leave_source(txn, &spec.source).await?;
             let (id, tenant) = (columns.id("id")?, columns.text("tenant")?);
-            remove_labels(txn.conn, id, &tenant, &labels).await?;
-            removed += u64::from(columns.maybe_int("deleted_at")?.is_none());
+            remove_labels(txn.conn, id, &tenant, &spec.labels).await?;
             gone.push(id);
+            // Whoever deletes a job keeps its results.
+            if columns.maybe_int("deleted_at")?.is_none() {
+                expired.push((id, spec));
+                removed += 1;
+            }
         }
+        self.leave_results(txn, &expired).await?;
         remove(txn.conn, &gone).await?;
         self.expire_uploads(txn).await?;
         sqlx::query(
@@ -64,31 +71,53 @@ impl Verb for Expire {
 }
 
 impl Expire {
-    async fn hide_promised(&self, conn: &mut SqliteConnection) -> Result<u64> {
-        let hidden = sqlx::query(
-            "update jobs set deleted_at = ?1 where finished_at < ?2 and deleted_at is null and idem_until > ?1",
+    async fn hide_promised(&self, txn: &mut Txn<'_>) -> Result<u64> {
+        let rows = sqlx::query(
+            "update jobs set deleted_at = ?1 where finished_at < ?2 and deleted_at is null and idem_until > ?1 \
+             returning id, spec",
         )
         .bind(self.now.micros())
         .bind(self.before.micros())
-        .execute(&mut *conn)
+        .fetch_all(&mut *txn.conn)
         .await
         .map_err(explain("hiding old jobs"))?;
-        if hidden.rows_affected() > 0 {
+        let hidden = rows.iter().map(|row| {
+            let columns = Columns { table: "jobs", row };
+            Ok((columns.id("id")?, columns.json("spec")?))
+        });
+        let hidden = hidden.collect::<Result<Vec<_>>>()?;
+        self.leave_results(txn, &hidden).await?;
+        if !hidden.is_empty() {
             sqlx::query(
                 "update job_secrets set sealed = x'', wipe_at = null \
                  where sealed <> x'' and job_id in (select id from jobs where deleted_at is not null)",
             )
-            .execute(conn)
+            .execute(&mut *txn.conn)
             .await
             .map_err(explain("wiping secrets"))?;
         }
-        Ok(hidden.rows_affected())
+        Ok(u64::try_from(hidden.len()).unwrap_or(u64::MAX))
+    }
+
+    /// What jobs published goes with them, where the operator wants that.
+    async fn leave_results(&self, txn: &mut Txn<'_>, jobs: &[(uuid::Uuid, JobSpec)]) -> Result<()> {
+        if jobs.is_empty() || txn.shared.results == Results::Keep {
+            return Ok(());
+        }
+        let ids: Vec<_> = jobs.iter().map(|(id, _)| *id).collect();
+        let published = published(&completed(txn.conn, &ids).await?)?;
+        for what in jobs.iter().flat_map(|(id, spec)| waste(*id, spec, &published)) {
+            self.leave(txn, what).await?;
+        }
+        Ok(())
     }
 
     /// What a removed job's source leaves behind: a stored body goes, an upload may go when its last job has gone.
     async fn leave_source(&self, txn: &mut Txn<'_>, source: &Source) -> Result<()> {
         match source {
-            Source::Inline { .. } => self.leave(txn, source).await,
+            Source::Inline { key, size } => {
+                self.leave(txn, Waste::Inline { key: key.clone(), size: *size }).await
+            }
             Source::Upload { id } => {
                 sqlx::query("update uploads set refs = max(refs - 1, 0) where id = ?")
                     .bind(blob(id.uuid()))
@@ -109,7 +138,7 @@ impl Expire {
             .map_err(explain("finding old uploads"))?;
         for row in &rows {
             let id = Columns { table: "uploads", row }.id("id")?;
-            self.leave(txn, &Source::Upload { id: UploadId::from_uuid(id) }).await?;
+            self.leave(txn, Waste::Upload { id: UploadId::from_uuid(id) }).await?;
             sqlx::query("delete from uploads where id = ?")
                 .bind(blob(id))
                 .execute(&mut *txn.conn)
@@ -119,10 +148,52 @@ impl Expire {
         Ok(())
     }
 
-    async fn leave(&self, txn: &mut Txn<'_>, source: &Source) -> Result<()> {
-        let garbage = Garbage { id: txn.shared.ids.sortable(self.now), what: source.clone() };
+    async fn leave(&self, txn: &mut Txn<'_>, what: Waste) -> Result<()> {
+        let garbage = Garbage { id: txn.shared.ids.sortable(self.now), what };
         write_garbage(txn.conn, &garbage, self.now).await
     }
+}
+
+/// The completed outputs of jobs.
+async fn completed(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<Vec<SqliteRow>> {
+    let marks = vec!["?"; jobs.len()].join(",");
+    let sql = format!(
+        "select job_id, idx, publication from outputs where publication is not null and job_id in ({marks})"
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for job in jobs {
+        query = query.bind(blob(*job));
+    }
+    query.fetch_all(conn).await.map_err(explain("reading results"))
+}
+
+/// What [`Expire`] would remove.
+pub(super) async fn look(pool: &SqlitePool, before: Timestamp, now: Timestamp, most: u32) -> Result<Doomed> {
+    let mut conn = pool.acquire().await.map_err(explain("looking at old jobs"))?;
+    let jobs = sqlx::query(
+        "select id, tenant, status, finished_at, spec from jobs where finished_at < ? and deleted_at is null \
+         order by finished_at limit ?",
+    )
+    .bind(before.micros())
+    .bind(i64::from(most) + 1)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(explain("looking at old jobs"))?;
+    let id = |row| Columns { table: "jobs", row }.id("id");
+    let ids = jobs.iter().map(id).collect::<Result<Vec<_>>>()?;
+    let outputs = completed(&mut conn, &ids).await?;
+    let uploads =
+        sqlx::query("select * from uploads where expires_at <= ? and refs = 0 order by expires_at limit ?")
+            .bind(now.micros())
+            .bind(i64::from(most) + 1)
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(explain("looking at old uploads"))?;
+    let garbage: i64 = sqlx::query_scalar("select count(*) from garbage")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(explain("counting garbage"))?;
+    doomed((&jobs, &outputs, &uploads), garbage.unsigned_abs(), most)
 }
 
 /// By their whole key: an index by job would cost every submission a second tree.

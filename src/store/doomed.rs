@@ -1,0 +1,106 @@
+//! What retention is about to remove: for people who want to see it first.
+
+use super::columns::{Cells, Columns};
+use super::{Result, UploadRecord};
+use crate::domain::{
+    Destination, JobId, JobSpec, JobStatus, PublicationId, Tenant, Timestamp, UploadId, Waste,
+};
+
+/// What a round would remove.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Doomed {
+    /// Jobs with their events, attempts and logs, oldest first.
+    pub jobs: Vec<DoomedJob>,
+    /// Uploads that no job used in time.
+    pub uploads: Vec<UploadRecord>,
+    /// Things already out of the record whose bytes are to be removed.
+    pub garbage: u64,
+    /// Whether there are more jobs or uploads than were asked for.
+    pub more: bool,
+}
+
+/// A job that would go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DoomedJob {
+    /// Its id.
+    pub id: JobId,
+    /// Its owner.
+    pub tenant: Tenant,
+    /// How it ended.
+    pub status: JobStatus,
+    /// When.
+    pub finished_at: Timestamp,
+    /// Where what it published lies; goes only with `retention.delete_results`.
+    pub results: Vec<Destination>,
+}
+
+/// Puts the answer together from rows of jobs, of their completed outputs and of uploads, one more than `most` of each.
+pub(super) fn doomed<R: Cells>(
+    (jobs, outputs, uploads): (&[R], &[R], &[R]),
+    garbage: u64,
+    most: u32,
+) -> Result<Doomed> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let more = jobs.len() > most || uploads.len() > most;
+    let published = published(outputs)?;
+    let job = |row| {
+        let columns = Columns { table: "jobs", row };
+        let spec: JobSpec = columns.json("spec")?;
+        let id = columns.id("id")?;
+        let results = results(id, &spec, &published);
+        Ok(DoomedJob {
+            id: JobId::from_uuid(id),
+            tenant: columns.name("tenant")?,
+            status: columns.state("status", JobStatus::from_number)?,
+            finished_at: columns.time("finished_at")?,
+            results: results.map(|(destination, _)| destination).collect(),
+        })
+    };
+    let upload = |row| {
+        let columns = Columns { table: "uploads", row };
+        Ok(UploadRecord {
+            id: UploadId::from_uuid(columns.id("id")?),
+            tenant: columns.name("tenant")?,
+            name: columns.text("key")?,
+            size: columns.narrow("size")?,
+            sha256: columns.maybe_text("etag")?,
+            expires_at: columns.time("expires_at")?,
+        })
+    };
+    Ok(Doomed {
+        jobs: jobs.iter().take(most).map(job).collect::<Result<_>>()?,
+        uploads: uploads.iter().take(most).map(upload).collect::<Result<_>>()?,
+        garbage,
+        more,
+    })
+}
+
+/// Publications on record: job, output, publication.
+type Published = Vec<(uuid::Uuid, usize, PublicationId)>;
+
+/// From rows of completed outputs.
+pub(super) fn published<R: Cells>(outputs: &[R]) -> Result<Published> {
+    let one = |row| {
+        let columns = Columns { table: "outputs", row };
+        let publication = PublicationId::from_uuid(columns.id("publication")?);
+        Ok((columns.id("job_id")?, columns.narrow::<u16>("idx")?.into(), publication))
+    };
+    outputs.iter().map(one).collect()
+}
+
+fn results<'a>(
+    job: uuid::Uuid,
+    spec: &'a JobSpec,
+    published: &'a Published,
+) -> impl Iterator<Item = (Destination, PublicationId)> + 'a {
+    published.iter().filter(move |(of, ..)| *of == job).filter_map(|(_, output, publication)| {
+        Some((spec.outputs.get(*output)?.destination.clone(), *publication))
+    })
+}
+
+/// What a job published, for the sweeper.
+pub(super) fn waste(job: uuid::Uuid, spec: &JobSpec, published: &Published) -> Vec<Waste> {
+    results(job, spec, published)
+        .map(|(destination, publication)| Waste::Result { destination, publication })
+        .collect()
+}
