@@ -83,6 +83,7 @@ impl Default for Options {
             max_attempts,
             ids: Arc::new(SystemIds),
             letters: None,
+            results: Results::Keep,
         }
     }
 }

@@ -22,8 +22,8 @@ use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
 use super::{
-    Config, Log, MemoryBound, Queue, Retention, S3, S3Credentials, Sandbox, Server, Sources, Storage, Surroundings,
-    Worker,
+    Config, Log, MemoryBound, Queue, Retention, S3, S3Credentials, Sandbox, Server, Sources, Storage,
+    Surroundings, Worker,
 };
 use crate::domain::limits::SourceLimits;
 use crate::domain::{Results, WorkerId};

@@ -26,7 +26,7 @@ use super::{Control, ControlSettings, Deps, Discovery, Found, Sweeper, WorkerHan
 use crate::domain::fixtures::spec;
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Clock, IdSource, JobId, JobSecrets, JobStatus, OutputStatus, Source, TaskId, Tenant, Timestamp, Waste,
+    Clock, IdSource, JobId, JobSecrets, JobStatus, OutputStatus, TaskId, Tenant, Timestamp, Waste,
 };
 use crate::lifecycle::Lifecycle;
 use crate::rpc::WorkerClient;

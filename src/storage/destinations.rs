@@ -284,7 +284,7 @@ impl Destinations {
         match self.locate(destination)? {
             Located::File { root, path } => {
                 let root = root.clone();
-                Ok(blocking(move || local::remove(&root, &path, publication)).await?)
+                Ok(blocking(move || local::remove_result(&root, &path, publication)).await?)
             }
             Located::Object { bucket, key } => {
                 let found = bucket.find(&key).await?;

@@ -44,8 +44,8 @@ use super::{
 };
 use crate::domain::machine::{Illegal, Machine};
 use crate::domain::{
-    Event, Failure, Folder, JobId, MediaInfo, OutputIndex, OutputStatus, Publication, PublicationId,
-    SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
+    Event, Failure, Folder, IdSource as _, JobId, MediaInfo, OutputIndex, OutputStatus, Publication,
+    PublicationId, SessionId, SystemIds, TaskId, Tenant, Timestamp, UploadId,
 };
 
 const DATABASE: &str = "flux.db";

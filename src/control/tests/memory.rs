@@ -14,8 +14,8 @@ use crate::domain::testing::SeededIds;
 use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
-    PublicationState, RunId, RunNumber, SessionId, Source, TaskClass, TaskId, TaskKind, TaskRecord,
-    TaskState, Tenant, Timestamp, UploadId, Waste,
+    PublicationState, RunId, RunNumber, SessionId, TaskClass, TaskId, TaskKind, TaskRecord, TaskState,
+    Tenant, Timestamp, UploadId, Waste,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
@@ -92,9 +92,9 @@ impl Memory {
         self.inner().progress.clone()
     }
 
-    pub(super) fn litter(&self, what: Source) {
+    pub(super) fn litter(&self, what: Waste) {
         let id = self.ids.random();
-        self.inner().garbage.extend(Waste::of(&what).map(|what| Garbage { id, what }));
+        self.inner().garbage.push(Garbage { id, what });
     }
 
     pub(super) fn job(&self, job: JobId) -> StoredJob {

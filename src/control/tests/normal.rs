@@ -258,7 +258,7 @@ async fn garbage_is_offered_until_it_is_gone_and_old_jobs_expire() {
     let bench = Bench::start(&[1]).await;
     let job = bench.submit(1).await;
     assert_eq!(bench.ended(job).await, JobStatus::Completed);
-    bench.store.litter(Source::Upload { id: UploadId::from_uuid(uuid::Uuid::nil()) });
+    bench.store.litter(Waste::Upload { id: UploadId::from_uuid(uuid::Uuid::nil()) });
     tokio::time::sleep(Duration::from_mins(3)).await;
     assert_eq!(bench.control.store().garbage(Folder::ONLY, bench.clock.now()).await.unwrap().len(), 1);
     bench.broom.0.store(true, Ordering::Relaxed);

@@ -200,7 +200,7 @@ pub(in crate::storage) fn existing(root: &Root, path: &ObjectPath) -> Result<Opt
 
 /// Removes a file if it is still what `publication` put there; whether it was. A file that another publication puts there
 /// between the look and the removal goes with it: there is no call that does both at once.
-pub(in crate::storage) fn remove(
+pub(in crate::storage) fn remove_result(
     root: &Root,
     path: &ObjectPath,
     publication: PublicationId,
@@ -216,10 +216,8 @@ pub(in crate::storage) fn remove(
     if mark::read(&file).publication != Some(publication) {
         return Ok(false);
     }
-    match sys::unlinkat(&folder, path.file_name(), AtFlags::empty()) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(false),
-        Err(errno) => return Err(doing(errno)),
+    if remove(&folder, path.file_name()).map_err(&doing)? != Removed::Yes {
+        return Ok(false);
     }
     sync_folder(&folder).map_err(&doing)?;
     root.remove_empty_folders(path, 1);
