@@ -28,6 +28,8 @@ mod nemesis;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod sandbox;
 #[cfg(test)]
 mod storage;

@@ -63,6 +63,8 @@ async fn another_tenants_job_does_not_exist() {
         ("POST", "/cancel"),
         ("POST", "/retry"),
         ("GET", "/log"),
+        ("GET", "/deliveries"),
+        ("POST", "/deliveries/00000000-0000-7000-8000-000000000001/redeliver"),
         ("GET", "/stream"),
         ("GET", "/outputs/0/content"),
         ("GET", "/outputs/0/content/x"),
