@@ -90,7 +90,7 @@ pub struct OutboxStats {
 /// The outbox of a record. All verbs are idempotent but claims, which count tries.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// When the next delivery is due.
+    /// When the next delivery is due; long ago where a session that is over left one on its way.
     async fn next_delivery(&self) -> Result<Option<Timestamp>>;
     /// Claims due deliveries, oldest first. Nothing once the session is over.
     async fn claim_deliveries(&self, session: SessionId, take: &Take, now: Timestamp) -> Result<Vec<Letter>>;

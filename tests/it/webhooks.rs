@@ -89,7 +89,8 @@ async fn killed_between_state_and_delivery_the_next_start_delivers() {
     let receiver = Receiver::start(Answer::Hang).await;
     let mut server = start(Role::Control).server().await;
     let mut ids = Vec::new();
-    for _ in 0..5 {
+    // As many as are on their way to one receiver at once: none is left to be due by itself.
+    for _ in 0..3 {
         ids.push(server.submit(&waiting(&receiver.url())).await);
     }
     for id in &ids {

@@ -106,7 +106,9 @@ pub(super) async fn what_a_session_left_is_claimed_by_the_next(mut desk: Desk) {
     desk.start().await;
     let first = letters(&desk).await.remove(0);
     let old = desk.session;
+    assert!(desk.outbox.next_delivery().await.unwrap() > Some(desk.now()), "it is on its way");
     desk.store.close_session(old).await.unwrap();
+    assert!(desk.outbox.next_delivery().await.unwrap() <= Some(desk.now()), "nobody waits for its lease");
     assert!(desk.outbox.claim_deliveries(old, &take(9), desk.now()).await.unwrap().is_empty());
     desk.session = desk.store.open_session("next", desk.now()).await.unwrap();
     let second = letters(&desk).await.remove(0);

@@ -75,10 +75,14 @@ async fn insert(conn: &mut PgConnection, rows: &[NewDelivery]) -> Result<()> {
 #[async_trait]
 impl Outbox for PostgresStore {
     async fn next_delivery(&self) -> Result<Option<Timestamp>> {
-        let next: Option<i64> = sqlx::query_scalar("select min(next_at) from deliveries where state = 0")
-            .fetch_one(&self.db.readers)
-            .await
-            .map_err(explain("looking for deliveries"))?;
+        let next: Option<i64> = sqlx::query_scalar(
+            "select case when exists (select 1 from deliveries d where d.session_id is not null and not exists \
+             (select 1 from sessions s where s.id = d.session_id and s.expires_at > flux_now())) then 0 \
+             else (select min(next_at) from deliveries where state = 0) end",
+        )
+        .fetch_one(&self.db.readers)
+        .await
+        .map_err(explain("looking for deliveries"))?;
         Ok(next.map(Timestamp::from_micros))
     }
 

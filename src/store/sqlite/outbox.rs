@@ -69,10 +69,14 @@ async fn insert(conn: &mut SqliteConnection, row: NewDelivery) -> Result<()> {
 #[async_trait]
 impl Outbox for SqliteStore {
     async fn next_delivery(&self) -> Result<Option<Timestamp>> {
-        let next: Option<i64> = sqlx::query_scalar("select min(next_at) from deliveries where state = 0")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(explain("looking for deliveries"))?;
+        let next: Option<i64> = sqlx::query_scalar(
+            "select case when exists (select 1 from deliveries where session_id is not null \
+             and session_id not in (select id from sessions)) then 0 \
+             else (select min(next_at) from deliveries where state = 0) end",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(explain("looking for deliveries"))?;
         Ok(next.map(Timestamp::from_micros))
     }
 
