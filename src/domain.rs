@@ -15,11 +15,13 @@ pub mod limits;
 pub mod machine;
 mod media;
 mod path;
+mod place;
 pub mod preset;
 mod progress;
 mod rational;
 mod record;
 mod sandbox;
+mod secrets;
 mod spec;
 pub mod testing;
 mod time;
@@ -37,6 +39,7 @@ pub use media::{
     AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
 };
 pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues};
+pub use place::{Access, Acl, Bucket, HttpMethod, ObjectOptions};
 pub use progress::{Phase, Progress, TaskReport};
 pub use rational::{InvalidRational, Rational};
 pub use record::{
@@ -45,8 +48,7 @@ pub use record::{
     TaskRecord, TaskState,
 };
 pub use sandbox::SandboxMode;
-pub use spec::{
-    Destination, JobOptions, JobSecrets, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel,
-};
+pub use secrets::{Credentials, JobSecrets, OutputSecrets};
+pub use spec::{Destination, JobOptions, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel};
 pub use time::{Clock, SystemClock, Timestamp};
 pub use waste::{Results, Waste};

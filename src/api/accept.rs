@@ -8,7 +8,7 @@ use super::body::{self, Json};
 use super::json;
 use super::problem::{Kind, Problem};
 use super::submission::{self, Submission};
-use crate::domain::{Fault, JobId, Source, TaskId, Tenant, UploadId};
+use crate::domain::{Fault, JobId, OutputIndex, Source, TaskId, Tenant, UploadId};
 use crate::store::{Idempotency, NewJob, StoredJob, Submitted};
 
 /// How long an idempotency key is remembered.
@@ -152,8 +152,10 @@ fn check_places(api: &Api, submission: &Submission) -> Vec<Fault> {
         tracing::debug!(code = %failure.code, detail = failure.detail, "source refused");
         faults.push(Fault { pointer: submission.source_at.clone(), detail: failure.message });
     }
-    for (output, at) in submission.spec.outputs.iter().zip(&submission.destinations_at) {
-        if let Err(failure) = api.files.check_destination(&output.destination) {
+    let outputs = submission.spec.outputs.iter().zip(&submission.destinations_at);
+    for (index, (output, at)) in (0..).map(OutputIndex).zip(outputs) {
+        let secrets = submission.secrets.output(index);
+        if let Err(failure) = api.files.check_destination(&output.destination, secrets) {
             tracing::debug!(code = %failure.code, detail = failure.detail, "destination refused");
             faults.push(Fault { pointer: at.clone(), detail: failure.message });
         }

@@ -137,6 +137,36 @@ impl<'f> Fields<'f> {
         self.string(name)
     }
 
+    /// A string with two names that clients use; both at once are a fault.
+    pub(super) fn either(&mut self, name: &'static str, other: &'static str) -> Option<Place<String>> {
+        let (first, second) = (self.string(name), self.string(other));
+        if let (Some(_), Some(second)) = (&first, &second) {
+            self.faults
+                .add(second.at.as_str(), format!("is another spelling of {name:?}, which is given too"));
+        }
+        first.or(second)
+    }
+
+    /// The same for any value.
+    pub(super) fn either_value(&mut self, name: &'static str, other: &'static str) -> Option<Place<Value>> {
+        let (first, second) = (self.take(name), self.take(other));
+        if let (Some(_), Some(second)) = (&first, &second) {
+            self.faults
+                .add(second.at.as_str(), format!("is another spelling of {name:?}, which is given too"));
+        }
+        first.or(second)
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let place = self.take(name)?;
+        let value = place.value.as_bool();
+        if value.is_none() {
+            self.faults.add(place.at, "must be true or false");
+        }
+        value
+    }
+
     /// An integer within `range`.
     pub(super) fn integer(
         &mut self,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::ByteRange;
-use crate::domain::{Destination, Failure, JobSecrets, ObjectPath, OutputFile, Source};
+use crate::domain::{Destination, Failure, JobSecrets, ObjectPath, OutputFile, OutputSecrets, Source};
 use crate::store::UploadRecord;
 
 /// Bytes as they come; an error ends them.
@@ -29,7 +29,7 @@ pub trait Files: Send + Sync + 'static {
     fn check_source(&self, source: &Source, secrets: &JobSecrets) -> Result<(), Failure>;
 
     /// Refuses a destination that nothing would ever be published to.
-    fn check_destination(&self, destination: &Destination) -> Result<(), Failure>;
+    fn check_destination(&self, destination: &Destination, secrets: &OutputSecrets) -> Result<(), Failure>;
 
     /// A URL at which the client can read the file itself, where the destination can make one.
     async fn presign(&self, destination: &Destination, file: &OutputFile) -> Result<Option<String>, Failure>;

@@ -3,7 +3,9 @@
 //! The top-level key decides the shape: `source` (canonical), `input_url` or `input_key` (seeds). Every shape becomes the
 //! same [`Draft`], whose parts keep the pointers of what the client wrote.
 
+mod bucket;
 mod destination;
+mod encoder_v2;
 mod seeds;
 mod source;
 #[cfg(test)]
@@ -16,13 +18,15 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use self::destination::DestinationDraft;
+use self::encoder_v2::Spellings;
 use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
 use crate::domain::preset::{BoxSize, EncodeSpec, PresetName, Presets};
 use crate::domain::webhook::WebhookEvent;
 use crate::domain::{
-    Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputSpec, PathValues, Source, UploadId,
+    Credentials, Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputIndex, OutputSecrets,
+    OutputSpec, PathValues, Source, UploadId,
 };
 
 /// Longest `timeout_seconds`: a week.
@@ -60,6 +64,7 @@ struct OutputDraft {
     at: String,
     preset: Option<String>,
     overrides: Map<String, Value>,
+    spellings: Spellings,
     destination: Option<DestinationDraft>,
     warnings: Vec<String>,
 }
@@ -158,7 +163,10 @@ fn canonical_output(
         faults.add(fields.at("destination"), "is required");
     }
     let destination = destination.and_then(|place| destination::read(place, faults));
-    Some(OutputDraft { at, preset, overrides: fields.rest(), destination, warnings: Vec::new() })
+    let (flat, spellings, warnings) = encoder_v2::overrides(&mut fields);
+    let mut overrides = fields.rest();
+    overrides.extend(flat);
+    Some(OutputDraft { at, preset, overrides, spellings, destination, warnings })
 }
 
 /// Resolves presets and paths of a draft.
@@ -174,6 +182,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         Some(source) => {
             secrets.source_url = source.sealed_url;
             secrets.source_headers = source.headers;
+            secrets.source_credentials = source.credentials;
             let (at, maybe_upload) = (source.at, source.maybe_upload);
             match source.source.finish(job) {
                 Ok((source, inline)) => (Some(source), inline, maybe_upload),
@@ -205,14 +214,17 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
             destination.agrees_with(encode.container, faults);
         }
         // Filled in even where the setting is wrong: all faults are told at once.
-        let (Some(destination), Some(encode)) = (destination.fill(&values, faults), encode) else {
+        let (Some((destination, secret)), Some(encode)) = (destination.fill(&values, faults), encode) else {
             continue;
         };
-        if let Some(other) = places.insert(place_key(&destination), index) {
+        if let Some(other) = places.insert(place_key(&destination, &secret), index) {
             faults.add(
                 &path_at,
                 format!("is the destination of output {other} too; use {{index}}, {{preset}} or {{height}}"),
             );
+        }
+        if let Some(index) = u16::try_from(index).ok().map(OutputIndex).filter(|_| !secret.is_empty()) {
+            secrets.outputs.insert(index, secret);
         }
         destinations_at.push(path_at);
         outputs.push(OutputSpec { preset, encode, destination, warnings: output.warnings });
@@ -234,7 +246,7 @@ fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<E
     match presets.resolve(output.preset.as_deref(), output.overrides.clone()) {
         Ok(encode) => Some(encode),
         Err(found) => {
-            faults.extend(&output.at, found);
+            faults.extend(&output.at, output.spellings.apply(&output.at, found));
             None
         }
     }
@@ -246,10 +258,15 @@ fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
 }
 
 /// What two outputs must not share. A folder that is also a file is caught by publishing, not here.
-fn place_key(destination: &Destination) -> String {
+fn place_key(destination: &Destination, secrets: &OutputSecrets) -> String {
     match destination {
         Destination::Storage { path, .. } => format!("storage:{path}"),
         Destination::File { path, .. } => format!("file:{path}"),
+        Destination::Bucket { bucket, path, .. } => {
+            format!("{}/{path} {}", bucket.url(), bucket.endpoint().unwrap_or_default())
+        }
+        Destination::Http { url, .. } => secrets.url.clone().unwrap_or_else(|| url.clone()),
+        Destination::Ftp { url, .. } => url.clone(),
     }
 }
 
@@ -350,4 +367,62 @@ fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<St
     url.set_query(None);
     let shown = if queried { format!("{url}?…") } else { url.to_string() };
     Some((shown, hides.then_some(whole)))
+}
+
+/// An ftp(s) URL without its login, and the login that stands in it or beside it.
+fn ftp_url(
+    place: &Place<String>,
+    username: Option<Place<String>>,
+    password: Option<Place<String>>,
+    faults: &Faults,
+) -> Option<(String, Option<Credentials>)> {
+    let refuse = |detail: &str| {
+        faults.add(place.at.as_str(), detail);
+        None
+    };
+    if place.value.len() > MAX_URL_BYTES {
+        return refuse("is longer than 8192 bytes");
+    }
+    let Ok(mut url) = Url::parse(place.value.trim()) else {
+        return refuse("is not a URL");
+    };
+    if !matches!(url.scheme(), "ftp" | "ftps") || url.host_str().is_none_or(str::is_empty) {
+        return refuse("must be an ftp or ftps URL");
+    }
+    if url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
+        return refuse("must name a file, without query and fragment");
+    }
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let within = (!url.username().is_empty())
+        .then(|| (decoded(url.username()), url.password().map(decoded).unwrap_or_default()));
+    let _ = (url.set_username(""), url.set_password(None));
+    // What is spoken over the control connection must stay one line.
+    let lines = |text: &str| text.chars().any(char::is_control);
+    if lines(&decoded(url.path())) {
+        return refuse("has a control character");
+    }
+    let beside = match (username, password) {
+        (None, None) => None,
+        (None, Some(password)) => {
+            faults.add(password.at, "needs username as well");
+            return None;
+        }
+        (Some(username), _) if within.is_some() => {
+            faults.add(username.at, "cannot stand beside a login in the URL");
+            return None;
+        }
+        (Some(username), password) => {
+            let password = match password {
+                Some(place) => bucket::secret(place, faults)?,
+                None => String::new(),
+            };
+            Some((bucket::secret(username, faults)?, password))
+        }
+    };
+    let login = within.or(beside);
+    if login.as_ref().is_some_and(|(username, password)| lines(username) || lines(password)) {
+        return refuse("has a control character in its login");
+    }
+    let credentials = login.map(|(username, password)| Credentials::Login { username, password });
+    Some((url.into(), credentials))
 }

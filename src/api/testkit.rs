@@ -22,9 +22,9 @@ use crate::domain::preset::Presets;
 use crate::domain::{
     Abilities, Aggregate, Attempt, BootId, Clock, Code, Company, Destination, Epoch, Event, EventKind,
     Failure, IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
-    OutputIndex, OutputRecord, OutputResult, OutputSpec, OutputStatus, Overwrite, Phase, Progress,
-    Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome, Source, SystemClock,
-    SystemIds, TaskId, TaskReport, Tenant, Timestamp,
+    OutputIndex, OutputRecord, OutputResult, OutputSecrets, OutputSpec, OutputStatus, Overwrite, Phase,
+    Progress, Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome, Source,
+    SystemClock, SystemIds, TaskId, TaskReport, Tenant, Timestamp,
 };
 use crate::lifecycle::Lifecycle;
 use crate::store::{DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord};
@@ -156,12 +156,12 @@ impl Files for MemoryFiles {
         }
     }
 
-    fn check_destination(&self, destination: &Destination) -> Result<(), Failure> {
+    fn check_destination(&self, destination: &Destination, _: &OutputSecrets) -> Result<(), Failure> {
         match destination {
             Destination::File { .. } => {
                 Err(Failure::new(Code::DestinationForbidden, "no folder is open on this server"))
             }
-            Destination::Storage { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::PREFIX;
 use crate::domain::{
-    Attempt, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, OutputFile, OutputIndex,
-    OutputRecord, OutputStatus, Phase, Progress, RunOutcome, Source, TaskReport, Timestamp, WorkerId,
+    Access, Attempt, Bucket, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, ObjectOptions,
+    ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputStatus, Phase, Progress, RunOutcome, Source,
+    TaskReport, Timestamp, WorkerId,
 };
 use crate::store::StoredJob;
 
@@ -287,6 +288,8 @@ fn media(info: &MediaInfo) -> MediaView<'_> {
 pub(super) fn source(source: &Source) -> Value {
     match source {
         Source::Http { url } => json!({"kind": "http", "url": url}),
+        Source::Ftp { url } => json!({"kind": "ftp", "url": url}),
+        Source::Bucket { bucket: place, path, access } => bucket(place, path, access),
         Source::File { path } => json!({"kind": "file", "path": path}),
         Source::Inline { key: _, size } => json!({"kind": "inline", "size": size}),
         Source::Upload { id } => json!({"kind": "upload", "id": id}),
@@ -303,7 +306,43 @@ pub(super) fn destination(destination: &Destination) -> Value {
         Destination::File { path, overwrite } => {
             json!({"kind": "file", "path": path, "overwrite": overwrite})
         }
+        Destination::Bucket { bucket: place, path, access, overwrite, object } => {
+            let mut shown = bucket(place, path, access);
+            shown["overwrite"] = json!(overwrite);
+            let ObjectOptions { acl, storage_class, content_type, cache_control, metadata } = object;
+            shown["acl"] = json!(acl);
+            shown["storage_class"] = json!(storage_class);
+            shown["content_type"] = json!(content_type);
+            shown["cache_control"] = json!(cache_control);
+            shown["metadata"] = json!(metadata);
+            shown
+        }
+        Destination::Http { url, method } => json!({"kind": "http", "url": url, "method": method}),
+        Destination::Ftp { url, overwrite } => json!({"kind": "ftp", "url": url, "overwrite": overwrite}),
     }
+}
+
+/// A bucket as the request named it; of its credentials only that there were some.
+fn bucket(bucket: &Bucket, path: &ObjectPath, access: &Access) -> Value {
+    let mut shown = match bucket {
+        Bucket::S3 { name, region, endpoint, path_style } => {
+            json!({"kind": "s3", "bucket": name, "region": region, "endpoint": endpoint, "path_style": path_style})
+        }
+        Bucket::Gcs { name, endpoint } => json!({"kind": "gcs", "bucket": name, "endpoint": endpoint}),
+        Bucket::Azure { account, container, endpoint } => {
+            json!({"kind": "azure", "account": account, "container": container, "endpoint": endpoint})
+        }
+    };
+    shown["path"] = json!(path);
+    let (credentials, profile) = match access {
+        Access::Unsaid => ("unsaid", None),
+        Access::Anonymous => ("anonymous", None),
+        Access::Request => ("request", None),
+        Access::Profile { name } => ("profile", Some(name)),
+    };
+    shown["credentials"] = json!(credentials);
+    shown["profile"] = json!(profile);
+    shown
 }
 
 #[cfg(test)]

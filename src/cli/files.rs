@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use crate::api::{ByteRange, ByteStream, Files, Received};
-use crate::domain::{Code, Destination, Failure, JobSecrets, ObjectPath, OutputFile, Source};
+use crate::domain::{Code, Destination, Failure, JobSecrets, ObjectPath, OutputFile, OutputSecrets, Source};
 use crate::storage::{self, ReadError, Storage};
 use crate::store::UploadRecord;
 
@@ -32,8 +32,8 @@ impl Files for StorageFiles {
         }
     }
 
-    fn check_destination(&self, destination: &Destination) -> Result<(), Failure> {
-        self.0.destinations().check(destination)
+    fn check_destination(&self, destination: &Destination, secrets: &OutputSecrets) -> Result<(), Failure> {
+        self.0.destinations().with(secrets).check(destination)
     }
 
     async fn presign(&self, destination: &Destination, file: &OutputFile) -> Result<Option<String>, Failure> {

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::jobs::{id_of, print_job};
 use super::output::note;
 use super::{Exit, Failed, Outcome, watch};
+use crate::domain::Bucket;
 
 pub(super) async fn run(args: SubmitArgs) -> Outcome {
     let client = Client::new(&args.server)?;
@@ -41,10 +42,9 @@ fn read_body(path: &Path) -> Result<Value, Failed> {
 
 async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
     let source = args.source.as_deref().unwrap_or_default();
-    let source = if source.starts_with("http://") || source.starts_with("https://") {
-        json!({"kind": "http", "url": source})
-    } else {
-        json!({"kind": "upload", "id": upload(client, Path::new(source)).await?})
+    let source = match remote(source) {
+        Some(remote) => remote,
+        None => json!({"kind": "upload", "id": upload(client, Path::new(source)).await?}),
     };
     // The server knows an upload by its id only; the name is here.
     let path = args.path.replace("{name}", &stem(args.source.as_deref().unwrap_or_default()));
@@ -52,6 +52,25 @@ async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
         |preset: &String| json!({"preset": preset, "destination": {"kind": "storage", "path": path}});
     let outputs: Vec<Value> = args.presets.iter().map(output).collect();
     Ok(json!({"source": source, "outputs": outputs, "labels": labels(&args.labels)?}))
+}
+
+/// The source that a URL names; `None` = a local file. Credentials for buckets stand in a job's file, not here.
+fn remote(text: &str) -> Option<Value> {
+    let (scheme, _) = text.split_once("://")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => Some(json!({"kind": "http", "url": text})),
+        "ftp" | "ftps" => Some(json!({"kind": "ftp", "url": text})),
+        _ => {
+            let (bucket, path) = Bucket::parse_url(text)?;
+            Some(match bucket {
+                Bucket::S3 { name, .. } => json!({"kind": "s3", "bucket": name, "path": path}),
+                Bucket::Gcs { name, .. } => json!({"kind": "gcs", "bucket": name, "path": path}),
+                Bucket::Azure { account, container, .. } => {
+                    json!({"kind": "azure", "account": account, "container": container, "path": path})
+                }
+            })
+        }
+    }
 }
 
 /// The last segment of a path or URL without its extension, as a safe name.
@@ -98,6 +117,23 @@ mod tests {
         assert_eq!(stem("/x/te[s]t_ video ' _.flv"), "te_s_t__video____");
         assert_eq!(stem("https://h/a/film.final.mov?sig=1"), "film.final");
         assert_eq!(stem(".hidden"), ".hidden");
+    }
+
+    #[test]
+    fn urls_of_other_places_are_sources_of_their_kind() {
+        let kind = |text: &str| remote(text).map(|source| source["kind"].clone());
+        for (text, expected) in [
+            ("HTTPS://h/x", "http"),
+            ("ftps://h/x", "ftp"),
+            ("s3://b/k", "s3"),
+            ("gs://b/k", "gcs"),
+            ("az://a/c/k", "azure"),
+        ] {
+            assert_eq!(kind(text), Some(Value::from(expected)), "{text}");
+        }
+        for file in ["film.mov", "/in/s3:/x", "s3://b", "x://y"] {
+            assert_eq!(remote(file), None, "{file}");
+        }
     }
 
     #[test]

@@ -62,7 +62,11 @@ impl Folder {
             Source::Upload { id } => Self::marked(id.uuid()),
             // Its key is the id of its job.
             Source::Inline { key, .. } => key.as_str().parse().map_or(Self::ONLY, Self::marked),
-            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Self::ONLY,
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Storage { .. } => Self::ONLY,
         }
     }
 

@@ -14,6 +14,8 @@ pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 pub const MAX_PATH_BYTES: usize = 1024;
 /// Most bytes of a source or callback URL.
 pub const MAX_URL_BYTES: usize = 8 * 1024;
+/// Most request headers for one URL.
+pub const MAX_HEADERS: usize = 20;
 /// Most bytes of a decoded inline source.
 pub const MAX_INLINE_BYTES: usize = 8 * 1024 * 1024;
 /// Priorities run from `-MAX_PRIORITY` to `MAX_PRIORITY`, higher first.

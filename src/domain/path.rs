@@ -138,26 +138,33 @@ impl PathTemplate {
 
     /// The path for these values.
     pub fn render(&self, values: &PathValues<'_>) -> Result<ObjectPath, InvalidPath> {
-        let mut out = String::with_capacity(self.0.len() + 40);
-        let mut rest = self.0.as_str();
+        ObjectPath::parse(values.fill(&self.0)?)
+    }
+}
+
+impl PathValues<'_> {
+    /// `text` with its placeholders filled in; what is put there needs no escape in a URL either.
+    pub fn fill(&self, text: &str) -> Result<String, InvalidPath> {
+        let mut rest = text;
+        let mut out = String::with_capacity(text.len() + 40);
         while let Some((before, after)) = rest.split_once('{') {
             out.push_str(before);
             let (key, tail) = after.split_once('}').ok_or(InvalidPath::Brace)?;
             match key {
-                "job_id" => out.push_str(values.job_id),
-                "index" => out.push_str(&values.index.to_string()),
-                "preset" => out.push_str(&safe_segment(values.preset)),
-                "name" => out.push_str(&safe_segment(values.name)),
+                "job_id" => out.push_str(self.job_id),
+                "index" => out.push_str(&self.index.to_string()),
+                "preset" => out.push_str(&safe_segment(self.preset)),
+                "name" => out.push_str(&safe_segment(self.name)),
                 "height" => {
-                    out.push_str(&values.height.map_or_else(|| "source".to_owned(), |h| h.to_string()));
+                    out.push_str(&self.height.map_or_else(|| "source".to_owned(), |h| h.to_string()));
                 }
-                "ext" => out.push_str(values.ext),
+                "ext" => out.push_str(self.ext),
                 other => return Err(InvalidPath::Placeholder(other.to_owned())),
             }
             rest = tail;
         }
         out.push_str(rest);
-        ObjectPath::parse(out)
+        Ok(out)
     }
 }
 

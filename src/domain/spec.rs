@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preset::{EncodeSpec, PresetName};
 use super::webhook::WebhookEvent;
-use super::{ObjectPath, UploadId};
+use super::{Access, Bucket, HttpMethod, ObjectOptions, ObjectPath, UploadId};
 
 /// A job as accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +75,8 @@ pub enum VerifyLevel {
     Full,
 }
 
-/// Where the media comes from. Secrets (userinfo, query strings, headers) live in [`JobSecrets`].
+/// Where the media comes from. Secrets (userinfo, query strings, headers,
+/// credentials) live in [`JobSecrets`](super::JobSecrets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
@@ -83,6 +84,21 @@ pub enum Source {
     Http {
         /// Without userinfo; the query is replaced by `…` when it was sealed.
         url: String,
+    },
+    /// `ftp` or `ftps`.
+    Ftp {
+        /// Without userinfo, which is sealed as the source's credentials.
+        url: String,
+    },
+    /// An object in a bucket that the request names.
+    Bucket {
+        /// The bucket.
+        bucket: Bucket,
+        /// The object's key.
+        path: ObjectPath,
+        /// With whose credentials it is read.
+        #[serde(default)]
+        access: Access,
     },
     /// A file below a configured root.
     File {
@@ -114,6 +130,8 @@ impl Source {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Http { .. } => "http",
+            Self::Ftp { .. } => "ftp",
+            Self::Bucket { bucket, .. } => bucket.kind(),
             Self::File { .. } => "file",
             Self::Inline { .. } => "inline",
             Self::Upload { .. } => "upload",
@@ -126,7 +144,11 @@ impl Source {
     pub const fn is_given(&self) -> bool {
         match self {
             Self::Inline { .. } | Self::Upload { .. } => true,
-            Self::Http { .. } | Self::File { .. } | Self::Storage { .. } => false,
+            Self::Http { .. }
+            | Self::Ftp { .. }
+            | Self::Bucket { .. }
+            | Self::File { .. }
+            | Self::Storage { .. } => false,
         }
     }
 
@@ -135,42 +157,14 @@ impl Source {
     pub fn stem(&self) -> &str {
         let path = match self {
             Self::Http { url } => url.split(['?', '#']).next().unwrap_or(url),
+            Self::Ftp { url } => url,
             Self::File { path } => path,
-            Self::Storage { path } => path.as_str(),
+            Self::Storage { path } | Self::Bucket { path, .. } => path.as_str(),
             Self::Inline { .. } => "inline",
             Self::Upload { .. } => "upload",
         };
         let name = path.rsplit('/').find(|s| !s.is_empty()).unwrap_or("source");
         name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem })
-    }
-}
-
-/// What must never be stored in the clear, logged or returned. Sealed at rest with the job's id (PROTOCOL §1.9).
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JobSecrets {
-    /// The whole source URL, where it holds userinfo or a query.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_url: Option<String>,
-    /// Request headers for the source.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub source_headers: BTreeMap<String, String>,
-    /// The whole notification URL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub notification_url: Option<String>,
-}
-
-impl JobSecrets {
-    /// Whether there is nothing to seal.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.source_url.is_none() && self.source_headers.is_empty() && self.notification_url.is_none()
-    }
-}
-
-impl std::fmt::Debug for JobSecrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JobSecrets(…)")
     }
 }
 
@@ -213,6 +207,38 @@ pub enum Destination {
         #[serde(default)]
         overwrite: Overwrite,
     },
+    /// An object in a bucket that the request names.
+    Bucket {
+        /// The bucket.
+        bucket: Bucket,
+        /// The object's key.
+        path: ObjectPath,
+        /// With whose credentials it is written.
+        #[serde(default)]
+        access: Access,
+        /// What happens to an object already there.
+        #[serde(default)]
+        overwrite: Overwrite,
+        /// How it is marked.
+        #[serde(default)]
+        object: ObjectOptions,
+    },
+    /// An HTTP server. Whether something is there already is for it to say: nothing is looked at.
+    Http {
+        /// Without userinfo; the query is replaced by `…` when it was sealed.
+        url: String,
+        /// How it is sent.
+        #[serde(default)]
+        method: HttpMethod,
+    },
+    /// A file of an FTP server.
+    Ftp {
+        /// `ftp` or `ftps`, without userinfo, which is sealed as the output's credentials.
+        url: String,
+        /// What happens to a file already there.
+        #[serde(default)]
+        overwrite: Overwrite,
+    },
 }
 
 impl Destination {
@@ -222,6 +248,9 @@ impl Destination {
         match self {
             Self::Storage { .. } => "storage",
             Self::File { .. } => "file",
+            Self::Bucket { bucket, .. } => bucket.kind(),
+            Self::Http { .. } => "http",
+            Self::Ftp { .. } => "ftp",
         }
     }
 
@@ -229,7 +258,31 @@ impl Destination {
     #[must_use]
     pub const fn overwrite(&self) -> Overwrite {
         match self {
-            Self::Storage { overwrite, .. } | Self::File { overwrite, .. } => *overwrite,
+            Self::Storage { overwrite, .. }
+            | Self::File { overwrite, .. }
+            | Self::Bucket { overwrite, .. }
+            | Self::Ftp { overwrite, .. } => *overwrite,
+            Self::Http { .. } => Overwrite::Replace,
+        }
+    }
+
+    /// Whether only its request can reach it: once the secrets are wiped, nobody here can read or remove what is there.
+    #[must_use]
+    pub const fn needs_request(&self) -> bool {
+        match self {
+            Self::Storage { .. } | Self::File { .. } => false,
+            Self::Bucket { access, .. } => matches!(access, Access::Request),
+            Self::Http { .. } | Self::Ftp { .. } => true,
+        }
+    }
+
+    /// Its path or URL, for naming files; never a secret.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Storage { path, .. } | Self::Bucket { path, .. } => path.as_str(),
+            Self::File { path, .. } => path,
+            Self::Http { url, .. } | Self::Ftp { url, .. } => url,
         }
     }
 }
@@ -255,11 +308,5 @@ mod tests {
         assert_eq!(http("https://h/a/film.final.mov?sig=1").stem(), "film.final");
         assert_eq!(http("https://h/").stem(), "h");
         assert_eq!(Source::File { path: "/x/.hidden".into() }.stem(), ".hidden");
-    }
-
-    #[test]
-    fn secrets_never_print() {
-        let secrets = JobSecrets { source_url: Some("https://u:p@h/?k=canary".into()), ..Default::default() };
-        assert!(!format!("{secrets:?}").contains("canary"));
     }
 }

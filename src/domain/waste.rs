@@ -23,7 +23,7 @@ pub enum Waste {
     /// What was published for an output of a job that retention removed (`retention.delete_results`).
     Result {
         /// Where it was published.
-        destination: Destination,
+        destination: Box<Destination>,
         /// As what: whatever else is there by now is nobody's to remove.
         publication: PublicationId,
     },

@@ -23,7 +23,7 @@ use super::handle::{Handle, Place, Staged};
 use super::local::{self, LocalError, Missing, Root, Target};
 use super::object::{self, Bucket, Patience, Upload};
 use super::{Error, StorageSettings};
-use crate::domain::{Code, Destination, Failure, ObjectPath, Overwrite, PublicationId};
+use crate::domain::{Code, Destination, Failure, ObjectPath, OutputSecrets, Overwrite, PublicationId};
 
 /// A verified file on this machine, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +94,9 @@ pub enum Reading {
 #[derive(Debug, Clone)]
 pub struct Destinations {
     pub(super) inner: Arc<Inner>,
+    /// What every verb here may use besides the server's own: see [`Destinations::with`].
+    #[expect(dead_code, reason = "the kinds that need them are not served yet")]
+    secrets: Arc<OutputSecrets>,
 }
 
 #[derive(Debug)]
@@ -128,15 +131,23 @@ impl Destinations {
             StorageSettings::S3(settings) => Configured::Bucket(Box::new(Bucket::open(settings, patience)?)),
         };
         let roots = roots.iter().map(|root| Root::open(root, Missing::Refuse)).collect::<Result<_, _>>()?;
-        Ok(Self { inner: Arc::new(Inner { storage, roots }) })
+        Ok(Self { inner: Arc::new(Inner { storage, roots }), secrets: Arc::default() })
+    }
+
+    /// The same destinations, used with the secrets of one output: its credentials, headers and whole URL. Handles hold
+    /// none of them, so whoever commits or destroys brings them again.
+    #[must_use]
+    pub fn with(&self, secrets: &OutputSecrets) -> Self {
+        Self { inner: Arc::clone(&self.inner), secrets: Arc::new(secrets.clone()) }
     }
 
     /// Whether a job may name this destination: roots, names and metadata; asks no disk and no network.
     pub fn check(&self, destination: &Destination) -> Result<(), Failure> {
         self.locate(destination)?;
         match destination {
-            Destination::File { .. } => Ok(()),
+            Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => Ok(()),
             Destination::Storage { metadata, .. } => check_metadata(metadata),
+            Destination::Bucket { object, .. } => check_metadata(&object.metadata),
         }
     }
 
@@ -183,7 +194,8 @@ impl Destinations {
                 let none = BTreeMap::new();
                 let metadata = match destination {
                     Destination::Storage { metadata, .. } => metadata,
-                    Destination::File { .. } => &none,
+                    Destination::Bucket { object, .. } => &object.metadata,
+                    Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => &none,
                 };
                 check_metadata(metadata)?;
                 let upload = bucket.create(&key, publication, file, metadata).await?;
@@ -348,6 +360,9 @@ impl Destinations {
         match destination {
             Destination::Storage { path, .. } => self.locate_storage(path.clone()),
             Destination::File { path, .. } => self.locate_file(path),
+            Destination::Bucket { .. } | Destination::Http { .. } | Destination::Ftp { .. } => {
+                Err(not_yet(destination))
+            }
         }
     }
 
@@ -457,6 +472,13 @@ where
                 .with_detail(error.to_string()))
         }
     }
+}
+
+/// A kind that the vocabulary has and this room does not serve.
+fn not_yet(destination: &Destination) -> Failure {
+    let kind = destination.kind();
+    let message = format!("'{kind}' destinations are not available in this build; known: storage or file");
+    Failure::new(Code::DestinationForbidden, message)
 }
 
 /// Names that flux itself uses beside targets.

@@ -146,16 +146,17 @@ impl Destinations {
             Located::File { path, .. } => path,
             Located::Object { .. } => match destination {
                 Destination::Storage { path, .. } => path.clone(),
-                Destination::File { .. } => return self.locate(destination),
+                Destination::File { .. }
+                | Destination::Bucket { .. }
+                | Destination::Http { .. }
+                | Destination::Ftp { .. } => return self.locate(destination),
             },
         };
-        if file.path == itself.as_str()
-            || file.path == itself.file_name()
-            || file.path == destination_text(destination)
+        if file.path == itself.as_str() || file.path == itself.file_name() || file.path == destination.text()
         {
             return self.locate(destination);
         }
-        let joined = format!("{}/{}", destination_text(destination), file.path);
+        let joined = format!("{}/{}", destination.text(), file.path);
         let below = match destination {
             Destination::Storage { overwrite, metadata, .. } => Destination::Storage {
                 path: ObjectPath::parse(joined).map_err(|error| {
@@ -166,6 +167,10 @@ impl Destinations {
                 metadata: metadata.clone(),
             },
             Destination::File { overwrite, .. } => Destination::File { path: joined, overwrite: *overwrite },
+            // Nothing but a single file is sent there.
+            Destination::Bucket { .. } | Destination::Http { .. } | Destination::Ftp { .. } => {
+                return self.locate(destination);
+            }
         };
         self.locate(&below)
     }
@@ -200,13 +205,6 @@ async fn open_local(
         Ok::<_, std::io::Error>(ReaderStream::with_capacity(file.take(length), CHUNK))
     };
     Ok(futures_util::stream::once(stream).try_flatten().boxed())
-}
-
-fn destination_text(destination: &Destination) -> &str {
-    match destination {
-        Destination::Storage { path, .. } => path.as_str(),
-        Destination::File { path, .. } => path,
-    }
 }
 
 #[cfg(test)]

@@ -232,7 +232,11 @@ impl Uploads {
         match source {
             Source::Upload { id } => self.remove(*id).await,
             Source::Inline { key, .. } => self.remove_inline(key).await,
-            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Ok(()),
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Storage { .. } => Ok(()),
         }
     }
 

@@ -94,13 +94,15 @@ fn results<'a>(
     published: &'a Published,
 ) -> impl Iterator<Item = (Destination, PublicationId)> + 'a {
     published.iter().filter(move |(of, ..)| *of == job).filter_map(|(_, output, publication)| {
-        Some((spec.outputs.get(*output)?.destination.clone(), *publication))
+        // What only its request could reach stays: its credentials are gone.
+        let output = spec.outputs.get(*output).filter(|output| !output.destination.needs_request())?;
+        Some((output.destination.clone(), *publication))
     })
 }
 
 /// What a job published, for the sweeper.
 pub(super) fn waste(job: uuid::Uuid, spec: &JobSpec, published: &Published) -> Vec<Waste> {
     results(job, spec, published)
-        .map(|(destination, publication)| Waste::Result { destination, publication })
+        .map(|(destination, publication)| Waste::Result { destination: Box::new(destination), publication })
         .collect()
 }

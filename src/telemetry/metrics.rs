@@ -273,6 +273,8 @@ pub fn published(took: Duration, bytes: u64) {
 pub enum SourceKind {
     /// `http` or `https`.
     Http,
+    /// `ftp` or `ftps`.
+    Ftp,
     /// A folder, an upload or an inline source.
     Local,
     /// An object store.
@@ -283,6 +285,7 @@ impl SourceKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Ftp => "ftp",
             Self::Local => "local",
             Self::ObjectStore => "object_store",
         }

@@ -11,11 +11,11 @@ use super::run::{Ended, StopReason};
 use super::service::RunContext;
 use super::workspace::RunFolder;
 use crate::domain::{
-    Code, Destination, Epoch, Failure, OutputIndex, OutputResult, OutputSpec, Publication, PublicationId,
-    PublicationState,
+    Code, Destination, Epoch, Failure, JobSecrets, OutputIndex, OutputResult, OutputSecrets, OutputSpec,
+    Publication, PublicationId, PublicationState,
 };
 use crate::rpc::wire::{PermitGrant, Permitted, RunEvent};
-use crate::storage::{Committed, Handle, HandleFate, StagedFile};
+use crate::storage::{Committed, Destinations, Handle, HandleFate, StagedFile};
 
 /// Time kept back from a permit for the commit itself (PROTOCOL §2, step 6).
 const PERMIT_MARGIN: Duration = Duration::from_secs(5);
@@ -25,6 +25,8 @@ pub(super) struct Publishing<'a> {
     pub(super) output: OutputIndex,
     pub(super) epoch: Epoch,
     pub(super) destination: &'a Destination,
+    /// What the destination asks for.
+    pub(super) secrets: &'a OutputSecrets,
     pub(super) file: StagedFile,
     /// What the record will say; `url` is filled in by the commit.
     pub(super) result: OutputResult,
@@ -34,9 +36,10 @@ pub(super) struct Publishing<'a> {
 pub(super) async fn publish(
     context: &mut RunContext,
     folder: &RunFolder,
+    secrets: &JobSecrets,
     publishing: Publishing<'_>,
 ) -> Result<(), Ended> {
-    let destinations = context.worker.deps.destinations.clone();
+    let destinations = context.worker.deps.destinations.with(publishing.secrets);
     let id = PublicationId::from_uuid(context.worker.deps.ids.random());
     let begun = OnceLock::new();
     let journal = |handle: Handle| {
@@ -53,7 +56,7 @@ pub(super) async fn publish(
         Ok(handle) => handle,
         Err(ended) => {
             if let Some(handle) = begun.get() {
-                discard(context, folder, handle).await;
+                discard(&destinations, folder, handle).await;
             }
             return Err(ended);
         }
@@ -70,25 +73,29 @@ pub(super) async fn publish(
     let permitted = match permit(context, &publication).await {
         Ok(permitted) => permitted,
         Err(ended) => {
-            discard(context, folder, &handle).await;
+            discard(&destinations, folder, &handle).await;
             return Err(ended);
         }
     };
-    if !settle(context, &permitted.lower).await?.is_empty() {
+    if !settle(context, secrets, &permitted.lower).await?.is_empty() {
         // The record already counts this one as dead: another publication of its output is the visible one.
-        discard(context, folder, &handle).await;
+        discard(&destinations, folder, &handle).await;
         return Ok(());
     }
-    commit(context, folder, publication, handle, publishing.result).await
+    commit(context, &destinations, folder, Sent { publication, handle, result: publishing.result }).await
 }
 
 /// Makes every one of these dead, or finds it visible: then it is its output's result (PROTOCOL F3). Tells both, and
 /// returns the outputs that need nothing more.
-pub(super) async fn settle(context: &RunContext, open: &[Publication]) -> Result<Vec<OutputIndex>, Failure> {
-    let destinations = &context.worker.deps.destinations;
+pub(super) async fn settle(
+    context: &RunContext,
+    secrets: &JobSecrets,
+    open: &[Publication],
+) -> Result<Vec<OutputIndex>, Failure> {
     let (mut dead, mut visible) = (Vec::new(), Vec::new());
     for publication in open {
         let handle = Handle::from_json(&publication.handle)?;
+        let destinations = context.worker.deps.destinations.with(secrets.output(publication.output));
         match destinations.destroy(&handle).await? {
             HandleFate::Dead => dead.push(publication.id),
             HandleFate::Committed(Committed { url }) => {
@@ -115,11 +122,13 @@ pub(super) async fn settle(context: &RunContext, open: &[Publication]) -> Result
 /// taken meanwhile.
 pub(super) async fn refuse_taken(
     context: &RunContext,
+    secrets: &JobSecrets,
     wanted: &[(OutputIndex, &OutputSpec)],
 ) -> Result<(), Ended> {
     let mut taken = Vec::new();
     for (index, output) in wanted {
-        let looking = context.worker.deps.destinations.refuse_taken(&output.destination);
+        let destinations = context.worker.deps.destinations.with(secrets.output(*index));
+        let looking = destinations.refuse_taken(&output.destination);
         match context.stop.token().run_until_cancelled(looking).await {
             None => return Err(Ended::Stopped),
             Some(Ok(())) => {}
@@ -170,14 +179,20 @@ async fn permit(context: &mut RunContext, publication: &Publication) -> Result<P
     }
 }
 
-async fn commit(
-    context: &RunContext,
-    folder: &RunFolder,
+/// A file that is at its destination, invisible, and may be made visible.
+struct Sent {
     publication: Publication,
     handle: Handle,
     result: OutputResult,
+}
+
+async fn commit(
+    context: &RunContext,
+    destinations: &Destinations,
+    folder: &RunFolder,
+    sent: Sent,
 ) -> Result<(), Ended> {
-    let destinations = &context.worker.deps.destinations;
+    let Sent { publication, handle, result } = sent;
     let done = |url: String| RunEvent::OutputDone {
         output: publication.output,
         publication: publication.id,
@@ -211,8 +226,8 @@ async fn commit(
 }
 
 /// Destroys a handle that nobody will commit; what fails here stays in the journal and is swept later.
-async fn discard(context: &RunContext, folder: &RunFolder, handle: &Handle) {
-    match context.worker.deps.destinations.destroy(handle).await {
+async fn discard(destinations: &Destinations, folder: &RunFolder, handle: &Handle) {
+    match destinations.destroy(handle).await {
         Ok(_) => folder.settled(handle.publication()),
         Err(failure) => {
             tracing::warn!(%failure, detail = failure.detail, "could not destroy an unused publishing handle");

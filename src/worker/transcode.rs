@@ -17,7 +17,7 @@ use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Code, Destination, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec,
+    Code, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSecrets, OutputSpec,
     OutputStatus, Source, TaskReport, VerifyLevel,
 };
 use crate::media::argv::{self, Gains, Reading};
@@ -57,13 +57,13 @@ pub(super) async fn transcode(
     work: Transcode,
 ) -> Result<(), Ended> {
     let mut done = work.completed.clone();
-    done.extend(publish::settle(&context, &work.open).await?);
+    done.extend(publish::settle(&context, &work.secrets, &work.open).await?);
     let wanted: Vec<(OutputIndex, &OutputSpec)> = (0..).map(OutputIndex).zip(&work.spec.outputs).collect();
     let wanted: Vec<_> = wanted.into_iter().filter(|(index, _)| !done.contains(index)).collect();
     if work.resolve_only || wanted.is_empty() {
         return Ok(());
     }
-    publish::refuse_taken(&context, &wanted).await?;
+    publish::refuse_taken(&context, &work.secrets, &wanted).await?;
     let folder = context.worker.deps.root.run(context.run).map_err(|e| publish::disk_failure(&e))?;
     let encoded = encode(&context, &folder, &work, &wanted).await?;
     finish(&mut context, &folder, Finishing { job, epoch, work: &work, wanted: &wanted, encoded }).await
@@ -328,9 +328,10 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
         let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else {
             continue;
         };
-        let publishing = publishing(folder, epoch, output, spec, verified);
+        let mut publishing = publishing(folder, epoch, output, spec, verified);
+        publishing.secrets = work.secrets.output(output.index);
         let begun = tokio::time::Instant::now();
-        match publish::publish(context, folder, publishing).await {
+        match publish::publish(context, folder, &work.secrets, publishing).await {
             Ok(()) => metrics::published(begun.elapsed(), verified.size),
             Err(Ended::Stopped) => return Err(Ended::Stopped),
             Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
@@ -357,15 +358,13 @@ fn publishing<'a>(
     verified: &Verified,
 ) -> Publishing<'a> {
     let content_type = output.container.content_type();
-    let path = match &spec.destination {
-        Destination::Storage { path, .. } => path.as_str().to_owned(),
-        Destination::File { path, .. } => path.clone(),
-    };
+    let path = spec.destination.text().to_owned();
     let warnings = [&spec.warnings[..], &verified.warnings].concat();
     Publishing {
         output: output.index,
         epoch,
         destination: &spec.destination,
+        secrets: OutputSecrets::none(),
         file: publish::staged(
             &folder.path().join(&output.file_name),
             verified.size,
@@ -423,8 +422,9 @@ fn threads(context: &RunContext) -> Option<NonZeroU16> {
 const fn source_kind(source: &Source) -> SourceKind {
     match source {
         Source::Http { .. } => SourceKind::Http,
+        Source::Ftp { .. } => SourceKind::Ftp,
         // A folder is read in place and moves nothing; what is counted came from an object store.
-        Source::Storage { .. } => SourceKind::ObjectStore,
+        Source::Storage { .. } | Source::Bucket { .. } => SourceKind::ObjectStore,
         Source::File { .. } | Source::Inline { .. } | Source::Upload { .. } => SourceKind::Local,
     }
 }

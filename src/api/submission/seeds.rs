@@ -5,6 +5,7 @@ use url::Url;
 
 use super::OutputDraft;
 use super::destination::{DestinationDraft, Kind, object_metadata};
+use super::encoder_v2::Spellings;
 use super::source::{self, SourceDraft};
 use crate::api::fields::{Faults, Fields, Place};
 use crate::domain::{ObjectPath, Overwrite, Source, UploadId};
@@ -24,7 +25,14 @@ pub(super) fn flux_encoder(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec
     let mut warnings = Vec::new();
     let destination = flux_output(output, faults, &mut warnings);
     // Pointers of faults that the preset finds start at the body itself: `/preset` is where it stands.
-    let output = OutputDraft { at: String::new(), preset, overrides: Map::new(), destination, warnings };
+    let output = OutputDraft {
+        at: String::new(),
+        preset,
+        overrides: Map::new(),
+        spellings: Spellings::default(),
+        destination,
+        warnings,
+    };
     (source, vec![output])
 }
 
@@ -42,10 +50,9 @@ fn flux_output(place: Place<Value>, faults: &Faults, warnings: &mut Vec<String>)
     let shape = fields.one_of("type", "\"single\", \"hls\" or \"dash\"").map(|value| Place { at, value });
     fields.finish();
     Some(DestinationDraft {
-        kind: Kind::Storage,
+        kind: Kind::Storage { metadata },
         path: path?,
         overwrite: Overwrite::default(),
-        metadata,
         shape,
     })
 }
@@ -63,12 +70,10 @@ fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
             };
             source::file(at, url.map(|_| path), faults)
         }
-        Some(scheme @ ("s3" | "gs" | "az" | "ftp" | "ftps")) => {
-            faults.add(at, source::unknown_kind(scheme));
-            None
-        }
+        Some("s3" | "gs" | "az") => SourceDraft::bucket_url(at, &url.value, faults),
+        Some("ftp" | "ftps") => SourceDraft::ftp(at, &url, [None, None], faults),
         _ => {
-            faults.add(at, "must be an http or https URL");
+            faults.add(at, "must be an http, https, s3, gs, az, ftp, ftps or file URL");
             None
         }
     }
@@ -139,11 +144,11 @@ fn rung(resolution: Place<&'static str>) -> OutputDraft {
         at: resolution.at.clone(),
         preset: Some(format!("{name}_h264")),
         overrides: Map::new(),
+        spellings: Spellings::default(),
         destination: Some(DestinationDraft {
-            kind: Kind::Storage,
+            kind: Kind::Storage { metadata: std::collections::BTreeMap::new() },
             path: resolution.map(|name| format!("outputs/{{job_id}}/{{name}}_{name}.mp4")),
             overwrite: Overwrite::default(),
-            metadata: std::collections::BTreeMap::new(),
             shape: None,
         }),
         warnings: Vec::new(),

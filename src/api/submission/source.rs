@@ -8,16 +8,13 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::http_url;
+use super::bucket::{self, BucketDraft, Provider};
+use super::{ftp_url, http_url};
 use crate::api::fields::{Faults, Fields, Place};
-use crate::domain::limits::{MAX_INLINE_BYTES, MAX_PATH_BYTES};
-use crate::domain::{InvalidPath, JobId, ObjectPath, Source, UploadId};
+use crate::domain::limits::{MAX_HEADERS, MAX_INLINE_BYTES, MAX_PATH_BYTES};
+use crate::domain::{Access, Bucket, Credentials, InvalidPath, JobId, ObjectPath, Source, UploadId};
 
-/// Kinds that other builds or later versions know.
-const ELSEWHERE: [&str; 7] = ["s3", "gcs", "gs", "azure", "az", "ftp", "ftps"];
-const KNOWN: &str = "http, https, file, inline, upload or storage";
-/// Most request headers for a source.
-const MAX_HEADERS: usize = 20;
+const KNOWN: &str = "http, https, s3, gcs, azure, ftp, ftps, file, inline, upload or storage";
 
 /// Encoders differ about padding; both are plain base64.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,6 +29,7 @@ pub(super) struct SourceDraft {
     /// The whole URL, where the shown one hides something.
     pub(super) sealed_url: Option<String>,
     pub(super) headers: BTreeMap<String, String>,
+    pub(super) credentials: Option<Credentials>,
     pub(super) maybe_upload: Option<UploadId>,
 }
 
@@ -58,7 +56,8 @@ impl Kind {
 
 impl SourceDraft {
     fn of(at: String, source: Kind) -> Self {
-        Self { at, source, sealed_url: None, headers: BTreeMap::new(), maybe_upload: None }
+        let (headers, credentials) = (BTreeMap::new(), None);
+        Self { at, source, sealed_url: None, headers, credentials, maybe_upload: None }
     }
 
     pub(super) fn plain(at: String, source: Source) -> Self {
@@ -70,6 +69,34 @@ impl SourceDraft {
         let (shown, sealed_url) = http_url(url, faults)?;
         Some(Self { sealed_url, ..Self::plain(at, Source::Http { url: shown }) })
     }
+
+    /// An `ftp` or `ftps` URL; a login in it or beside it is taken out.
+    pub(super) fn ftp(
+        at: String,
+        url: &Place<String>,
+        login: [Option<Place<String>>; 2],
+        faults: &Faults,
+    ) -> Option<Self> {
+        let [username, password] = login;
+        let (shown, credentials) = ftp_url(url, username, password, faults)?;
+        Some(Self { credentials, ..Self::plain(at, Source::Ftp { url: shown }) })
+    }
+
+    /// `s3://BUCKET/KEY` and its like.
+    pub(super) fn bucket_url(at: String, url: &str, faults: &Faults) -> Option<Self> {
+        let Some((bucket, key)) = Bucket::parse_url(url) else {
+            let detail = "must be s3://BUCKET/KEY, gs://BUCKET/KEY or az://ACCOUNT/CONTAINER/KEY";
+            faults.add(at, detail);
+            return None;
+        };
+        match ObjectPath::parse(key) {
+            Ok(path) => Some(Self::plain(at, Source::Bucket { bucket, path, access: Access::Unsaid })),
+            Err(error) => {
+                faults.add(at, error.to_string());
+                None
+            }
+        }
+    }
 }
 
 /// Reads `{kind, …}`.
@@ -79,12 +106,22 @@ pub(super) fn read(place: Place<Value>, faults: &Faults) -> Option<SourceDraft> 
     let kind = fields.required_string("kind")?;
     let draft = match kind.value.as_str() {
         "http" | "https" => http(at, &mut fields),
+        "ftp" | "ftps" => {
+            let url = fields.required_string("url");
+            let login = [fields.string("username"), fields.string("password")];
+            url.and_then(|url| SourceDraft::ftp(at, &url, login, faults))
+        }
         "file" => fields.required_string("path").and_then(|path| file(at, path, faults)),
         "inline" => inline(&mut fields).map(|bytes| SourceDraft::of(at, Kind::Inline(bytes))),
         "upload" => upload(at, &mut fields),
         "storage" => fields.required_string("path").and_then(|path| storage(at, path, faults)),
         other => {
-            faults.add(kind.at, unknown_kind(other));
+            if let Some(provider) = Provider::of(other) {
+                let draft = in_bucket(at, provider, &mut fields);
+                fields.finish();
+                return draft;
+            }
+            faults.add(kind.at, format!("must be one of {KNOWN}"));
             // The other fields belong to a kind this build does not know; judging them would only mislead.
             return None;
         }
@@ -93,12 +130,33 @@ pub(super) fn read(place: Place<Value>, faults: &Faults) -> Option<SourceDraft> 
     draft
 }
 
-/// Why a kind is refused.
-pub(super) fn unknown_kind(kind: &str) -> String {
-    if ELSEWHERE.contains(&kind) {
-        format!("{kind:?} sources are not available in this build; known: {KNOWN}")
-    } else {
-        format!("must be one of {KNOWN}")
+/// `{bucket, path, …}`, read with credentials, with a profile's, or with none.
+fn in_bucket(source_at: String, provider: Provider, fields: &mut Fields<'_>) -> Option<SourceDraft> {
+    let path = fields.either("path", "key");
+    if path.is_none() {
+        fields.faults.add(fields.at("path"), "is required");
+    }
+    let draft = bucket::read(provider, fields);
+    let anonymous = fields.flag("anonymous").unwrap_or_default();
+    let BucketDraft { bucket, access, credentials } = draft?;
+    let access = match (access, anonymous) {
+        (access, false) => access,
+        (Access::Unsaid, true) => Access::Anonymous,
+        (_, true) => {
+            fields.faults.add(fields.at("anonymous"), "cannot stand beside credentials or a profile");
+            return None;
+        }
+    };
+    let Place { at, value } = path?;
+    match ObjectPath::parse(value) {
+        Ok(path) => {
+            let source = Source::Bucket { bucket, path, access };
+            Some(SourceDraft { credentials, ..SourceDraft::plain(source_at, source) })
+        }
+        Err(error) => {
+            fields.faults.add(at, error.to_string());
+            None
+        }
     }
 }
 
@@ -110,7 +168,7 @@ fn http(at: String, fields: &mut Fields<'_>) -> Option<SourceDraft> {
 }
 
 /// Headers that describe the request itself are the fetcher's own.
-fn header_fits(name: &str, value: &str) -> Result<(), &'static str> {
+pub(super) fn header_fits(name: &str, value: &str) -> Result<(), &'static str> {
     const OWN: [&str; 10] = [
         "host",
         "range",

@@ -237,7 +237,11 @@ impl GivenSources for Given {
         let path = match source {
             Source::Upload { id } => self.0.uploads().upload_path(*id),
             Source::Inline { key, .. } => self.0.uploads().inline_path(key),
-            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => {
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Storage { .. } => {
                 return Ok(wire::Given::Gone);
             }
         };
@@ -293,7 +297,11 @@ async fn sweep_orphans(store: DynStore, storage: Storage, kept: Vec<Source>) {
                 Err(_) => continue,
             },
             Source::Upload { id } => store.upload(None, *id).await.map(|upload| upload.is_some()),
-            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => continue,
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Storage { .. } => continue,
         };
         let removed = match known {
             Ok(true) => continue,

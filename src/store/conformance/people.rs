@@ -206,7 +206,7 @@ pub(super) async fn results_go_with_expired_jobs_where_that_is_wanted(desk: Desk
     for (job, _) in jobs {
         for output in desk.get(job).await.aggregate.outputs {
             let publication = output.publication.unwrap();
-            expected.push(Waste::Result { destination: output.spec.destination, publication });
+            expected.push(Waste::Result { destination: Box::new(output.spec.destination), publication });
         }
     }
     // Looking at it changes nothing.

@@ -49,7 +49,11 @@ impl Verb for Expire {
             match &spec.source {
                 Source::Inline { .. } => left.extend(Waste::of(&spec.source)),
                 Source::Upload { id } => released.push(id.uuid()),
-                Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => {}
+                Source::Http { .. }
+                | Source::Ftp { .. }
+                | Source::Bucket { .. }
+                | Source::File { .. }
+                | Source::Storage { .. } => {}
             }
             labels.extend(spec.labels.iter().map(|(k, v)| (tenant.clone(), k.clone(), v.clone(), id)));
             gone.push(id);

@@ -57,9 +57,12 @@ impl Prepared {
         };
         let upload = match &job.spec.source {
             Source::Upload { id } => Some(id.uuid()),
-            Source::Http { .. } | Source::File { .. } | Source::Inline { .. } | Source::Storage { .. } => {
-                None
-            }
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Inline { .. }
+            | Source::Storage { .. } => None,
         };
         Ok(Self {
             id: job.id,

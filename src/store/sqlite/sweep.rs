@@ -126,7 +126,11 @@ impl Expire {
                     .map_err(explain("releasing an upload"))?;
                 Ok(())
             }
-            Source::Http { .. } | Source::File { .. } | Source::Storage { .. } => Ok(()),
+            Source::Http { .. }
+            | Source::Ftp { .. }
+            | Source::Bucket { .. }
+            | Source::File { .. }
+            | Source::Storage { .. } => Ok(()),
         }
     }
 
