@@ -20,7 +20,7 @@ use super::{
     Publication, PublicationId, PublicationState, RunId, RunOutcome, SessionId, TaskId, Timestamp,
 };
 
-pub use policy::{Policy, UNRESOLVED_LIMIT, backoff_ceiling, rank};
+pub use policy::{BACKOFF_CAP, Policy, UNRESOLVED_LIMIT, backoff_ceiling, rank};
 
 /// The answer to a fenced write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,7 +43,7 @@ behaviours! { [sqlite_file sqlite_memory postgres] {
     runs: the_whole_way_to_completed only_the_holder_writes a_stale_session_writes_nothing
         a_permit_before_the_cancel_wins a_cancel_before_the_permit_wins the_next_epoch_learns_of_open_publications
         failures_wait_and_then_end_the_job outputs_are_completed_one_by_one_and_survive_a_retry
-        progress_only_rises media_is_kept;
+        a_clock_that_goes_back_holds_nothing_up progress_only_rises media_is_kept;
     sessions: a_run_elsewhere_is_taken_over_as_it_is a_session_that_is_over_does_nothing_more
         takeover_goes_in_steps workers_are_remembered one_session_has_a_duty a_pulse_says_how_far_the_history_is
         a_worker_gets_only_what_it_can_do a_suspect_runs_alone_and_two_more_deaths_end_it;

@@ -151,7 +151,9 @@ impl Machine {
         }
         let job = &mut self.job.job;
         job.status = status;
-        job.finished_at = Some(self.context.now);
+        // The clock may have gone back since; a job does not end before it began.
+        let before = [Some(job.created_at), job.started_at, job.cancel_at];
+        job.finished_at = before.into_iter().flatten().chain([self.context.now]).max();
         if status == JobStatus::Completed {
             job.progress = Progress::DONE;
             job.failure = None;

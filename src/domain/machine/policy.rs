@@ -14,9 +14,11 @@ pub(super) const SECRETS_AFTER_FAILURE: Duration = Duration::from_hours(24);
 /// One step of priority is worth this much waiting (PROTOCOL §1.16: ageing for free).
 const PRIORITY_STEP_MICROS: i64 = 60_000_000;
 
-/// First backoff and its cap (RELIABILITY §1.2).
+/// First backoff (RELIABILITY §1.2).
 const BACKOFF_BASE: Duration = Duration::from_secs(5);
-const BACKOFF_CAP: Duration = Duration::from_mins(5);
+
+/// The longest backoff (RELIABILITY §1.2). A task that would wait longer met a clock that went back: it is due.
+pub const BACKOFF_CAP: Duration = Duration::from_mins(5);
 
 /// How often a task is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Runs: the fence, publishing, failing, coming back.
 
+use std::time::Duration;
+
 use super::*;
 use crate::domain::{Demuxer, Epoch, Phase, RunNumber, RunOutcome, TaskState};
 
@@ -146,6 +148,27 @@ pub(super) async fn failures_wait_and_then_end_the_job(desk: Desk) {
     let each = |epoch| (epoch, Some(RunOutcome::Failed), Some(Code::EncoderCrashed), Some("line"));
     assert_eq!(seen, [each(1), each(2), each(3)]);
     desk.check_history(id).await;
+}
+
+/// The clock of a machine was wrong by hours, and is set right.
+pub(super) async fn a_clock_that_goes_back_holds_nothing_up(desk: Desk) {
+    let id = desk.submit_outputs(1).await;
+    let wrong = desk.now().plus(Duration::from_hours(8));
+    let claimed = desk.start().await;
+    desk.store.fail(claimed.key, crashed(), vec![], wrong).await.unwrap();
+    let woken = desk.store.wake_delayed(desk.now()).await.unwrap();
+    assert_eq!(woken, (1, None), "no wait is longer than the longest backoff");
+    let claimed = desk.start().await;
+    let (publication, _) = desk.permit(&claimed, 0).await;
+    assert_eq!(desk.store.cancel(None, id, wrong).await.unwrap(), Cancelled::Requested);
+    assert_eq!(desk.done(claimed.key, &publication).await, Fenced::Done(()));
+    desk.store.complete(claimed.key, desk.now()).await.unwrap();
+    let job = desk.get(id).await.aggregate.job;
+    assert_eq!(
+        (job.status, job.finished_at),
+        (JobStatus::Completed, Some(wrong)),
+        "it ends after its cancel"
+    );
 }
 
 pub(super) async fn outputs_are_completed_one_by_one_and_survive_a_retry(desk: Desk) {

@@ -7,6 +7,7 @@ use super::super::{Reported, Result, UploadRecord};
 use super::db::{Db, Txn, Verb};
 use super::error::explain;
 use super::save::column;
+use crate::domain::machine::BACKOFF_CAP;
 use crate::domain::{TaskState, Timestamp, UploadId};
 
 /// Touches tasks only, like a claim: a job does not change by becoming ready.
@@ -18,6 +19,16 @@ impl Verb for WakeDelayed {
     type Answer = (u64, Option<Timestamp>);
 
     async fn run(&self, txn: &mut Txn, _: &Db) -> Result<Self::Answer> {
+        sqlx::query(
+            "with far as materialized (select id from tasks where state = 1 and not_before > $2 \
+             order by not_before limit 500 for update skip locked) \
+             update tasks t set not_before = $1 from far where t.id = far.id",
+        )
+        .bind(self.now.micros())
+        .bind(self.now.plus(BACKOFF_CAP).micros())
+        .execute(&mut **txn)
+        .await
+        .map_err(explain("waking delayed tasks"))?;
         let woken = sqlx::query(
             "with due as materialized (select id from tasks where state = 1 and not_before <= $2 \
              order by not_before limit 500 for update skip locked) \

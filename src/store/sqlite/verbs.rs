@@ -9,6 +9,7 @@ use super::error::explain;
 use super::load::{assemble, pasts};
 use super::save::{blob, save};
 use super::writer::{Txn, Verb};
+use crate::domain::machine::BACKOFF_CAP;
 use crate::domain::{TaskState, Timestamp, UploadId};
 
 /// Carries out transitions, of different jobs.
@@ -37,6 +38,12 @@ impl Verb for WakeDelayed {
     type Answer = (u64, Option<Timestamp>);
 
     async fn run(&self, txn: &mut Txn<'_>) -> Result<Self::Answer> {
+        sqlx::query("update tasks set not_before = ?1 where state = 1 and not_before > ?2")
+            .bind(self.now.micros())
+            .bind(self.now.plus(BACKOFF_CAP).micros())
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("waking delayed tasks"))?;
         let woken = sqlx::query(
             "update tasks set state = ?, not_before = null where id in \
              (select id from tasks where state = 1 and not_before <= ? order by not_before limit 500)",
