@@ -343,21 +343,24 @@ fn label_fits(key: &str, value: &str) -> Result<(), &'static str> {
     }
 }
 
+/// A URL of one of two schemes, with a host.
+fn url_of(place: &Place<String>, [plain, secure]: [&str; 2], faults: &Faults) -> Option<Url> {
+    let parsed = if place.value.len() > MAX_URL_BYTES {
+        Err("is longer than 8192 bytes".to_owned())
+    } else {
+        Url::parse(place.value.trim()).map_err(|_| "is not a URL".to_owned())
+    };
+    let fits =
+        |url: &Url| [plain, secure].contains(&url.scheme()) && url.host_str().is_some_and(|h| !h.is_empty());
+    let fitting = parsed.and_then(|url| {
+        if fits(&url) { Ok(url) } else { Err(format!("must be an {plain} or {secure} URL")) }
+    });
+    fitting.map_err(|detail| faults.add(place.at.as_str(), detail)).ok()
+}
+
 /// An http(s) URL as it may be shown (no userinfo, no fragment, no query), and whole where that hides something.
 fn http_url(place: &Place<String>, faults: &Faults) -> Option<(String, Option<String>)> {
-    let refuse = |detail: &str| {
-        faults.add(place.at.as_str(), detail);
-        None
-    };
-    if place.value.len() > MAX_URL_BYTES {
-        return refuse("is longer than 8192 bytes");
-    }
-    let Ok(mut url) = Url::parse(place.value.trim()) else {
-        return refuse("is not a URL");
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return refuse("must be an http or https URL");
-    }
+    let mut url = url_of(place, ["http", "https"], faults)?;
     url.set_fragment(None);
     let whole = url.as_str().to_owned();
     let hides = url.query().is_some() || !url.username().is_empty() || url.password().is_some();
@@ -380,15 +383,7 @@ fn ftp_url(
         faults.add(place.at.as_str(), detail);
         None
     };
-    if place.value.len() > MAX_URL_BYTES {
-        return refuse("is longer than 8192 bytes");
-    }
-    let Ok(mut url) = Url::parse(place.value.trim()) else {
-        return refuse("is not a URL");
-    };
-    if !matches!(url.scheme(), "ftp" | "ftps") || url.host_str().is_none_or(str::is_empty) {
-        return refuse("must be an ftp or ftps URL");
-    }
+    let mut url = url_of(place, ["ftp", "ftps"], faults)?;
     if url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
         return refuse("must name a file, without query and fragment");
     }

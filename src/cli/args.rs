@@ -187,7 +187,7 @@ pub struct SubmitArgs {
     /// Which server.
     #[command(flatten)]
     pub server: Server,
-    /// Source: URL (http, https, s3, gs, az, ftp, ftps), or a file, which is uploaded first
+    /// Source: http(s) URL, or a file, which is uploaded first
     #[arg(required_unless_present = "body")]
     pub source: Option<String>,
     /// Preset; give it again for more outputs
@@ -348,7 +348,7 @@ pub struct ListenArgs {
     /// Address to receive at; the server must be allowed to call it (webhooks.allow)
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub listen: std::net::SocketAddr,
-    /// The secrets, from the environment only
+    /// The secrets. Everybody on the machine can read command lines: meant for the environment
     #[arg(long, env = "FLUX_WEBHOOK_SECRET", hide_env_values = true, hide = true)]
     pub secret: Option<String>,
     /// File with the secrets, one a line [default: webhook.secret in the data folder]

@@ -65,7 +65,7 @@ fn show(message: &api::Message, format: Format) {
     }
 }
 
-/// From the environment, a file, or the data folder of a server on this machine: never from the command line.
+/// From the environment, a file, or the data folder of a server on this machine.
 fn secrets(args: &ListenArgs) -> Result<Vec<WebhookSecret>, Failed> {
     let own = args.data_dir.join(SECRET_FILE);
     let text = match (&args.secret, &args.secret_file) {

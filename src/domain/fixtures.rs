@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::preset::{Container, EncodeSpec};
-use super::{Destination, JobOptions, JobSpec, ObjectPath, OutputResult, OutputSpec, Overwrite, Source};
+use super::{
+    Aggregate, Destination, Epoch, JobId, JobOptions, JobRecord, JobSpec, JobStatus, ObjectPath, OutputIndex,
+    OutputRecord, OutputResult, OutputSpec, OutputStatus, Overwrite, Progress, RunNumber, Source, TaskClass,
+    TaskId, TaskKind, TaskRecord, TaskState, Tenant, Timestamp,
+};
 
 /// A job from a file, with so many outputs.
 pub(crate) fn spec(outputs: u16) -> JobSpec {
@@ -16,6 +22,52 @@ pub(crate) fn spec(outputs: u16) -> JobSpec {
         notification_url: None,
         notification_events: Vec::new(),
         options: JobOptions::default(),
+    }
+}
+
+/// A job that was accepted now and waits: its id is 1, that of its task 2.
+pub(crate) fn queued(outputs: u16, now: Timestamp) -> Aggregate {
+    let spec = spec(outputs);
+    let record = |(n, spec): (u16, &OutputSpec)| OutputRecord {
+        index: OutputIndex(n),
+        status: OutputStatus::Pending,
+        spec: spec.clone(),
+        result: None,
+        failure: None,
+        publication: None,
+    };
+    Aggregate {
+        outputs: (0..).zip(&spec.outputs).map(record).collect(),
+        job: JobRecord {
+            id: JobId::from_uuid(Uuid::from_u128(1)),
+            tenant: Tenant::local(),
+            status: JobStatus::Queued,
+            run: RunNumber(1),
+            seq: 1,
+            cancel_at: None,
+            spec,
+            media: None,
+            progress: Progress::ZERO,
+            failure: None,
+            created_at: now,
+            started_at: None,
+            finished_at: None,
+        },
+        tasks: vec![TaskRecord {
+            id: TaskId::from_uuid(Uuid::from_u128(2)),
+            job_run: RunNumber(1),
+            kind: TaskKind::Transcode,
+            state: TaskState::Ready,
+            rank: 0,
+            not_before: None,
+            epoch: Epoch(0),
+            hold: None,
+            charged: 0,
+            losses: 0,
+            crashes: 0,
+            class: TaskClass::default(),
+        }],
+        publications: Vec::new(),
     }
 }
 

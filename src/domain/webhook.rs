@@ -164,37 +164,11 @@ impl TryError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{JobRecord, OutputRecord, Progress, RunNumber, Tenant, fixtures};
+    use super::super::fixtures;
     use super::*;
 
     fn job() -> Aggregate {
-        let spec = fixtures::spec(2);
-        let output = |(index, spec): (u16, &super::super::OutputSpec)| OutputRecord {
-            index: OutputIndex(index),
-            status: OutputStatus::Pending,
-            spec: spec.clone(),
-            result: None,
-            failure: None,
-            publication: None,
-        };
-        let outputs = (0..).zip(&spec.outputs).map(output).collect();
-        let at = Timestamp::from_micros(0);
-        let record = JobRecord {
-            id: JobId::from_uuid(uuid::Uuid::from_u128(1)),
-            tenant: Tenant::local(),
-            status: JobStatus::Queued,
-            run: RunNumber(1),
-            seq: 1,
-            cancel_at: None,
-            spec,
-            media: None,
-            progress: Progress::ZERO,
-            failure: None,
-            created_at: at,
-            started_at: None,
-            finished_at: None,
-        };
-        let mut job = Aggregate { job: record, outputs, tasks: Vec::new(), publications: Vec::new() };
+        let mut job = fixtures::queued(2, Timestamp::from_micros(0));
         job.job.spec.notification_url = Some("https://h/".into());
         job.job.spec.notification_events = WebhookEvent::ALL.to_vec();
         job

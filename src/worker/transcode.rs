@@ -328,8 +328,8 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
         let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else {
             continue;
         };
-        let mut publishing = publishing(folder, epoch, output, spec, verified);
-        publishing.secrets = work.secrets.output(output.index);
+        let secrets = work.secrets.output(output.index);
+        let publishing = publishing(folder, epoch, output, (spec, secrets), verified);
         let begun = tokio::time::Instant::now();
         match publish::publish(context, folder, &work.secrets, publishing).await {
             Ok(()) => metrics::published(begun.elapsed(), verified.size),
@@ -354,7 +354,7 @@ fn publishing<'a>(
     folder: &RunFolder,
     epoch: Epoch,
     output: &OutputPlan,
-    spec: &'a OutputSpec,
+    (spec, secrets): (&'a OutputSpec, &'a OutputSecrets),
     verified: &Verified,
 ) -> Publishing<'a> {
     let content_type = output.container.content_type();
@@ -364,7 +364,7 @@ fn publishing<'a>(
         output: output.index,
         epoch,
         destination: &spec.destination,
-        secrets: OutputSecrets::none(),
+        secrets,
         file: publish::staged(
             &folder.path().join(&output.file_name),
             verified.size,

@@ -14,7 +14,8 @@ use crate::domain::{
     Destination, HttpMethod, ObjectOptions, OutputSecrets, Overwrite, PathTemplate, PathValues,
 };
 
-const KNOWN: &str = "storage, file, s3, gcs, azure, http, https, ftp or ftps";
+/// What the storage room serves; it refuses the other kinds by name.
+const KNOWN: &str = "storage or file";
 
 /// A destination whose path still has its placeholders.
 pub(super) struct DestinationDraft {

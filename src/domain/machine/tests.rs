@@ -6,11 +6,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::fixtures::{result, spec};
-use crate::domain::{
-    BootId, Hold, JobRecord, OutputRecord, OutputSpec, OutputStatus, Progress, RunNumber, TaskKind,
-    TaskRecord, TaskState, Tenant, WorkerId,
-};
+use crate::domain::fixtures::{queued, result};
+use crate::domain::{BootId, Hold, OutputStatus, RunNumber, TaskState, WorkerId};
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000_000);
 
@@ -19,48 +16,7 @@ fn id(n: u128) -> Uuid {
 }
 
 fn job(outputs: u16) -> Aggregate {
-    let spec = spec(outputs);
-    let record = |(n, spec): (usize, &OutputSpec)| OutputRecord {
-        index: OutputIndex(u16::try_from(n).unwrap()),
-        status: OutputStatus::Pending,
-        spec: spec.clone(),
-        result: None,
-        failure: None,
-        publication: None,
-    };
-    Aggregate {
-        outputs: spec.outputs.iter().enumerate().map(record).collect(),
-        job: JobRecord {
-            id: JobId::from_uuid(id(1)),
-            tenant: Tenant::local(),
-            status: JobStatus::Queued,
-            run: RunNumber(1),
-            seq: 1,
-            cancel_at: None,
-            spec,
-            media: None,
-            progress: Progress::ZERO,
-            failure: None,
-            created_at: NOW,
-            started_at: None,
-            finished_at: None,
-        },
-        tasks: vec![TaskRecord {
-            id: TaskId::from_uuid(id(2)),
-            job_run: RunNumber(1),
-            kind: TaskKind::Transcode,
-            state: TaskState::Ready,
-            rank: 0,
-            not_before: None,
-            epoch: Epoch(0),
-            hold: None,
-            charged: 0,
-            losses: 0,
-            crashes: 0,
-            class: crate::domain::TaskClass::default(),
-        }],
-        publications: Vec::new(),
-    }
+    queued(outputs, NOW)
 }
 
 #[derive(Debug, Clone)]
