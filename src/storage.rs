@@ -1,7 +1,7 @@
 //! Sources and destinations: where bytes come from and where results go.
 //!
 //! Owns the source gateway, the address policy, local folders, object stores, uploads and publishing handles.
-//! The only user of `object_store` and `reqwest`. Must not know: ffmpeg, jobs' states, the store.
+//! The only user of `object_store`, `reqwest` and `suppaftp`. Must not know: ffmpeg, jobs' states, the store.
 //! Invariants: a block of a source becomes readable only when all its bytes came under the pinned validator; nothing
 //! becomes visible at a destination but by committing a [`Handle`], and a destroyed handle can never be committed,
 //! because the part file or the multipart upload it needs is gone and not because somebody remembers a flag.
@@ -10,13 +10,16 @@
 
 mod beneath;
 pub mod destinations;
+mod ftp;
 mod gateway;
 pub mod handle;
 mod http;
 mod local;
 mod object;
 mod origin;
+mod pauses;
 mod policy;
+mod put;
 pub mod results;
 pub mod sources;
 #[cfg(test)]
@@ -129,7 +132,8 @@ impl Storage {
     /// Opens the configured places. Makes the storage and data folders; `file` roots must exist already, so that a
     /// missing mount is noticed instead of being written beside. Does no network.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        let destinations = Destinations::open(&settings.storage, &settings.destination_roots)?;
+        let destinations =
+            Destinations::open(&settings.storage, &settings.destination_roots, &settings.allow)?;
         let uploads = Arc::new(Uploads::open(&settings.data_dir)?);
         let storage = match destinations.reading() {
             Reading::Folder(root) => SourceStorage::Local { root },

@@ -187,7 +187,7 @@ pub struct SubmitArgs {
     /// Which server.
     #[command(flatten)]
     pub server: Server,
-    /// Source: http(s) URL, or a file, which is uploaded first
+    /// Source: http(s) or ftp(s) URL, or a file, which is uploaded first
     #[arg(required_unless_present = "body")]
     pub source: Option<String>,
     /// Preset; give it again for more outputs

@@ -7,6 +7,7 @@
 //!
 //! Every verb may be repeated. Dropping a future is safe: what it leaves behind is what `destroy` removes.
 
+mod senders;
 #[cfg(test)]
 pub(in crate::storage) mod testing;
 #[cfg(test)]
@@ -19,9 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use url::Url;
 
+use self::senders::{Senders, Sending};
+use super::ftp;
 use super::handle::{Handle, Place, Staged};
+use super::http::SystemLookup;
 use super::local::{self, LocalError, Missing, Root, Target};
 use super::object::{self, Bucket, Patience, Upload};
+use super::policy::AllowRule;
 use super::{Error, StorageSettings};
 use crate::domain::{Code, Destination, Failure, ObjectPath, OutputSecrets, Overwrite, PublicationId};
 
@@ -41,7 +46,7 @@ pub struct StagedFile {
 /// A publication that is visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Where, for people and tools: `file:///…` or `s3://…`.
+    /// Where, for people and tools: `file:///…`, `s3://…`, `ftp://…`; without login and query.
     pub url: String,
 }
 
@@ -95,7 +100,6 @@ pub enum Reading {
 pub struct Destinations {
     pub(super) inner: Arc<Inner>,
     /// What every verb here may use besides the server's own: see [`Destinations::with`].
-    #[expect(dead_code, reason = "the kinds that need them are not served yet")]
     secrets: Arc<OutputSecrets>,
 }
 
@@ -103,6 +107,7 @@ pub struct Destinations {
 pub(super) struct Inner {
     pub(super) storage: Configured,
     roots: Vec<Root>,
+    senders: Senders,
 }
 
 /// What `storage` means.
@@ -120,18 +125,33 @@ pub(super) enum Located<'a> {
 }
 
 impl Destinations {
-    /// Opens the configured places; no network.
-    pub(super) fn open(storage: &StorageSettings, roots: &[PathBuf]) -> Result<Self, Error> {
-        Self::open_with(storage, roots, Patience::default())
+    /// Opens the configured places; no network. `allow` is what requests may name besides the public internet.
+    pub(super) fn open(
+        storage: &StorageSettings,
+        roots: &[PathBuf],
+        allow: &[AllowRule],
+    ) -> Result<Self, Error> {
+        Self::build(storage, roots, Patience::default(), allow)
     }
 
+    #[cfg(test)]
     fn open_with(storage: &StorageSettings, roots: &[PathBuf], patience: Patience) -> Result<Self, Error> {
+        Self::build(storage, roots, patience, &[])
+    }
+
+    fn build(
+        storage: &StorageSettings,
+        roots: &[PathBuf],
+        patience: Patience,
+        allow: &[AllowRule],
+    ) -> Result<Self, Error> {
         let storage = match storage {
             StorageSettings::Local { root } => Configured::Folder(Root::open(root, Missing::Make)?),
             StorageSettings::S3(settings) => Configured::Bucket(Box::new(Bucket::open(settings, patience)?)),
         };
         let roots = roots.iter().map(|root| Root::open(root, Missing::Refuse)).collect::<Result<_, _>>()?;
-        Ok(Self { inner: Arc::new(Inner { storage, roots }), secrets: Arc::default() })
+        let senders = Senders::new(allow, Arc::new(SystemLookup));
+        Ok(Self { inner: Arc::new(Inner { storage, roots, senders }), secrets: Arc::default() })
     }
 
     /// The same destinations, used with the secrets of one output: its credentials, headers and whole URL. Handles hold
@@ -143,6 +163,12 @@ impl Destinations {
 
     /// Whether a job may name this destination: roots, names and metadata; asks no disk and no network.
     pub fn check(&self, destination: &Destination) -> Result<(), Failure> {
+        let senders = &self.inner.senders;
+        match destination {
+            Destination::Http { url, .. } => return senders.check_http(url, &self.secrets),
+            Destination::Ftp { url, .. } => return senders.check_ftp(url, &self.secrets),
+            Destination::Storage { .. } | Destination::File { .. } | Destination::Bucket { .. } => {}
+        }
         self.locate(destination)?;
         match destination {
             Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => Ok(()),
@@ -184,7 +210,26 @@ impl Destinations {
         publication: PublicationId,
         file: &StagedFile,
     ) -> Result<Handle, Failure> {
-        let place = match self.locate(destination)? {
+        let place = match self.inner.senders.place(destination, &self.secrets, file)? {
+            Some(place) => place,
+            None => self.begin_at(destination, publication, file).await?,
+        };
+        Ok(Handle::V1(Staged {
+            publication,
+            overwrite: destination.overwrite(),
+            size: file.size,
+            sha256: file.sha256.clone(),
+            place,
+        }))
+    }
+
+    async fn begin_at(
+        &self,
+        destination: &Destination,
+        publication: PublicationId,
+        file: &StagedFile,
+    ) -> Result<Place, Failure> {
+        Ok(match self.locate(destination)? {
             Located::File { root, path } => {
                 let (looked, target) = (root.clone(), path.clone());
                 let new_folders = blocking(move || looked.missing_folders(&target)).await?;
@@ -202,14 +247,7 @@ impl Destinations {
                 let endpoint = bucket.endpoint().map(str::to_owned);
                 Place::S3 { endpoint, bucket: bucket.name().to_owned(), key, upload, parts: Vec::new() }
             }
-        };
-        Ok(Handle::V1(Staged {
-            publication,
-            overwrite: destination.overwrite(),
-            size: file.size,
-            sha256: file.sha256.clone(),
-            place,
-        }))
+        })
     }
 
     /// Sends the bytes of a begun handle and returns it whole.
@@ -231,6 +269,14 @@ impl Destinations {
                     *parts = sent;
                 }
             }
+            Resolved::Ftp { uploads, part } => {
+                let sent = uploads.send(&part, &file.path).await?;
+                if let Place::Ftp { modified, .. } = &mut staged.place {
+                    *modified = sent;
+                }
+            }
+            // Sending is the commit.
+            Resolved::Http(_) => {}
         }
         Ok(Handle::V1(staged))
     }
@@ -246,6 +292,8 @@ impl Destinations {
             Resolved::Object { bucket, upload, parts } => {
                 bucket.commit(upload, parts, staged.overwrite).await?;
             }
+            Resolved::Ftp { uploads, part } => uploads.commit(&part).await?,
+            Resolved::Http(sending) => self.inner.senders.put(&sending, staged, &self.secrets).await?,
         }
         Ok(committed)
     }
@@ -260,12 +308,17 @@ impl Destinations {
             Resolved::Object { bucket, upload, .. } => {
                 bucket.destroy(upload).await? == object::Destroyed::WasCommitted
             }
+            Resolved::Ftp { uploads, part } => uploads.destroy(&part).await? == ftp::Fate::Committed,
+            Resolved::Http(_) => return Ok(senders::forgotten(staged)),
         };
         Ok(if was_committed { HandleFate::Committed(Self::committed(staged)) } else { HandleFate::Dead })
     }
 
     /// What is at a destination now, so that a job recognises its own publications before it encodes or refuses.
     pub async fn existing(&self, destination: &Destination) -> Result<Option<Existing>, Failure> {
+        if matches!(destination, Destination::Http { .. } | Destination::Ftp { .. }) {
+            return senders::existing(&self.inner.senders, destination, &self.secrets).await;
+        }
         match self.locate(destination)? {
             Located::File { root, path } => {
                 let root = root.clone();
@@ -360,9 +413,8 @@ impl Destinations {
         match destination {
             Destination::Storage { path, .. } => self.locate_storage(path.clone()),
             Destination::File { path, .. } => self.locate_file(path),
-            Destination::Bucket { .. } | Destination::Http { .. } | Destination::Ftp { .. } => {
-                Err(not_yet(destination))
-            }
+            Destination::Bucket { .. } => Err(not_yet(destination)),
+            Destination::Http { .. } | Destination::Ftp { .. } => Err(senders::not_read_back(destination)),
         }
     }
 
@@ -427,6 +479,13 @@ impl Destinations {
                 }
                 Configured::Bucket(_) | Configured::Folder(_) => Err(elsewhere()),
             },
+            Place::Ftp { url, modified, .. } => {
+                let (uploads, path) = self.inner.senders.ftp(url, &self.secrets)?;
+                Ok(Resolved::Ftp { uploads, part: senders::part(staged, path, modified.as_ref()) })
+            }
+            Place::Http { url, method, source, content_type } => {
+                Ok(Resolved::Http(Sending { url, method: *method, source, content_type }))
+            }
         }
     }
 
@@ -436,6 +495,7 @@ impl Destinations {
                 Url::from_file_path(root.join(path.as_str())).map_or_else(|()| String::new(), String::from)
             }
             Place::S3 { bucket, key, .. } => object::url(bucket, key),
+            Place::Ftp { url, .. } | Place::Http { url, .. } => url.clone(),
         };
         Committed { url }
     }
@@ -445,6 +505,8 @@ impl Destinations {
 enum Resolved<'a> {
     File(Target),
     Object { bucket: &'a Bucket, upload: Upload<'a>, parts: &'a [String] },
+    Ftp { uploads: ftp::Uploads<'a>, part: ftp::Part },
+    Http(Sending<'a>),
 }
 
 /// Tells the blocking pool that nobody waits any more, so that it leaves no part behind.
@@ -477,7 +539,8 @@ where
 /// A kind that the vocabulary has and this room does not serve.
 fn not_yet(destination: &Destination) -> Failure {
     let kind = destination.kind();
-    let message = format!("'{kind}' destinations are not available in this build; known: storage or file");
+    let message =
+        format!("'{kind}' destinations are not available in this build; known: storage, file, http or ftp");
     Failure::new(Code::DestinationForbidden, message)
 }
 

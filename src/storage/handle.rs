@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Code, Failure, ObjectPath, Overwrite, PublicationId};
+use crate::domain::{Access, Code, Failure, HttpMethod, ObjectPath, Overwrite, PublicationId};
 
 /// A publishing handle, as recorded with the permit (PROTOCOL F3). It is written to the store and read by other
 /// processes and later builds, therefore the version; it holds no credential.
@@ -61,6 +61,27 @@ pub enum Place {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         parts: Vec<String>,
     },
+    /// `.flux-<publication>.part` beside the target on an FTP server.
+    Ftp {
+        /// The target, without a login.
+        url: String,
+        /// Whether whoever commits or destroys must bring the job's login.
+        access: Access,
+        /// When the part was written, as the server said; absent until it was sent, or where it does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        modified: Option<String>,
+    },
+    /// Nothing yet: an HTTP receiver gets the file in the moment of the commit, from the worker that has it.
+    Http {
+        /// The receiver, without login and query.
+        url: String,
+        /// How it is sent.
+        method: HttpMethod,
+        /// The file on that worker.
+        source: PathBuf,
+        /// Its MIME type.
+        content_type: String,
+    },
 }
 
 impl Handle {
@@ -69,6 +90,16 @@ impl Handle {
     pub const fn publication(&self) -> PublicationId {
         let Self::V1(staged) = self;
         staged.publication
+    }
+
+    /// Whether nobody can act on it without the secrets of its job.
+    #[must_use]
+    pub const fn needs_secrets(&self) -> bool {
+        let Self::V1(staged) = self;
+        match &staged.place {
+            Place::Local { .. } | Place::S3 { .. } | Place::Http { .. } => false,
+            Place::Ftp { access, .. } => matches!(access, Access::Request),
+        }
     }
 
     /// The text that is recorded.

@@ -8,7 +8,9 @@ mod publish;
 mod transfer;
 
 pub(super) use mark::read as read_mark;
-pub(super) use publish::{Fate, Target, check_fence, commit, destroy, existing, remove_result, send};
+pub(super) use publish::{
+    Fate, Target, check_fence, commit, destroy, existing, part_name, remove_result, send,
+};
 
 use std::fs::File;
 use std::io;

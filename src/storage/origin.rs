@@ -1,9 +1,10 @@
 //! Where the bytes of a remote source come from: one trait, one implementation per protocol.
 //!
 //! An origin is asked for ranges under a [`Pin`] taken at the first contact and must refuse bytes of anything else.
-//! To add a kind (FTP, a cloud's own API), implement [`Origin`]; retries, pacing, caching and verdicts are the
+//! To add a kind (a cloud's own API), implement [`Origin`]; retries, pacing, caching and verdicts are the
 //! gateway's and come for free.
 
+mod ftp;
 mod http;
 mod object;
 
@@ -14,7 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-pub(super) use self::http::{HttpOrigin, HttpRequest};
+pub(super) use self::ftp::FtpOrigin;
+pub(super) use self::http::{HttpOrigin, HttpRequest, retry_after, strip};
 pub(super) use self::object::ObjectOrigin;
 use crate::domain::{Code, Failure};
 

@@ -14,6 +14,8 @@ use crate::domain::{Code, Failure};
 
 /// Ports a stranger's URL may name without a rule of the operator.
 const WEB_PORTS: [u16; 2] = [80, 443];
+/// The same for FTP's control connection.
+const FTP_PORTS: [u16; 1] = [21];
 
 /// IPv4 that is not the public internet.
 #[expect(clippy::ip_constant, reason = "a table of networks reads best in one spelling")]
@@ -171,8 +173,18 @@ impl AddressPolicy {
     /// Whether a host (name or literal, as in the URL) may be connected to at this address and port.
     #[must_use]
     pub fn permits(&self, host: &str, ip: IpAddr, port: u16) -> bool {
+        self.permits_among(&WEB_PORTS, host, ip, port)
+    }
+
+    /// The same for the control connection of FTP.
+    #[must_use]
+    pub(super) fn permits_ftp(&self, host: &str, ip: IpAddr, port: u16) -> bool {
+        self.permits_among(&FTP_PORTS, host, ip, port)
+    }
+
+    fn permits_among(&self, open: &[u16], host: &str, ip: IpAddr, port: u16) -> bool {
         let name = canonical_name(host);
-        (is_public(ip) && WEB_PORTS.contains(&port))
+        (is_public(ip) && open.contains(&port))
             || self.allow.iter().any(|r| r.takes_port(port) && (r.takes_ip(ip) || r.takes_name(&name)))
     }
 
@@ -190,19 +202,29 @@ impl AddressPolicy {
         let fits = match host {
             Host::Ipv4(ip) => self.permits("", ip.into(), port),
             Host::Ipv6(ip) => self.permits("", ip.into(), port),
-            Host::Domain(name) => self.may_resolve(name, port),
+            Host::Domain(name) => self.may_resolve(&WEB_PORTS, name, port),
         };
         if fits { Ok(()) } else { Err(blocked(url.host_str().unwrap_or_default(), port)) }
     }
 
+    /// Whether an FTP server can be permitted, as far as that is known without resolving its name. `host` is an
+    /// address without brackets, or a name.
+    #[must_use]
+    pub(super) fn may_permit_ftp(&self, host: &str, port: u16) -> bool {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => self.permits_ftp("", ip, port),
+            Err(_) => self.may_resolve(&FTP_PORTS, host, port),
+        }
+    }
+
     /// Whether some address of this name could be permitted. The addresses themselves are asked about later.
-    fn may_resolve(&self, host: &str, port: u16) -> bool {
+    fn may_resolve(&self, open: &[u16], host: &str, port: u16) -> bool {
         let name = canonical_name(host);
         let local = name == "localhost" || name.ends_with(".localhost") || name.is_empty();
         let ruled = self.allow.iter().any(|rule| {
             rule.takes_port(port) && (rule.takes_name(&name) || matches!(rule.target, Target::Network { .. }))
         });
-        ruled || (!local && WEB_PORTS.contains(&port))
+        ruled || (!local && open.contains(&port))
     }
 }
 
@@ -210,6 +232,13 @@ impl AddressPolicy {
 pub(super) fn blocked(host: &str, port: u16) -> Failure {
     let sentence = "This server does not fetch from that address or port; its operator can permit it in 'sources.allow'.";
     Failure::new(Code::SourceBlocked, sentence).with_detail(format!("blocked {host} port {port}"))
+}
+
+/// The same for what is sent.
+pub(super) fn blocked_destination(host: &str, port: u16) -> Failure {
+    let sentence =
+        "this server does not send to that address or port; its operator can permit it in 'sources.allow'";
+    Failure::new(Code::DestinationForbidden, sentence).with_detail(format!("blocked {host} port {port}"))
 }
 
 /// Lower case, without the root's dot; internationalised names are already ASCII in a parsed URL.

@@ -14,13 +14,14 @@ use object_store::ObjectStore;
 
 use self::local::Local;
 use super::beneath::{BeneathError, Root, stays_below};
+use super::ftp::{FtpClients, FtpLimits, FtpLogin, FtpTarget};
 use super::gateway::{Disk, Place, Remote};
 pub use super::gateway::{FetchLimits, Traffic};
 use super::http::{HttpClients, Lookup, SystemLookup};
-use super::origin::{HttpOrigin, HttpRequest, ObjectOrigin, Origin, empty};
-use super::policy::{AddressPolicy, AllowRule};
+use super::origin::{FtpOrigin, HttpOrigin, HttpRequest, ObjectOrigin, Origin, empty};
+use super::policy::{AddressPolicy, AllowRule, blocked};
 use crate::domain::limits::SourceLimits;
-use crate::domain::{Code, Failure, IdSource, JobSecrets, Source};
+use crate::domain::{Code, Credentials, Failure, IdSource, JobSecrets, Source};
 
 /// Where keys of the configured storage are.
 #[derive(Debug, Clone)]
@@ -96,6 +97,7 @@ struct Inner {
     uploads: Root,
     storage: Stored,
     clients: Arc<HttpClients>,
+    ftp: FtpClients,
     limits: SourceLimits,
     fetch: FetchLimits,
     disk: Arc<Disk>,
@@ -125,7 +127,14 @@ impl Sources {
             SourceStorage::Objects { store, prefix } => Stored::Objects(store, prefix),
         };
         let policy = AddressPolicy::new(settings.allow);
+        let ftp_limits = FtpLimits {
+            connect: settings.fetch.connect_timeout,
+            reply: settings.fetch.header_timeout,
+            confirm: settings.fetch.header_timeout,
+            stall: settings.fetch.stall_timeout,
+        };
         let inner = Inner {
+            ftp: FtpClients::new(policy.clone(), Arc::clone(&lookup), ftp_limits),
             file_roots: settings.file_roots.iter().map(|path| root(path)).collect::<Result<_, _>>()?,
             inline: own_root(&settings.inline_dir)?,
             uploads: own_root(&settings.upload_dir)?,
@@ -152,7 +161,11 @@ impl Sources {
             Source::File { path } => self.below_a_root(Path::new(path)).map(drop),
             Source::Inline { size, .. } => self.fits(*size),
             Source::Upload { .. } | Source::Storage { .. } => Ok(()),
-            Source::Ftp { .. } | Source::Bucket { .. } => Err(not_yet(source)),
+            Source::Ftp { url } => {
+                let server = ftp_target(url)?.server;
+                self.inner.ftp.check(&server).map_err(|_| blocked(&server.host, server.port))
+            }
+            Source::Bucket { .. } => Err(not_yet(source)),
         }
     }
 
@@ -173,7 +186,13 @@ impl Sources {
                 let origin = HttpOrigin::new(Arc::clone(&inner.clients), request, inner.fetch.header_timeout);
                 self.remote(Arc::new(origin), work, ids).await
             }
-            Source::Ftp { .. } | Source::Bucket { .. } => Err(not_yet(source)),
+            Source::Ftp { url } => {
+                let target = ftp_target(url)?;
+                let login = ftp_login(secrets.source_credentials.as_ref(), target.login)?;
+                let origin = FtpOrigin::new(inner.ftp.clone(), target.server, login, target.path);
+                self.remote(Arc::new(origin), work, ids).await
+            }
+            Source::Bucket { .. } => Err(not_yet(source)),
             Source::File { path } => {
                 let (root, path) = self.below_a_root(Path::new(path))?;
                 self.local(root, path, work, ids).await
@@ -376,10 +395,30 @@ fn own_root(path: &Path) -> Result<Root, SourcesError> {
     root(path)
 }
 
+fn ftp_target(url: &str) -> Result<FtpTarget, Failure> {
+    FtpTarget::parse(url).map_err(|error| {
+        let sentence = "The source's URL names no file on an FTP server.";
+        Failure::new(Code::SourceBlocked, sentence).with_detail(error.to_string())
+    })
+}
+
+/// Who logs in: whom the request names, else whom the URL names, else nobody in particular.
+fn ftp_login(given: Option<&Credentials>, in_url: Option<FtpLogin>) -> Result<FtpLogin, Failure> {
+    match given {
+        Some(Credentials::Login { username, password }) => FtpLogin::new(username.clone(), password.clone())
+            .map_err(|error| {
+                let sentence = "The source's user or password holds characters that FTP cannot send.";
+                Failure::new(Code::SourceForbidden, sentence).with_detail(error.to_string())
+            }),
+        Some(_) => Err(Failure::new(Code::SourceForbidden, "An FTP server takes a user and a password.")),
+        None => Ok(in_url.unwrap_or_default()),
+    }
+}
+
 /// A kind that the vocabulary has and this room does not serve.
 fn not_yet(source: &Source) -> Failure {
     let kind = source.kind();
-    let known = "http, https, file, inline, upload or storage";
+    let known = "http, https, ftp, ftps, file, inline, upload or storage";
     Failure::new(
         Code::SourceBlocked,
         format!("'{kind}' sources are not available in this build; known: {known}"),

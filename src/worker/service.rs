@@ -335,6 +335,12 @@ impl Inner {
         let mut open = 0;
         for handle in &stale.handles {
             let destroyed = match Handle::from_json(handle) {
+                // What the record knows of it, the next run of its task resolves with the credentials that it brings.
+                Ok(handle) if handle.needs_secrets() => {
+                    let publication = handle.publication();
+                    tracing::warn!(%publication, "an unfinished upload stays where its request's credentials are needed");
+                    Ok(())
+                }
                 Ok(handle) => self.deps.destinations.destroy(&handle).await.map(drop),
                 // The last line of a torn journal was never sent anywhere.
                 Err(failure) => {

@@ -66,6 +66,7 @@ const OWNED: &[(&[&str], &[&str])] = &[
     (&["tonic_prost"], &["rpc"]),
     (&["prost"], &["rpc"]),
     (&["object_store"], &["storage"]),
+    (&["suppaftp"], &["storage"]),
     // The control asks the API of whoever starts its workers (`control::waker`).
     (&["reqwest"], &["storage", "cli", "control"]),
     (&["anyhow"], &["cli", "main"]),

@@ -26,6 +26,8 @@ mod jobs;
 #[cfg(test)]
 mod nemesis;
 #[cfg(test)]
+mod peers;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod retention;

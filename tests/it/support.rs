@@ -4,6 +4,9 @@ pub mod certs;
 pub mod chance;
 pub mod clips;
 pub mod fake;
+#[expect(dead_code, reason = "the unit tests of the storage room use the rest")]
+pub mod ftp;
+pub mod inbox;
 pub mod origin;
 pub mod postgres;
 pub mod proxy;

@@ -37,7 +37,7 @@ fn parts_of(handle: &Handle) -> usize {
     let Handle::V1(staged) = handle;
     match &staged.place {
         Place::S3 { parts, .. } => parts.len(),
-        Place::Local { .. } => 0,
+        Place::Local { .. } | Place::Ftp { .. } | Place::Http { .. } => 0,
     }
 }
 

@@ -11,7 +11,7 @@ use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
     HeaderValue, IF_MATCH, LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use url::Url;
 
 use super::{ByteStream, Extent, Opened, Origin, OriginError, Pin, empty};
@@ -76,6 +76,23 @@ impl HttpRequest {
     pub(crate) const fn url(&self) -> &Url {
         &self.url
     }
+
+    /// Whether the client's headers have this one.
+    #[must_use]
+    pub(crate) fn has_header(&self, name: HeaderName) -> bool {
+        self.headers.contains_key(name)
+    }
+
+    /// Adds headers and login to a request for `url`, where that is the origin they were given for.
+    pub(crate) fn dress(&self, url: &Url, mut request: RequestBuilder) -> RequestBuilder {
+        if url.origin() == self.url.origin() {
+            request = request.headers(self.headers.clone());
+            if let Some((user, password)) = &self.user {
+                request = request.basic_auth(user, password.as_ref());
+            }
+        }
+        request
+    }
 }
 
 /// An http or https URL, read in ranges.
@@ -125,14 +142,9 @@ impl HttpOrigin {
 
     async fn send(&self, url: &Url, range: &Range<u64>, pin: Option<&Pin>) -> Result<Response, OriginError> {
         let client = self.clients.guarded(url).map_err(OriginError::Refused)?;
-        let mut request = client.get(url.clone());
-        if url.origin() == self.request.url.origin() {
-            request = request.headers(self.request.headers.clone());
-            if let Some((user, password)) = &self.request.user {
-                request = request.basic_auth(user, password.as_ref());
-            }
-        }
-        request = request
+        let mut request = self
+            .request
+            .dress(url, client.get(url.clone()))
             .header(ACCEPT_ENCODING, "identity")
             .header(RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         if let Some(tag) = pin.and_then(Pin::strong_etag) {
@@ -229,7 +241,8 @@ impl Origin for HttpOrigin {
     }
 }
 
-fn strip(url: &mut Url) {
+/// Takes userinfo and fragment away.
+pub(in crate::storage) fn strip(url: &mut Url) {
     // Both fail only for URLs that cannot have userinfo.
     let _ = url.set_username("");
     let _ = url.set_password(None);
@@ -277,12 +290,16 @@ fn status_error(status: StatusCode, headers: &HeaderMap) -> OriginError {
 }
 
 fn busy(number: u16, headers: &HeaderMap) -> OriginError {
-    let after = headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     OriginError::Transient {
         what: format!("its server answered HTTP {number}"),
         detail: String::new(),
-        after: after.map(Duration::from_secs),
+        after: retry_after(headers),
     }
+}
+
+/// How long a server asks to wait, where it says so in seconds.
+pub(in crate::storage) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn not_the_range() -> OriginError {

@@ -38,11 +38,25 @@ pub struct Origin {
 
 impl Origin {
     pub async fn start(bytes: Vec<u8>, fault: Fault) -> Self {
+        Self::begin(bytes, 0, fault).await
+    }
+
+    /// An origin without a fault whose file ends with so many zeros, which are nowhere.
+    pub async fn start_long(bytes: Vec<u8>, zeros: u64) -> Self {
+        Self::begin(bytes, usize::try_from(zeros).unwrap(), Fault::None).await
+    }
+
+    async fn begin(bytes: Vec<u8>, zeros: usize, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sent, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let shared =
-            Arc::new(Serving { bytes, fault, sent: Arc::clone(&sent), requests: Arc::clone(&requests) });
+        let shared = Arc::new(Serving {
+            bytes,
+            zeros,
+            fault,
+            sent: Arc::clone(&sent),
+            requests: Arc::clone(&requests),
+        });
         #[expect(clippy::disallowed_methods, reason = "test servers end with their test")]
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -77,6 +91,8 @@ impl Drop for Origin {
 
 struct Serving {
     bytes: Vec<u8>,
+    /// Follow after the bytes.
+    zeros: usize,
     fault: Fault,
     sent: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
@@ -107,7 +123,7 @@ async fn read_head(socket: &mut TcpStream) -> Option<String> {
 async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option<()> {
     let claimed = match serving.fault {
         Fault::SaysMore(more) => serving.bytes.len() + more,
-        _ => serving.bytes.len(),
+        _ => serving.bytes.len() + serving.zeros,
     };
     match &serving.fault {
         Fault::Silent => std::future::pending::<()>().await,
@@ -153,10 +169,24 @@ async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option
     if limit == to - from {
         return Some(());
     }
+    if serving.zeros > 0 {
+        return zeros(socket, serving, to - from - limit).await;
+    }
     if matches!(serving.fault, Fault::HangsAfter(_)) {
         std::future::pending::<()>().await;
     }
     None
+}
+
+async fn zeros(socket: &mut TcpStream, serving: &Serving, mut left: usize) -> Option<()> {
+    let piece = vec![0; 256 * 1024];
+    while left > 0 {
+        let step = left.min(piece.len());
+        socket.write_all(&piece[..step]).await.ok()?;
+        serving.sent.fetch_add(step as u64, Ordering::Relaxed);
+        left -= step;
+    }
+    Some(())
 }
 
 /// The asked range as half-open, the whole file when none is asked.
