@@ -20,7 +20,7 @@ run: ffmpeg ## Serve on http://127.0.0.1:8080, data in ./flux-data
 	$(CARGO) run -- serve --role all
 
 .PHONY: test
-test: ffmpeg postgres proftpd webhook-libraries ## Run all tests
+test: ffmpeg postgres proftpd webhook-libraries emulators ## Run all tests
 	$(CARGO) test --doc --quiet
 	@# Last, so that its summary is the last thing to read.
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
@@ -56,3 +56,7 @@ webhook-libraries:
 .PHONY: proftpd
 proftpd:
 	@scripts/ensure-proftpd.sh
+
+.PHONY: emulators
+emulators:
+	@scripts/ensure-emulators.sh

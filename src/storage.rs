@@ -9,6 +9,7 @@
 //! and `object` with the same verbs (begin, send, commit, destroy, existing, open), and its rows in the fence tests.
 
 mod beneath;
+mod buckets;
 pub mod destinations;
 mod ftp;
 mod gateway;
@@ -31,12 +32,14 @@ mod webhooks;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::domain;
 use crate::domain::limits::SourceLimits;
 
+pub use buckets::{BucketSettings, Profile};
 pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, Reading, StagedFile};
 pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
-pub use object::{Acl, Addressing, S3Settings};
+pub use object::{Addressing, S3Settings};
 pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
@@ -71,8 +74,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folders that `file` sources may be below; none = `file` sources are refused.
     pub file_roots: Vec<PathBuf>,
-    /// What may be fetched besides the public internet.
+    /// What may be fetched from and sent to besides the public internet.
     pub allow: Vec<AllowRule>,
+    /// With whose credentials buckets of requests are used.
+    pub buckets: BucketSettings,
     /// What a source may be at most.
     pub limits: SourceLimits,
     /// How origins are talked to.
@@ -89,6 +94,15 @@ pub enum StorageSettings {
     },
     /// A bucket of S3 or something that speaks its protocol.
     S3(Box<S3Settings>),
+    /// A bucket of Google or a container of Azure.
+    Bucket {
+        /// Which.
+        bucket: domain::Bucket,
+        /// Put before every key.
+        prefix: Option<domain::ObjectPath>,
+        /// Absent: the machine's own role.
+        credentials: Option<domain::Credentials>,
+    },
 }
 
 /// Why the room could not be opened. All of these are the operator's to repair.
@@ -132,8 +146,12 @@ impl Storage {
     /// Opens the configured places. Makes the storage and data folders; `file` roots must exist already, so that a
     /// missing mount is noticed instead of being written beside. Does no network.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        let destinations =
-            Destinations::open(&settings.storage, &settings.destination_roots, &settings.allow)?;
+        let destinations = Destinations::open(
+            &settings.storage,
+            &settings.destination_roots,
+            &settings.allow,
+            &settings.buckets,
+        )?;
         let uploads = Arc::new(Uploads::open(&settings.data_dir)?);
         let storage = match destinations.reading() {
             Reading::Folder(root) => SourceStorage::Local { root },
@@ -149,6 +167,7 @@ impl Storage {
             inline_dir: inline_folder(&settings.data_dir),
             upload_dir: upload_folder(&settings.data_dir),
             storage,
+            buckets: settings.buckets.clone(),
         })?;
         Ok(Self { destinations, sources, uploads })
     }
@@ -212,6 +231,7 @@ mod tests {
             data_dir: folder.path().join("data"),
             file_roots: Vec::new(),
             allow: Vec::new(),
+            buckets: BucketSettings::default(),
             limits: SourceLimits::default(),
             fetch: FetchLimits::default(),
         };

@@ -178,7 +178,7 @@ impl Follower {
         let data = Data {
             message: job.failure.as_ref().map(|f| f.message.as_str()),
             last: Some(Last {
-                output_url: published.map(|o| view::content_url(job.id, o.index)),
+                output_url: published.map(|o| view::result_url(job.id, o)),
                 error: job.failure.as_ref().map(ErrorView::of),
             }),
             ..self.data(None, job.finished_at.unwrap_or(now))

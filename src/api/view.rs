@@ -132,6 +132,14 @@ pub(super) fn job_url(job: JobId) -> String {
     format!("{PREFIX}/jobs/{job}")
 }
 
+/// Where a result is fetched: from this server, or where it was sent to, if this server cannot read it there.
+pub(super) fn result_url(job: JobId, output: &OutputRecord) -> String {
+    match &output.result {
+        Some(result) if output.spec.destination.needs_request() => result.url.clone(),
+        _ => content_url(job, output.index),
+    }
+}
+
 /// Where an output's first file is.
 pub(super) fn content_url(job: JobId, output: OutputIndex) -> String {
     format!("{PREFIX}/jobs/{job}/outputs/{output}/content")
@@ -225,7 +233,7 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
                 .filter(|w| !output.spec.warnings.iter().any(|s| s == w)),
         );
         ResultView {
-            url: content_url(job, output.index),
+            url: result_url(job, output),
             files: &result.files,
             duration_seconds: result.duration_seconds,
             frames: result.frames,

@@ -139,7 +139,7 @@ impl From<Role> for crate::config::Role {
 /// Arguments of `encode`.
 #[derive(Debug, Clone, Args)]
 pub struct EncodeArgs {
-    /// File or http(s) URL to encode
+    /// File or URL (http, https, s3, gs, az) to encode
     pub input: String,
     /// Preset; see `flux presets`
     #[arg(short, long, value_name = "NAME")]
@@ -187,7 +187,7 @@ pub struct SubmitArgs {
     /// Which server.
     #[command(flatten)]
     pub server: Server,
-    /// Source: http(s) or ftp(s) URL, or a file, which is uploaded first
+    /// Source: URL (http, https, s3, gs, az, ftp, ftps), or a file, which is uploaded first
     #[arg(required_unless_present = "body")]
     pub source: Option<String>,
     /// Preset; give it again for more outputs

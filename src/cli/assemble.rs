@@ -75,6 +75,11 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
     let storage = match &common.storage {
         config::Storage::Local { root } => StorageSettings::Local { root: root.clone() },
         config::Storage::S3(s3) => StorageSettings::S3(Box::new(bucket(s3))),
+        config::Storage::Bucket { bucket, prefix, credentials } => StorageSettings::Bucket {
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+            credentials: credentials.clone(),
+        },
     };
     let allow = common.sources.allow.iter().map(|rule| rule.to_string().parse::<storage::AllowRule>());
     let settings = storage::Settings {
@@ -84,6 +89,7 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
         // A root that is missing was warned about; what is below it does not exist.
         file_roots: common.sources.file_roots.iter().filter(|root| root.is_dir()).cloned().collect(),
         allow: allow.collect::<Result<_, _>>().context("cannot use sources.allow")?,
+        buckets: buckets(&common.buckets),
         limits: common.sources.limits,
         fetch: storage::FetchLimits {
             stall_timeout: common.sources.stall_timeout,
@@ -93,6 +99,22 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
         },
     };
     Ok(Storage::open(&settings).context("cannot open the storage")?)
+}
+
+fn buckets(access: &config::BucketAccess) -> storage::BucketSettings {
+    let profile = |profile: &config::Profile| storage::Profile {
+        place: profile.place.clone(),
+        credentials: profile.credentials.clone(),
+        buckets: profile.buckets.clone(),
+    };
+    storage::BucketSettings {
+        profiles: access.profiles.iter().map(|(name, found)| (name.clone(), profile(found))).collect(),
+        sources: access.sources.clone(),
+        destinations: access.destinations.clone(),
+        s3: access.s3.clone(),
+        gcs: access.gcs.clone(),
+        azure: access.azure.clone(),
+    }
 }
 
 fn bucket(s3: &config::S3) -> S3Settings {

@@ -13,8 +13,8 @@ use super::{Exit, Failed, Outcome};
 use crate::config::{self, Config, Overrides};
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, OnDamage, OutputSpec,
-    Overwrite, Source, SystemIds, TaskId, Tenant, VerifyLevel,
+    Access, Bucket, Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, ObjectPath,
+    OnDamage, OutputSpec, Overwrite, Source, SystemIds, TaskId, Tenant, VerifyLevel,
 };
 use crate::lifecycle::{Lifecycle, ShutdownReason};
 use crate::store::{JobStore, NewJob, StoredJob, Submitted};
@@ -109,6 +109,10 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
         let _ = shown.set_username("").and_then(|()| shown.set_password(None));
         let secrets = JobSecrets { source_url: Some(input.to_owned()), ..JobSecrets::default() };
         return Ok((Source::Http { url: shown.into() }, secrets));
+    }
+    if let Some((bucket, key)) = Bucket::parse_url(input) {
+        let path = ObjectPath::parse(key).map_err(|error| Failed::new(Exit::Usage, error))?;
+        return Ok((Source::Bucket { bucket, path, access: Access::Unsaid }, JobSecrets::default()));
     }
     let path = Path::new(input).canonicalize().with_context(|| format!("cannot read {input}"));
     let path = path.map_err(|error| Failed::new(Exit::NotFound, error))?;

@@ -25,11 +25,7 @@ impl StorageFiles {
 #[async_trait]
 impl Files for StorageFiles {
     fn check_source(&self, source: &Source, secrets: &JobSecrets) -> Result<(), Failure> {
-        match (source, &secrets.source_url) {
-            // The query was cut from the spec; what is fetched is what must be judged.
-            (Source::Http { .. }, Some(url)) => self.0.sources().check(&Source::Http { url: url.clone() }),
-            _ => self.0.sources().check(source),
-        }
+        self.0.sources().check(source, secrets)
     }
 
     fn check_destination(&self, destination: &Destination, secrets: &OutputSecrets) -> Result<(), Failure> {
@@ -51,7 +47,7 @@ impl Files for StorageFiles {
         match self.0.destinations().open_result(destination, file, range).await {
             Ok(body) => Ok(body.stream),
             Err(ReadError::Failed(failure)) => Err(failure),
-            Err(gone @ (ReadError::Gone | ReadError::Range { .. })) => {
+            Err(gone @ (ReadError::Gone | ReadError::Elsewhere | ReadError::Range { .. })) => {
                 Err(Failure::new(Code::SourceNotFound, gone.to_string()))
             }
         }

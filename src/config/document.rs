@@ -3,6 +3,8 @@
 //! Only shapes are checked here; what a value means is decided in [`super::typed`]. Serialising a document gives
 //! the effective configuration, with secrets hidden, so `config show` cannot leak what it cannot read.
 
+mod storage;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(super) use self::storage::{ProfileKeys, Storage};
 use crate::domain::limits::SourceLimits;
 use crate::domain::webhook::WebhookEvent;
 
@@ -43,6 +46,8 @@ pub(super) const LISTS: &[&str] = &[
     "sources.file_roots",
     "sources.allow",
     "destinations.file_roots",
+    "sources.buckets",
+    "destinations.buckets",
     "workers.nodes",
     "workers.wake_command",
     "worker.control",
@@ -53,8 +58,7 @@ pub(super) const LISTS: &[&str] = &[
 ];
 
 /// Keys that the design names and this build cannot serve yet, with what they belong to.
-pub(super) const LATER: &[(&str, &str)] =
-    &[("storage.profiles", "named storage profiles"), ("scratch", "split jobs"), ("split", "split jobs")];
+pub(super) const LATER: &[(&str, &str)] = &[("scratch", "split jobs"), ("split", "split jobs")];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -121,26 +125,6 @@ impl Default for Store {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Storage {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) endpoint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) region: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) path_style: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) access_key_id: Option<String>,
-    /// Some clients and the seeds say `access_key_secret`.
-    #[serde(alias = "access_key_secret", skip_serializing_if = "Option::is_none")]
-    pub(super) secret_access_key: Option<Hidden>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) session_token: Option<Hidden>,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 pub(super) struct Secrets {
     pub(super) keys: Vec<Hidden>,
 }
@@ -150,6 +134,7 @@ pub(super) struct Secrets {
 pub(super) struct Sources {
     pub(super) file_roots: Vec<String>,
     pub(super) allow: Vec<String>,
+    pub(super) buckets: Vec<String>,
     pub(super) max_bytes: Size,
     pub(super) max_duration: Span,
     pub(super) max_pixels: u64,
@@ -163,6 +148,7 @@ impl Default for Sources {
         Self {
             file_roots: Vec::new(),
             allow: Vec::new(),
+            buckets: Vec::new(),
             max_bytes: Size(limits.max_bytes),
             max_duration: Span(limits.max_duration),
             max_pixels: limits.max_pixels,
@@ -176,6 +162,7 @@ impl Default for Sources {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Destinations {
     pub(super) file_roots: Vec<String>,
+    pub(super) buckets: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

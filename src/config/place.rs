@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::domain::ObjectPath;
+use crate::domain::{Bucket, ObjectPath};
 
 /// `host:port`, where the host is an address or `localhost`. Names are not resolved: what a server listens on must
 /// not depend on a name server.
@@ -50,6 +50,34 @@ pub(super) fn is_loopback(address: &str) -> bool {
 pub(super) enum StorageUrl {
     Folder(PathBuf),
     Bucket { bucket: String, prefix: Option<ObjectPath> },
+    Container { container: Container, prefix: Option<ObjectPath> },
+}
+
+/// A bucket by its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Container(Bucket);
+
+impl Container {
+    pub(super) fn bucket(&self) -> Bucket {
+        self.0.clone()
+    }
+}
+
+/// `s3://BUCKET`, `gs://BUCKET` or `az://ACCOUNT/CONTAINER`, with or without a prefix.
+pub(super) fn container(text: &str) -> Option<(Container, Option<ObjectPath>)> {
+    // A bucket alone is no object: it gets a key to be read with.
+    let whole = format!("{}/x", text.trim_end_matches('/'));
+    let (bucket, key) = Bucket::parse_url(&whole)?;
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    let fits = match &bucket {
+        Bucket::S3 { name, .. } | Bucket::Gcs { name, .. } => plain(name),
+        Bucket::Azure { account, container, .. } => plain(account) && plain(container),
+    };
+    let prefix = match key.strip_suffix("/x") {
+        Some(prefix) => Some(ObjectPath::parse(prefix).ok()?),
+        None => None,
+    };
+    fits.then_some((Container(bucket), prefix))
 }
 
 pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> {
@@ -80,8 +108,10 @@ pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> 
             };
             Ok(StorageUrl::Bucket { bucket: bucket.to_owned(), prefix })
         }
-        "gs" | "az" | "abfs" | "abfss" => {
-            Err(format!("{scheme}: is not in this build yet; use file: or s3:"))
+        "gs" | "az" => {
+            let (container, prefix) = container(text)
+                .ok_or_else(|| "expected gs://BUCKET/PREFIX or az://ACCOUNT/CONTAINER/PREFIX".to_owned())?;
+            Ok(StorageUrl::Container { container, prefix })
         }
         _ => Err("expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned()),
     }
@@ -192,7 +222,20 @@ mod tests {
         ] {
             assert!(storage_url(bad, cwd).is_err(), "{bad}");
         }
-        assert!(storage_url("gs://b", cwd).unwrap_err().contains("not in this build yet"));
+        for (url, name, prefix) in [
+            ("gs://media", "gs://media", None),
+            ("gs://media/a/b/", "gs://media", Some("a/b")),
+            ("az://acc/box/a", "az://acc/box", Some("a")),
+        ] {
+            let Ok(StorageUrl::Container { container, prefix: found }) = storage_url(url, cwd) else {
+                panic!("{url}");
+            };
+            assert_eq!(container.bucket().url(), name);
+            assert_eq!(found.as_ref().map(ObjectPath::as_str), prefix);
+        }
+        for bad in ["gs://", "az://acc", "gs://b/../x", "az://a b/c"] {
+            assert!(storage_url(bad, cwd).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::document::Document;
 use super::fault::{Error, Fault};
 use super::typed::invalid;
 use super::{
-    ApiKey, Config, Network, PresetDocument, Queue, Retention, SealingKey, Server, Sources, Storage, Store,
-    Waker, Waking, Webhooks, Worker, place,
+    ApiKey, BucketAccess, Config, Network, PresetDocument, Queue, Retention, SealingKey, Server, Sources,
+    Storage, Store, Waker, Waking, Webhooks, Worker, place,
 };
 use crate::domain::{VerifyLevel, WorkerId};
 
@@ -54,6 +54,8 @@ pub struct Common {
     pub drain_timeout: Duration,
     /// Where results without a place of their own go.
     pub storage: Storage,
+    /// With whose credentials buckets of requests are used.
+    pub buckets: BucketAccess,
     /// What may be read.
     pub sources: Sources,
     /// Folders below which `file` destinations may be written.
@@ -189,6 +191,7 @@ impl Config {
             data_dir: self.server.data_dir.clone(),
             drain_timeout: self.server.drain_timeout,
             storage: self.storage.clone(),
+            buckets: self.buckets.clone(),
             sources: self.sources.clone(),
             destination_roots: self.destination_roots.clone(),
         }

@@ -1,5 +1,6 @@
 //! What the keys mean: a document becomes a [`Config`], or the list of everything that is wrong with it.
 
+mod buckets;
 mod files;
 mod keys;
 mod network;
@@ -98,6 +99,7 @@ impl Check<'_> {
         let server = self.server(&document);
         let store = self.store(&document);
         let storage = self.storage(&document);
+        let buckets = self.buckets(&document, storage.as_ref());
         let sealing_keys = self.sealing_keys(&document);
         let sources = self.sources(&document);
         let destination_roots = self.roots("destinations.file_roots", &document.destinations.file_roots);
@@ -116,6 +118,7 @@ impl Check<'_> {
             rate_per_minute,
             store: store?,
             storage: storage?,
+            buckets,
             sealing_keys,
             sources,
             destination_roots,
@@ -186,6 +189,9 @@ impl Check<'_> {
         let url = place::storage_url(storage.url.as_deref().unwrap_or_default(), &self.around.cwd);
         let (bucket, prefix) = match self.ok("storage.url", url)? {
             StorageUrl::Bucket { bucket, prefix } => (bucket, prefix),
+            StorageUrl::Container { container, prefix } => {
+                return self.cloud_storage(document, &container, prefix);
+            }
             StorageUrl::Folder(root) => {
                 let bucket_only = [
                     ("endpoint", storage.endpoint.is_some()),
@@ -198,7 +204,7 @@ impl Check<'_> {
                 for (key, _) in bucket_only.into_iter().filter(|(_, given)| *given) {
                     self.fault(
                         &format!("storage.{key}"),
-                        "means nothing for a folder; set storage.url to an s3: URL",
+                        "means nothing for a folder; set storage.url to an s3:, gs: or az: URL",
                     );
                 }
                 return Some(Storage::Local { root });

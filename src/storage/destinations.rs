@@ -7,28 +7,38 @@
 //!
 //! Every verb may be repeated. Dropping a future is safe: what it leaves behind is what `destroy` removes.
 
+mod places;
 mod senders;
 #[cfg(test)]
 pub(in crate::storage) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use url::Url;
 
+pub(super) use self::places::not_permitted;
+use self::places::{check_metadata, refuse_own_names};
 use self::senders::{Senders, Sending};
+use super::buckets::{BucketSettings, Buckets};
 use super::ftp;
 use super::handle::{Handle, Place, Staged};
-use super::http::SystemLookup;
+use super::http::{HttpClients, SystemLookup};
 use super::local::{self, LocalError, Missing, Root, Target};
-use super::object::{self, Bucket, Patience, Upload};
-use super::policy::AllowRule;
+use super::object::{self, Bucket, Opening, Patience, Upload, Who};
+use super::policy::{AddressPolicy, AllowRule};
 use super::{Error, StorageSettings};
-use crate::domain::{Code, Destination, Failure, ObjectPath, OutputSecrets, Overwrite, PublicationId};
+use crate::domain::{
+    self, Access, Code, Destination, Failure, ObjectOptions, ObjectPath, OutputSecrets, Overwrite,
+    PublicationId,
+};
+
+/// How long a connection to a bucket of a request may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A verified file on this machine, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,21 +117,24 @@ pub struct Destinations {
 pub(super) struct Inner {
     pub(super) storage: Configured,
     roots: Vec<Root>,
+    /// Servers that requests name by a URL.
     senders: Senders,
+    /// Buckets that requests name.
+    buckets: Buckets,
 }
 
 /// What `storage` means.
 #[derive(Debug)]
 pub(super) enum Configured {
     Folder(Root),
-    Bucket(Box<Bucket>),
+    Bucket(Arc<Bucket>),
 }
 
 /// A destination, found.
 #[derive(Debug)]
 pub(super) enum Located<'a> {
     File { root: &'a Root, path: ObjectPath },
-    Object { bucket: &'a Bucket, key: String },
+    Object { bucket: Arc<Bucket>, key: String },
 }
 
 impl Destinations {
@@ -130,28 +143,45 @@ impl Destinations {
         storage: &StorageSettings,
         roots: &[PathBuf],
         allow: &[AllowRule],
+        buckets: &BucketSettings,
     ) -> Result<Self, Error> {
-        Self::build(storage, roots, Patience::default(), allow)
+        Self::build(storage, roots, Patience::default(), (allow, buckets))
     }
 
     #[cfg(test)]
     fn open_with(storage: &StorageSettings, roots: &[PathBuf], patience: Patience) -> Result<Self, Error> {
-        Self::build(storage, roots, patience, &[])
+        Self::build(storage, roots, patience, (&[], &BucketSettings::default()))
     }
 
     fn build(
         storage: &StorageSettings,
         roots: &[PathBuf],
         patience: Patience,
-        allow: &[AllowRule],
+        (allow, buckets): (&[AllowRule], &BucketSettings),
     ) -> Result<Self, Error> {
+        let clients = |policy| Arc::new(HttpClients::new(policy, Arc::new(SystemLookup), CONNECT_TIMEOUT));
+        let (guarded, trusted) = (clients(AddressPolicy::new(allow.to_vec())), clients(AddressPolicy::any()));
         let storage = match storage {
             StorageSettings::Local { root } => Configured::Folder(Root::open(root, Missing::Make)?),
-            StorageSettings::S3(settings) => Configured::Bucket(Box::new(Bucket::open(settings, patience)?)),
+            StorageSettings::S3(settings) => {
+                Configured::Bucket(Arc::new(Bucket::open(settings, patience, &trusted)?))
+            }
+            StorageSettings::Bucket { bucket, prefix, credentials } => {
+                let who = credentials.clone().map_or(Who::Machine, Who::As);
+                let prefix = prefix.clone();
+                let opening = Opening { bucket, prefix, who, acl: None, patience, clients: &trusted };
+                let opened = Bucket::open_at(opening).map_err(|failure| Error::ObjectStore {
+                    bucket: bucket.name().to_owned(),
+                    source: failure.message.into(),
+                })?;
+                Configured::Bucket(Arc::new(opened))
+            }
         };
         let roots = roots.iter().map(|root| Root::open(root, Missing::Refuse)).collect::<Result<_, _>>()?;
+        let buckets = Buckets::new(buckets.clone(), guarded, trusted, patience);
         let senders = Senders::new(allow, Arc::new(SystemLookup));
-        Ok(Self { inner: Arc::new(Inner { storage, roots, senders }), secrets: Arc::default() })
+        let inner = Inner { storage, roots, senders, buckets };
+        Ok(Self { inner: Arc::new(inner), secrets: Arc::default() })
     }
 
     /// The same destinations, used with the secrets of one output: its credentials, headers and whole URL. Handles hold
@@ -169,11 +199,17 @@ impl Destinations {
             Destination::Ftp { url, .. } => return senders.check_ftp(url, &self.secrets),
             Destination::Storage { .. } | Destination::File { .. } | Destination::Bucket { .. } => {}
         }
-        self.locate(destination)?;
+        let located = self.locate(destination)?;
         match destination {
             Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => Ok(()),
             Destination::Storage { metadata, .. } => check_metadata(metadata),
-            Destination::Bucket { object, .. } => check_metadata(&object.metadata),
+            Destination::Bucket { object, .. } => {
+                check_metadata(&object.metadata)?;
+                match located {
+                    Located::Object { bucket, .. } => bucket.check(object),
+                    Located::File { .. } => Ok(()),
+                }
+            }
         }
     }
 
@@ -236,16 +272,35 @@ impl Destinations {
                 Place::Local { root: root.path().to_owned(), path, new_folders }
             }
             Located::Object { bucket, key } => {
-                let none = BTreeMap::new();
-                let metadata = match destination {
-                    Destination::Storage { metadata, .. } => metadata,
-                    Destination::Bucket { object, .. } => &object.metadata,
-                    Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => &none,
+                let object = match destination {
+                    Destination::Storage { metadata, .. } => {
+                        ObjectOptions { metadata: metadata.clone(), ..ObjectOptions::default() }
+                    }
+                    Destination::Bucket { object, .. } => object.clone(),
+                    Destination::File { .. } | Destination::Http { .. } | Destination::Ftp { .. } => {
+                        ObjectOptions::default()
+                    }
                 };
-                check_metadata(metadata)?;
-                let upload = bucket.create(&key, publication, file, metadata).await?;
-                let endpoint = bucket.endpoint().map(str::to_owned);
-                Place::S3 { endpoint, bucket: bucket.name().to_owned(), key, upload, parts: Vec::new() }
+                check_metadata(&object.metadata)?;
+                let upload = bucket.create(&key, publication, file, &object).await?;
+                let (parts, access) = match destination {
+                    Destination::Bucket { access, .. } => (Vec::new(), Some(access.clone())),
+                    _ => (Vec::new(), None),
+                };
+                match (access, bucket.identity()) {
+                    (None, domain::Bucket::S3 { .. }) => {
+                        let endpoint = bucket.endpoint().map(str::to_owned);
+                        Place::S3 { endpoint, bucket: bucket.name().to_owned(), key, upload, parts }
+                    }
+                    (access, identity) => {
+                        let bucket = match destination {
+                            Destination::Bucket { bucket, .. } => bucket.clone(),
+                            _ => identity.clone(),
+                        };
+                        let access = access.unwrap_or_default();
+                        Place::Bucket { bucket, access, key, object, upload, parts }
+                    }
+                }
             }
         })
     }
@@ -263,9 +318,9 @@ impl Destinations {
                 let abandoned = Arc::clone(&waiting.abandoned);
                 blocking(move || local::send(&target, &source, &abandoned)).await?;
             }
-            Resolved::Object { bucket, upload, .. } => {
-                let sent = bucket.send(upload, file).await?;
-                if let Place::S3 { parts, .. } = &mut staged.place {
+            Resolved::Object { bucket, upload, object, .. } => {
+                let sent = bucket.send(upload, file, &object).await?;
+                if let Place::S3 { parts, .. } | Place::Bucket { parts, .. } = &mut staged.place {
                     *parts = sent;
                 }
             }
@@ -289,7 +344,7 @@ impl Destinations {
         let committed = Self::committed(staged);
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
-            Resolved::Object { bucket, upload, parts } => {
+            Resolved::Object { bucket, upload, parts, .. } => {
                 bucket.commit(upload, parts, staged.overwrite).await?;
             }
             Resolved::Ftp { uploads, part } => uploads.commit(&part).await?,
@@ -413,35 +468,13 @@ impl Destinations {
         match destination {
             Destination::Storage { path, .. } => self.locate_storage(path.clone()),
             Destination::File { path, .. } => self.locate_file(path),
-            Destination::Bucket { .. } => Err(not_yet(destination)),
+            Destination::Bucket { bucket, path, access, object, .. } => {
+                refuse_own_names(path)?;
+                let bucket = self.bucket(bucket, access, object)?;
+                Ok(Located::Object { bucket: Arc::new(bucket), key: path.as_str().to_owned() })
+            }
             Destination::Http { .. } | Destination::Ftp { .. } => Err(senders::not_read_back(destination)),
         }
-    }
-
-    /// Finds a key of the configured storage.
-    pub(super) fn locate_storage(&self, path: ObjectPath) -> Result<Located<'_>, Failure> {
-        refuse_own_names(&path)?;
-        Ok(match &self.inner.storage {
-            Configured::Folder(root) => Located::File { root, path },
-            Configured::Bucket(bucket) => Located::Object { key: bucket.key(&path), bucket },
-        })
-    }
-
-    fn locate_file(&self, path: &str) -> Result<Located<'_>, Failure> {
-        let forbidden = |message: &str| Failure::new(Code::DestinationForbidden, message);
-        let roots = &self.inner.roots;
-        let Some(first) = roots.first() else {
-            return Err(forbidden("this server has no folder for file destinations"));
-        };
-        let located = if path.starts_with('/') {
-            roots.iter().find_map(|root| root.relative(Path::new(path)).map(|path| (root, path)))
-        } else {
-            ObjectPath::parse(path).ok().map(|path| (first, path))
-        };
-        let (root, path) =
-            located.ok_or_else(|| forbidden("the path is not below a folder for file destinations"))?;
-        refuse_own_names(&path)?;
-        Ok(Located::File { root, path })
     }
 
     /// Finds the place a handle names, which must still be configured: a handle is not a right to write anywhere.
@@ -475,7 +508,8 @@ impl Destinations {
                 {
                     let upload =
                         Upload { key, id: upload, publication: staged.publication, size: staged.size };
-                    Ok(Resolved::Object { bucket: known, upload, parts })
+                    let object = ObjectOptions::default();
+                    Ok(Resolved::Object { bucket: Arc::clone(known), upload, parts, object })
                 }
                 Configured::Bucket(_) | Configured::Folder(_) => Err(elsewhere()),
             },
@@ -485,6 +519,18 @@ impl Destinations {
             }
             Place::Http { url, method, source, content_type } => {
                 Ok(Resolved::Http(Sending { url, method: *method, source, content_type }))
+            }
+            Place::Bucket { bucket, access, key, object, upload, parts } => {
+                let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
+                let bucket = match &self.inner.storage {
+                    Configured::Bucket(known) if known.identity() == bucket && *access == Access::Unsaid => {
+                        Arc::clone(known)
+                    }
+                    Configured::Bucket(_) | Configured::Folder(_) => {
+                        Arc::new(self.bucket(bucket, access, object)?)
+                    }
+                };
+                Ok(Resolved::Object { bucket, upload, parts, object: object.clone() })
             }
         }
     }
@@ -496,6 +542,7 @@ impl Destinations {
             }
             Place::S3 { bucket, key, .. } => object::url(bucket, key),
             Place::Ftp { url, .. } | Place::Http { url, .. } => url.clone(),
+            Place::Bucket { bucket, key, .. } => format!("{}/{key}", bucket.url()),
         };
         Committed { url }
     }
@@ -504,7 +551,7 @@ impl Destinations {
 /// A handle's place among those configured.
 enum Resolved<'a> {
     File(Target),
-    Object { bucket: &'a Bucket, upload: Upload<'a>, parts: &'a [String] },
+    Object { bucket: Arc<Bucket>, upload: Upload<'a>, parts: &'a [String], object: ObjectOptions },
     Ftp { uploads: ftp::Uploads<'a>, part: ftp::Part },
     Http(Sending<'a>),
 }
@@ -534,42 +581,4 @@ where
                 .with_detail(error.to_string()))
         }
     }
-}
-
-/// A kind that the vocabulary has and this room does not serve.
-fn not_yet(destination: &Destination) -> Failure {
-    let kind = destination.kind();
-    let message =
-        format!("'{kind}' destinations are not available in this build; known: storage, file, http or ftp");
-    Failure::new(Code::DestinationForbidden, message)
-}
-
-/// Names that flux itself uses beside targets.
-fn refuse_own_names(path: &ObjectPath) -> Result<(), Failure> {
-    if path.as_str().split('/').any(|name| name.starts_with(".flux-")) {
-        return Err(Failure::new(Code::DestinationForbidden, "names that start with '.flux-' are reserved"));
-    }
-    Ok(())
-}
-
-/// Metadata that S3 takes as headers: at most 2 KiB in all, names as HTTP tokens, values in printable ASCII.
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let forbidden = |message: String| Err(Failure::new(Code::DestinationForbidden, message));
-    let total: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if total > 2 * 1024 - 256 {
-        return forbidden("the object metadata is longer than the 1,792 bytes that S3 leaves".to_owned());
-    }
-    for (name, value) in metadata {
-        let fits = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
-        if !fits || name.starts_with("flux-") {
-            return forbidden(
-                "object metadata names are lower-case letters, digits, '-' and '_', not 'flux-…'".to_owned(),
-            );
-        }
-        if !value.bytes().all(|b| (b' '..=b'~').contains(&b)) || value.trim() != value || value.is_empty() {
-            return forbidden(format!("the object metadata value of '{name}' is not plain text"));
-        }
-    }
-    Ok(())
 }

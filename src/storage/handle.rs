@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Access, Code, Failure, HttpMethod, ObjectPath, Overwrite, PublicationId};
+use crate::domain::{
+    Access, Bucket, Code, Failure, HttpMethod, ObjectOptions, ObjectPath, Overwrite, PublicationId,
+};
 
 /// A publishing handle, as recorded with the permit (PROTOCOL F3). It is written to the store and read by other
 /// processes and later builds, therefore the version; it holds no credential.
@@ -82,6 +84,23 @@ pub enum Place {
         /// Its MIME type.
         content_type: String,
     },
+    /// An upload, or a temporary blob, in a bucket that the request named or that is not of S3.
+    Bucket {
+        /// The bucket.
+        bucket: Bucket,
+        /// With whose credentials; those of a request are brought by whoever commits or destroys.
+        access: Access,
+        /// The whole key.
+        key: String,
+        /// How the object is marked.
+        #[serde(default)]
+        object: ObjectOptions,
+        /// The upload's id, or the temporary blob's name.
+        upload: String,
+        /// Entity tags of the parts in order; empty until everything was sent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
+    },
 }
 
 impl Handle {
@@ -98,7 +117,7 @@ impl Handle {
         let Self::V1(staged) = self;
         match &staged.place {
             Place::Local { .. } | Place::S3 { .. } | Place::Http { .. } => false,
-            Place::Ftp { access, .. } => matches!(access, Access::Request),
+            Place::Ftp { access, .. } | Place::Bucket { access, .. } => matches!(access, Access::Request),
         }
     }
 

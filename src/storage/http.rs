@@ -114,12 +114,18 @@ impl HttpClients {
 pub(super) fn refusal(error: &reqwest::Error) -> Option<Failure> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(this) = cause {
-        if let Some(refused) = this.downcast_ref::<Refused>() {
-            return Some(blocked(&refused.name, refused.port));
+        if let Some(failure) = refused(this) {
+            return Some(failure);
         }
         cause = this.source();
     }
     None
+}
+
+/// The policy's answer about a name, where this one error is it.
+#[must_use]
+pub(super) fn refused(error: &(dyn StdError + 'static)) -> Option<Failure> {
+    error.downcast_ref::<Refused>().map(|refused| blocked(&refused.name, refused.port))
 }
 
 /// An error with its causes, for the operator; never with a URL, which may carry a signature.

@@ -1,40 +1,48 @@
-//! A bucket of S3, or of a store that speaks its protocol: publishing by multipart upload.
+//! A bucket of an object store: publishing by multipart upload, or by a temporary blob.
 //!
 //! Every file goes as a multipart upload, also an empty one: Abort then fences Complete, in the store itself
 //! (`NoSuchUpload`), which no conditional PUT is needed for. The objects carry `flux-publication` and `flux-sha256` as
 //! metadata. Needed rights: `s3:PutObject`, `s3:GetObject`, `s3:AbortMultipartUpload`, and `s3:ListBucket`, without
 //! which S3 answers 403 instead of 404 for a key that does not exist.
 //!
+//! Google's XML API has the same uploads. Azure has no abort: see `blob`.
+//!
 //! A crash between creating an upload and recording its handle leaves an upload without parts; `object_store` cannot
 //! list those, so a bucket wants the usual lifecycle rule that aborts incomplete uploads after some days.
 
+mod blob;
+mod connector;
 mod fault;
+mod open;
 mod parts;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use http::Method;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::signer::Signer;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, GetRange, GetResult, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, RetryConfig,
+    Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMultipartOptions,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tokio::time::Instant;
 use url::Url;
 
-pub(super) use self::fault::failure;
+pub(super) use self::connector::blocked;
 use self::fault::{Answer, answer};
+pub(super) use self::fault::{failure, is_elsewhere, is_refusal};
+pub(super) use self::open::{Opening, Who};
+use super::http::HttpClients;
 use super::local::{already_there, withdrawn};
 use super::{Error, StagedFile};
-use crate::domain::{Code, Failure, ObjectPath, Overwrite, PublicationId};
+use crate::domain::{
+    self, Acl, Code, Credentials, Failure, ObjectOptions, ObjectPath, Overwrite, PublicationId,
+};
 
 /// Metadata key of the publication that an object is.
 pub(super) const PUBLICATION: &str = "flux-publication";
@@ -77,34 +85,6 @@ pub enum Addressing {
     VirtualHost,
 }
 
-/// Canned ACLs of S3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Acl {
-    /// The owner only.
-    Private,
-    /// Anyone may read.
-    PublicRead,
-    /// Anyone with an account may read.
-    AuthenticatedRead,
-    /// The bucket's owner may read.
-    BucketOwnerRead,
-    /// The bucket's owner has all rights.
-    BucketOwnerFullControl,
-}
-
-impl Acl {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Private => "private",
-            Self::PublicRead => "public-read",
-            Self::AuthenticatedRead => "authenticated-read",
-            Self::BucketOwnerRead => "bucket-owner-read",
-            Self::BucketOwnerFullControl => "bucket-owner-full-control",
-        }
-    }
-}
-
 /// How long to try.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -129,20 +109,37 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// at a time), 300 s works from 0.9 Mbit/s. S3 may also take minutes to answer Complete.
 const SEND_TIMEOUT: Duration = Duration::from_mins(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// First wait for a copy inside a store, doubled each time.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_SETTLE_PAUSE: Duration = Duration::from_secs(5);
 
-/// One configured bucket.
+/// What every store here can do.
+trait Multi: ObjectStore + MultipartStore + Signer {}
+
+impl<T: ObjectStore + MultipartStore + Signer> Multi for T {}
+
+/// One bucket with its clients.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    name: String,
+    identity: domain::Bucket,
     prefix: Option<ObjectPath>,
-    endpoint: Option<String>,
     /// Head, get, abort, presign.
-    reading: AmazonS3,
+    reading: Arc<dyn Multi>,
     /// Create, parts, complete; sends the ACL, which `object_store` only knows as a default header of a client.
-    sending: AmazonS3,
+    sending: Arc<dyn Multi>,
     /// Complete with `If-None-Match: *`, which `object_store` does not offer for multipart uploads; as a default header
-    /// it would be wrong on any other request, therefore a client of its own.
-    finishing_new: AmazonS3,
+    /// it would be wrong on any other request, therefore a client of its own. Google's multipart uploads have none.
+    finishing_new: Option<Arc<dyn Multi>>,
+    staging: Staging,
+}
+
+/// Where a file waits for its commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Staging {
+    /// In a multipart upload.
+    Uploads,
+    /// In a blob with a temporary name.
+    Blobs,
 }
 
 /// An incomplete upload.
@@ -161,6 +158,11 @@ impl Upload<'_> {
     fn became(&self, found: &Found) -> bool {
         found.publication == Some(self.publication) && found.size == self.size
     }
+
+    /// Whether an object is marked as this upload and is not whole.
+    fn is_half(&self, found: &Found) -> bool {
+        found.publication == Some(self.publication) && found.size != self.size
+    }
 }
 
 /// An object that is there.
@@ -173,34 +175,53 @@ pub(super) struct Found {
 }
 
 impl Bucket {
-    /// Builds the clients; no network.
-    pub(super) fn open(settings: &S3Settings, patience: Patience) -> Result<Self, Error> {
+    /// Builds the clients of the configured bucket; no network.
+    pub(super) fn open(
+        settings: &S3Settings,
+        patience: Patience,
+        clients: &Arc<HttpClients>,
+    ) -> Result<Self, Error> {
         // reqwest panics without one.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(Error::NoTlsProvider);
         }
-        let mut acl = HeaderMap::new();
-        if let Some(chosen) = settings.acl {
-            acl.insert(HeaderName::from_static("x-amz-acl"), HeaderValue::from_static(chosen.as_str()));
-        }
-        let mut only_new = HeaderMap::new();
-        only_new.insert(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"));
-        Ok(Self {
+        let identity = domain::Bucket::S3 {
             name: settings.bucket.clone(),
-            prefix: settings.prefix.clone(),
+            region: Some(settings.region.clone()),
             endpoint: settings.endpoint.as_ref().map(Url::to_string),
-            reading: client(settings, patience, READ_TIMEOUT, HeaderMap::new())?,
-            sending: client(settings, patience, SEND_TIMEOUT, acl)?,
-            finishing_new: client(settings, patience, SEND_TIMEOUT, only_new)?,
+            path_style: Some(match settings.addressing {
+                Addressing::Auto => settings.endpoint.is_some(),
+                Addressing::Path => true,
+                Addressing::VirtualHost => false,
+            }),
+        };
+        let who = match (&settings.access_key_id, &settings.secret_access_key) {
+            (Some(id), Some(key)) => Who::As(Credentials::S3 {
+                access_key_id: id.clone(),
+                secret_access_key: key.expose_secret().to_owned(),
+                session_token: settings.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            }),
+            _ => Who::Machine,
+        };
+        let prefix = settings.prefix.clone();
+        let opening = Opening { bucket: &identity, prefix, who, acl: settings.acl, patience, clients };
+        Self::open_at(opening).map_err(|failure| Error::ObjectStore {
+            bucket: settings.bucket.clone(),
+            source: failure.message.into(),
         })
     }
 
+    /// Which bucket it is.
+    pub(super) const fn identity(&self) -> &domain::Bucket {
+        &self.identity
+    }
+
     pub(super) fn name(&self) -> &str {
-        &self.name
+        self.identity.name()
     }
 
     pub(super) fn endpoint(&self) -> Option<&str> {
-        self.endpoint.as_deref()
+        self.identity.endpoint()
     }
 
     pub(super) const fn prefix(&self) -> Option<&ObjectPath> {
@@ -209,7 +230,7 @@ impl Bucket {
 
     /// The client without special headers.
     pub(super) fn reader(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(self.reading.clone())
+        Arc::clone(&self.reading) as Arc<dyn ObjectStore>
     }
 
     /// The whole key of a client's path.
@@ -220,30 +241,54 @@ impl Bucket {
         }
     }
 
-    /// Creates an upload and returns its id. `metadata` is the client's.
+    /// Whether objects can be marked so here.
+    pub(super) fn check(&self, object: &ObjectOptions) -> Result<(), Failure> {
+        match self.staging {
+            Staging::Uploads => Ok(()),
+            Staging::Blobs => blob::check(object),
+        }
+    }
+
+    /// Creates an upload and returns its id; a temporary blob is only named.
     pub(super) async fn create(
         &self,
         key: &str,
         publication: PublicationId,
         file: &StagedFile,
-        metadata: &BTreeMap<String, String>,
+        object: &ObjectOptions,
     ) -> Result<String, Failure> {
-        let own = |name: &'static str| Attribute::Metadata(name.into());
-        let mut attributes: Attributes = metadata
-            .iter()
-            .map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone()))
-            .collect();
-        attributes.insert(Attribute::ContentType, file.content_type.clone().into());
-        attributes.insert(own(PUBLICATION), publication.to_string().into());
-        attributes.insert(own(SHA256), file.sha256.clone().into());
+        if self.staging == Staging::Blobs {
+            self.check(object)?;
+            return Ok(blob::beside(key, publication));
+        }
+        let mut attributes = blob::attributes(publication, file, object);
+        for own in [PUBLICATION, SHA256] {
+            if let Some(value) = attributes.remove(&Attribute::Metadata(blob::name(own).into())) {
+                attributes.insert(Attribute::Metadata(own.into()), value);
+            }
+        }
+        if let Some(class) = &object.storage_class {
+            attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
         let options = PutMultipartOptions { attributes, ..Default::default() };
         self.sending.create_multipart_opts(&path(key)?, options).await.map_err(|error| failure(&error))
     }
 
     /// Sends the file's parts and returns their entity tags. Nothing is cleaned up on failure or drop: the caller destroys
     /// the handle.
-    pub(super) async fn send(&self, upload: Upload<'_>, file: &StagedFile) -> Result<Vec<String>, Failure> {
-        parts::send(&self.sending, &path(upload.key)?, upload.id, file).await
+    pub(super) async fn send(
+        &self,
+        upload: Upload<'_>,
+        file: &StagedFile,
+        object: &ObjectOptions,
+    ) -> Result<Vec<String>, Failure> {
+        match self.staging {
+            Staging::Uploads => parts::send(&*self.sending, &path(upload.key)?, upload.id, file).await,
+            Staging::Blobs => {
+                let attributes = blob::attributes(upload.publication, file, object);
+                blob::send(&*self.sending, upload.id, attributes, file).await
+            }
+        }
     }
 
     /// Completes an upload, or finds that it was completed before. `overwrite: fail` is checked first and, where the
@@ -260,20 +305,31 @@ impl Bucket {
             return Err(Failure::new(Code::Internal, "the file at the destination is not whole"));
         }
         let completed = match overwrite {
-            Overwrite::Replace => self.complete(&self.sending, upload, parts).await,
-            Overwrite::Fail => match self.find(upload.key).await? {
-                Some(found) if upload.became(&found) => return Ok(()),
+            Overwrite::Replace => self.complete(&*self.sending, upload, parts).await,
+            Overwrite::Fail => match self.settled(upload).await? {
+                Some(found) if upload.became(&found) => {
+                    self.tidy(upload).await;
+                    return Ok(());
+                }
                 Some(_) => return Err(already_there()),
                 None => self.complete_new(upload, parts).await,
             },
         };
-        let Err(error) = completed else { return Ok(()) };
+        let Err(error) = completed else {
+            if self.staging == Staging::Blobs {
+                self.settled(upload).await?;
+            }
+            self.tidy(upload).await;
+            return Ok(());
+        };
         // A lost answer and a repeated commit both look like a refused one until the object itself is asked.
-        let found = self.find(upload.key).await;
+        let found = self.settled(upload).await;
         if matches!(&found, Ok(Some(found)) if upload.became(found)) {
+            self.tidy(upload).await;
             return Ok(());
         }
         Err(match answer(&error) {
+            Answer::NoSuchKey if self.staging == Staging::Blobs => withdrawn().with_detail(error.to_string()),
             Answer::NoSuchUpload => withdrawn().with_detail(error.to_string()),
             Answer::Taken => already_there().with_detail(error.to_string()),
             _ => failure(&error),
@@ -282,10 +338,13 @@ impl Bucket {
 
     async fn complete(
         &self,
-        client: &AmazonS3,
+        client: &dyn Multi,
         upload: Upload<'_>,
         parts: &[String],
     ) -> object_store::Result<()> {
+        if self.staging == Staging::Blobs {
+            return blob::copy(client, upload.id, upload.key, Overwrite::Replace).await;
+        }
         let key = object_store::path::Path::parse(upload.key)?;
         let parts = parts.iter().map(|etag| PartId { content_id: etag.clone() }).collect();
         client.complete_multipart(&key, &upload.id.to_owned(), parts).await.map(|_| ())
@@ -297,16 +356,63 @@ impl Bucket {
         upload: Upload<'_>,
         parts: &[String],
     ) -> object_store::Result<()> {
-        match self.complete(&self.finishing_new, upload, parts).await {
+        if self.staging == Staging::Blobs {
+            return blob::copy(&*self.sending, upload.id, upload.key, Overwrite::Fail).await;
+        }
+        let Some(finishing_new) = &self.finishing_new else {
+            return self.complete(&*self.sending, upload, parts).await;
+        };
+        match self.complete(&**finishing_new, upload, parts).await {
             Err(error) if answer(&error) == Answer::NotImplemented => {
-                self.complete(&self.sending, upload, parts).await
+                self.complete(&*self.sending, upload, parts).await
             }
             other => other,
         }
     }
 
+    /// What is at an upload's key. Azure may still be copying a large blob when it answers: what it shows until then is
+    /// marked and not whole.
+    async fn settled(&self, upload: Upload<'_>) -> Result<Option<Found>, Failure> {
+        let mut pause = SETTLE_PAUSE;
+        let begun = Instant::now();
+        loop {
+            let found = self.find(upload.key).await?;
+            if self.staging == Staging::Uploads || !found.as_ref().is_some_and(|found| upload.is_half(found))
+            {
+                return Ok(found);
+            }
+            if begun.elapsed() > SEND_TIMEOUT {
+                let message = "the object store did not finish copying the file";
+                return Err(Failure::new(Code::DestinationUnreachable, message));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_SETTLE_PAUSE);
+        }
+    }
+
+    /// Removes the temporary blob of what was committed. One that stays is harmless: copying it again changes nothing.
+    async fn tidy(&self, upload: Upload<'_>) {
+        if self.staging == Staging::Blobs
+            && let Err(failure) = blob::delete(&*self.reading, upload.id).await
+        {
+            tracing::warn!(%failure, detail = failure.detail, "could not remove a temporary blob");
+        }
+    }
+
     /// Aborts an upload, for ever, and looks whether it had been completed.
     pub(super) async fn destroy(&self, upload: Upload<'_>) -> Result<Destroyed, Failure> {
+        if self.staging == Staging::Blobs {
+            // First the fence, then the look: in the other order a copy could slip in between.
+            blob::delete(&*self.reading, upload.id).await?;
+            return match self.find(upload.key).await? {
+                Some(found) if upload.became(&found) => Ok(Destroyed::WasCommitted),
+                // A copy that is not done: without its target it never will be.
+                Some(found) if upload.is_half(&found) => {
+                    blob::delete(&*self.reading, upload.key).await.map(|()| Destroyed::Dead)
+                }
+                _ => Ok(Destroyed::Dead),
+            };
+        }
         let gone = match self.reading.abort_multipart(&path(upload.key)?, &upload.id.to_owned()).await {
             Ok(()) => Gone::Now,
             Err(error) => match answer(&error) {
@@ -375,6 +481,9 @@ impl Bucket {
 
     /// Create, one part, Abort, Complete: whether the last one is refused.
     pub(super) async fn check_fence(&self, key: &str, publication: PublicationId) -> Result<bool, Failure> {
+        if self.staging == Staging::Blobs {
+            return self.check_blob_fence(key, publication).await;
+        }
         let probe = path(key)?;
         let id = self.sending.create_multipart(&probe).await.map_err(|error| failure(&error))?;
         let upload = Upload { key, id: &id, publication, size: 4 };
@@ -382,9 +491,27 @@ impl Bucket {
         let aborted = self.reading.abort_multipart(&probe, &id).await;
         let part = part.map_err(|error| failure(&error))?;
         aborted.map_err(|error| failure(&error))?;
-        match self.complete(&self.sending, upload, &[part.content_id]).await {
+        match self.complete(&*self.sending, upload, &[part.content_id]).await {
             Ok(()) => {
                 self.reading.delete(&probe).await.map_err(|error| failure(&error))?;
+                Ok(false)
+            }
+            Err(error) => match answer(&error) {
+                Answer::Unreachable => Err(failure(&error)),
+                _ => Ok(self.find(key).await?.is_none()),
+            },
+        }
+    }
+
+    /// Write a temporary blob, delete it, copy it: whether the last one is refused.
+    async fn check_blob_fence(&self, key: &str, publication: PublicationId) -> Result<bool, Failure> {
+        let id = blob::beside(key, publication);
+        let written = self.sending.put(&path(&id)?, bytes::Bytes::from_static(b"flux").into()).await;
+        written.map_err(|error| failure(&error))?;
+        blob::delete(&*self.reading, &id).await?;
+        match blob::copy(&*self.sending, &id, key, Overwrite::Replace).await {
+            Ok(()) => {
+                blob::delete(&*self.reading, key).await?;
                 Ok(false)
             }
             Err(error) => match answer(&error) {
@@ -415,8 +542,11 @@ enum Gone {
 }
 
 fn found(result: &GetResult) -> Found {
-    let text =
-        |name: &'static str| result.attributes.get(&Attribute::Metadata(name.into())).map(|v| v.to_string());
+    let text = |name: &'static str| {
+        let spelled = [name.to_owned(), blob::name(name)];
+        let mut found = spelled.into_iter().map(|name| Attribute::Metadata(name.into()));
+        found.find_map(|name| result.attributes.get(&name)).map(|value| value.to_string())
+    };
     Found {
         publication: text(PUBLICATION).and_then(|id| id.parse().ok()),
         sha256: text(SHA256),
@@ -430,52 +560,4 @@ pub(super) fn path(key: &str) -> Result<object_store::path::Path, Failure> {
         Failure::new(Code::DestinationForbidden, "the object store does not take this key")
             .with_detail(error.to_string())
     })
-}
-
-fn client(
-    settings: &S3Settings,
-    patience: Patience,
-    read_timeout: Duration,
-    headers: HeaderMap,
-) -> Result<AmazonS3, Error> {
-    let plain_http = settings.endpoint.as_ref().is_some_and(|endpoint| endpoint.scheme() == "http");
-    // The default timeout of 30 s is for a whole request with its body, which ends every long transfer.
-    let options = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_read_timeout(read_timeout)
-        .with_allow_http(plain_http)
-        .with_default_headers(headers);
-    let backoff = BackoffConfig {
-        init_backoff: patience.backoff,
-        max_backoff: Duration::from_secs(5),
-        ..Default::default()
-    };
-    let retry = RetryConfig { backoff, max_retries: patience.retries, retry_timeout: patience.within };
-    let virtual_host = match settings.addressing {
-        Addressing::Auto => settings.endpoint.is_none(),
-        Addressing::Path => false,
-        Addressing::VirtualHost => true,
-    };
-    let mut builder = AmazonS3Builder::new()
-        .with_bucket_name(&settings.bucket)
-        .with_region(&settings.region)
-        .with_virtual_hosted_style_request(virtual_host)
-        .with_client_options(options)
-        .with_retry(retry);
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
-    }
-    if let Some(id) = &settings.access_key_id {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(secret) = &settings.secret_access_key {
-        builder = builder.with_secret_access_key(secret.expose_secret());
-    }
-    if let Some(token) = &settings.session_token {
-        builder = builder.with_token(token.expose_secret());
-    }
-    builder
-        .build()
-        .map_err(|error| Error::ObjectStore { bucket: settings.bucket.clone(), source: Box::new(error) })
 }

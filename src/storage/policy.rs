@@ -170,6 +170,12 @@ impl AddressPolicy {
         Self { allow }
     }
 
+    /// A policy that permits everything: for addresses that the operator wrote down.
+    #[must_use]
+    pub(super) fn any() -> Self {
+        Self::new(["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok()).collect())
+    }
+
     /// Whether a host (name or literal, as in the URL) may be connected to at this address and port.
     #[must_use]
     pub fn permits(&self, host: &str, ip: IpAddr, port: u16) -> bool {

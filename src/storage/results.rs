@@ -83,6 +83,9 @@ pub enum ReadError {
         /// Bytes of the whole file.
         size: u64,
     },
+    /// It lies where this server has no credentials to read: 410.
+    #[error("the result is at its destination, which this server cannot read")]
+    Elsewhere,
     /// The destination could not be read.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -97,6 +100,9 @@ impl Destinations {
         file: &OutputFile,
         range: ByteRange,
     ) -> Result<ResultBody, ReadError> {
+        if destination.needs_request() {
+            return Err(ReadError::Elsewhere);
+        }
         let range = range.of(file.size).ok_or(ReadError::Range { size: file.size })?;
         let stream = match self.locate_result(destination, file)? {
             Located::File { root, path } => {

@@ -229,6 +229,8 @@ async fn answer(stream: &mut TcpStream, script: &Script, seen: &Seen, number: u6
     text.push_str(&framing);
     if let Some(tag) = etag {
         text.extend(["etag: ", tag, "\r\n"]);
+        // Clients of object stores insist on one.
+        text += "last-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     }
     if matches!(script.fault, Fault::Gzip) {
         text += "content-encoding: gzip\r\n";

@@ -8,6 +8,8 @@ mod architecture;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod buckets;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clips;

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// What the storage room serves; it refuses the other kinds by name.
-const KNOWN: &str = "storage, file, http, https, ftp or ftps";
+const KNOWN: &str = "storage, file, s3, gcs, azure, http, https, ftp or ftps";
 
 /// A destination whose path still has its placeholders.
 pub(super) struct DestinationDraft {

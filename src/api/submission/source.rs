@@ -15,7 +15,7 @@ use crate::domain::limits::{MAX_HEADERS, MAX_INLINE_BYTES, MAX_PATH_BYTES};
 use crate::domain::{Access, Bucket, Credentials, InvalidPath, JobId, ObjectPath, Source, UploadId};
 
 /// What the storage room serves; it refuses the other kinds by name.
-const KNOWN: &str = "http, https, ftp, ftps, file, inline, upload or storage";
+const KNOWN: &str = "http, https, s3, gcs, azure, ftp, ftps, file, inline, upload or storage";
 
 /// Encoders differ about padding; both are plain base64.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -367,6 +367,7 @@ mod tests {
                 data_dir: dir.path().to_owned(),
                 file_roots: Vec::new(),
                 allow: Vec::new(),
+                buckets: storage::BucketSettings::default(),
                 limits: SourceLimits::default(),
                 fetch: storage::FetchLimits::default(),
             };

@@ -51,6 +51,7 @@ fn s3(file: &str, env: &[(&str, &str)]) -> S3 {
     match load(file, env).unwrap().storage {
         Storage::S3(s3) => s3,
         Storage::Local { root } => panic!("expected a bucket, got {}", root.display()),
+        Storage::Bucket { bucket, .. } => panic!("expected a bucket of S3, got {}", bucket.url()),
     }
 }
 

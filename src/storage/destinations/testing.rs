@@ -5,8 +5,8 @@
 //! `If-Match`, and checks `If-None-Match: *` on Complete as AWS does.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,8 +19,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::domain::Acl;
+use crate::storage::S3Settings;
 use crate::storage::object::Addressing;
-use crate::storage::{Acl, S3Settings};
 
 pub(in crate::storage) const BUCKET: &str = "results";
 pub(in crate::storage) const KEY_ID: &str = "test-key";
@@ -34,26 +35,56 @@ pub(in crate::storage) struct S3Server {
     _tasks: JoinSet<()>,
 }
 
+/// Whose names and proofs it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Dialect {
+    #[default]
+    Amazon,
+    Google,
+}
+
 /// What the server does wrong, and what it has seen.
 #[derive(Default)]
 struct Faults {
+    dialect: Dialect,
     busy: AtomicU32,
     lose_completes: AtomicU32,
     requests: AtomicU32,
+    refusal: Mutex<Option<(Refused, u16, &'static str)>>,
+    /// Headers of the requests that made uploads.
+    creations: Mutex<Vec<http::HeaderMap>>,
+}
+
+/// Which requests are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::storage) enum Refused {
+    All,
+    Parts,
 }
 
 impl S3Server {
     pub(in crate::storage) async fn start() -> Self {
+        Self::start_as(Dialect::Amazon).await
+    }
+
+    /// The same server as Google's XML API would look: a bearer token, and headers of Google's names.
+    pub(in crate::storage) async fn start_google() -> Self {
+        Self::start_as(Dialect::Google).await
+    }
+
+    async fn start_as(dialect: Dialect) -> Self {
         // A second installation is refused, which is fine: tests share a process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
-        builder.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        if dialect == Dialect::Amazon {
+            builder.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        }
         let service = builder.build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let faults = Arc::new(Faults::default());
+        let faults = Arc::new(Faults { dialect, ..Faults::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, service, folder.path().to_owned(), Arc::clone(&faults)));
         Self { endpoint, folder, faults, _tasks: tasks }
@@ -73,9 +104,21 @@ impl S3Server {
         }
     }
 
+    /// Without the slash at its end.
+    pub(in crate::storage) fn plain_endpoint(&self) -> String {
+        self.endpoint.as_str().trim_end_matches('/').to_owned()
+    }
+
     /// The object at a key as the server keeps it.
     pub(in crate::storage) fn object(&self, key: &str) -> Option<Vec<u8>> {
         std::fs::read(self.folder.path().join(BUCKET).join(key)).ok()
+    }
+
+    /// Puts an object there.
+    pub(in crate::storage) fn put(&self, key: &str, content: &[u8]) {
+        let path = self.folder.path().join(BUCKET).join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
     }
 
     /// Incomplete uploads and parts of them.
@@ -90,6 +133,16 @@ impl S3Server {
     /// Answers the next `count` requests with 503.
     pub(in crate::storage) fn be_busy(&self, count: u32) {
         self.faults.busy.store(count, Ordering::SeqCst);
+    }
+
+    /// Answers these requests with a status and a code from now on.
+    pub(in crate::storage) fn refuse(&self, which: Refused, status: u16, code: &'static str) {
+        *self.faults.refusal.lock().unwrap() = Some((which, status, code));
+    }
+
+    /// Headers of the requests that made uploads, in order.
+    pub(in crate::storage) fn creations(&self) -> Vec<http::HeaderMap> {
+        self.faults.creations.lock().unwrap().clone()
     }
 
     /// Carries out the next `count` Completes and then loses their answers.
@@ -116,7 +169,7 @@ async fn accept(listener: TcpListener, service: S3Service, root: PathBuf, faults
 }
 
 async fn answer(
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
     service: S3Service,
     root: PathBuf,
     faults: Arc<Faults>,
@@ -125,11 +178,31 @@ async fn answer(
     if take(&faults.busy) {
         return Ok(problem(503, "SlowDown"));
     }
-    let upload = Url::parse(&format!("http://h{}", request.uri())).unwrap();
-    let upload = upload.query_pairs().find(|(name, _)| name == "uploadId").map(|(_, id)| id.into_owned());
+    if faults.dialect == Dialect::Google {
+        let proof = format!("Bearer {SECRET}");
+        let shown = request.headers_mut().remove(http::header::AUTHORIZATION);
+        if shown.is_none_or(|shown| shown.as_bytes() != proof.as_bytes()) {
+            return Ok(problem(401, "AuthenticationRequired"));
+        }
+        rename(request.headers_mut(), "x-goog-", "x-amz-");
+    }
+    let url = Url::parse(&format!("http://h{}", request.uri())).unwrap();
+    if url.query().is_some_and(|query| query.split(['=', '&']).any(|name| name == "uploads")) {
+        faults.creations.lock().unwrap().push(request.headers().clone());
+    }
+    let upload = url.query_pairs().find(|(name, _)| name == "uploadId").map(|(_, id)| id.into_owned());
+    let refusal = *faults.refusal.lock().unwrap();
+    if let Some((which, status, code)) = refusal
+        && (which == Refused::All || (upload.is_some() && request.method() == http::Method::PUT))
+    {
+        return Ok(problem(status, code));
+    }
     let complete = upload.is_some() && request.method() == http::Method::POST;
     let unknown = upload.is_some_and(|id| !root.join(format!(".upload-{id}.json")).is_file());
-    let response = hyper::service::Service::call(&service, request).await?;
+    let mut response = hyper::service::Service::call(&service, request).await?;
+    if faults.dialect == Dialect::Google {
+        rename(response.headers_mut(), "x-amz-", "x-goog-");
+    }
     if unknown && response.status() == http::StatusCode::FORBIDDEN {
         return Ok(problem(404, "NoSuchUpload"));
     }
@@ -137,6 +210,16 @@ async fn answer(
         return Ok(problem(500, "InternalError"));
     }
     Ok(response)
+}
+
+fn rename(headers: &mut http::HeaderMap, from: &str, to: &str) {
+    let named: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(from)).cloned().collect();
+    for name in named {
+        if let Some(value) = headers.remove(&name) {
+            let name = name.as_str().replacen(from, to, 1);
+            headers.insert(http::HeaderName::try_from(name).unwrap(), value);
+        }
+    }
 }
 
 fn take(counter: &AtomicU32) -> bool {

@@ -1,8 +1,14 @@
-//! The fence, at every place where a publisher can be when it dies or is overtaken, on both kinds of destination.
+//! The fence, at every place where a publisher can be when it dies or is overtaken, on every kind of destination that
+//! has one: folders, S3 (`s3s`), Google's XML multipart uploads (the same server behind Google's headers: no emulator to
+//! be had speaks them), Azure (azurite).
 
+mod azure;
 mod local;
+mod request;
 mod s3;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -10,7 +16,7 @@ use tempfile::TempDir;
 
 use super::testing::{BUCKET, S3Server};
 use super::*;
-use crate::domain::{OutputFile, Overwrite};
+use crate::domain::{Credentials, OutputFile, Overwrite};
 use crate::storage::results::{ByteRange, ReadError};
 use crate::storage::{S3Settings, hex};
 
@@ -36,7 +42,7 @@ async fn no_journal(_: Handle) -> Result<(), Failure> {
 fn parts_of(handle: &Handle) -> usize {
     let Handle::V1(staged) = handle;
     match &staged.place {
-        Place::S3 { parts, .. } => parts.len(),
+        Place::S3 { parts, .. } | Place::Bucket { parts, .. } => parts.len(),
         Place::Local { .. } | Place::Ftp { .. } | Place::Http { .. } => 0,
     }
 }
@@ -46,6 +52,8 @@ struct Desk {
     folder: TempDir,
     destinations: Destinations,
     server: Option<S3Server>,
+    /// Ends with the desk.
+    azurite: Option<azure::Azurite>,
 }
 
 impl Desk {
@@ -55,7 +63,7 @@ impl Desk {
         std::fs::create_dir(folder.path().join("root")).unwrap();
         let settings = StorageSettings::Local { root: folder.path().join("storage") };
         let destinations = Destinations::open_with(&settings, &[folder.path().join("root")], QUICK).unwrap();
-        Self { folder, destinations, server: None }
+        Self { folder, destinations, server: None, azurite: None }
     }
 
     async fn s3() -> Self {
@@ -63,7 +71,34 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
         let destinations = s3_destinations(server.settings());
-        Self { folder, destinations, server: Some(server) }
+        Self { folder, destinations, server: Some(server), azurite: None }
+    }
+
+    /// Google's uploads: XML like S3's, other headers, a bearer token.
+    async fn gcs() -> Self {
+        let server = S3Server::start_google().await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        let settings = StorageSettings::Bucket {
+            bucket: domain::Bucket::Gcs { name: BUCKET.to_owned(), endpoint: Some(server.plain_endpoint()) },
+            prefix: Some(ObjectPath::parse("team/a").unwrap()),
+            credentials: Some(Credentials::Bearer { token: testing::SECRET.to_owned() }),
+        };
+        let destinations = Destinations::open_with(&settings, &[], QUICK).unwrap();
+        Self { folder, destinations, server: Some(server), azurite: None }
+    }
+
+    async fn azure() -> Self {
+        let azurite = azure::Azurite::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        let settings = StorageSettings::Bucket {
+            bucket: azurite.container(),
+            prefix: Some(ObjectPath::parse("team/a").unwrap()),
+            credentials: Some(azure::key()),
+        };
+        let destinations = Destinations::open_with(&settings, &[], QUICK).unwrap();
+        Self { folder, destinations, server: None, azurite: Some(azurite) }
     }
 
     fn file(&self, name: &str, content: &[u8]) -> StagedFile {
@@ -82,17 +117,27 @@ impl Desk {
     }
 
     /// What is visible at a path of the storage.
-    fn visible(&self, path: &str) -> Option<Vec<u8>> {
-        match &self.server {
-            Some(server) => server.object(&format!("team/a/{path}")),
-            None => std::fs::read(self.folder.path().join("storage").join(path)).ok(),
+    async fn visible(&self, path: &str) -> Option<Vec<u8>> {
+        match (&self.server, self.destinations.reading()) {
+            (Some(server), _) => server.object(&format!("team/a/{path}")),
+            (None, Reading::Folder(root)) => std::fs::read(root.join(path)).ok(),
+            (None, Reading::Objects { store, .. }) => {
+                let key = object_store::path::Path::parse(format!("team/a/{path}")).unwrap();
+                let object = store.get_opts(&key, object_store::GetOptions::default()).await.ok()?;
+                Some(object.bytes().await.unwrap().to_vec())
+            }
         }
     }
 
     /// Names that publishing left behind, hidden ones included.
-    fn leftovers(&self) -> Vec<String> {
+    async fn leftovers(&self) -> Vec<String> {
         if let Some(server) = &self.server {
             return server.leftovers();
+        }
+        if let Reading::Objects { store, .. } = self.destinations.reading() {
+            let names: Vec<_> =
+                store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap();
+            return names.into_iter().filter(|name| name.contains(".flux-")).collect();
         }
         let names = std::fs::read_dir(self.folder.path().join("storage")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -104,7 +149,7 @@ fn s3_destinations(settings: S3Settings) -> Destinations {
     Destinations::open_with(&StorageSettings::S3(Box::new(settings)), &[], QUICK).unwrap()
 }
 
-macro_rules! on_both {
+macro_rules! on_all {
     ($($(#[$doc:meta])* async fn $name:ident($desk:ident) $body:block)*) => {$(
         mod $name {
             use super::*;
@@ -118,20 +163,28 @@ macro_rules! on_both {
             async fn on_s3() {
                 body(Desk::s3().await).await;
             }
+            #[tokio::test]
+            async fn on_gcs() {
+                body(Desk::gcs().await).await;
+            }
+            #[tokio::test]
+            async fn on_azure() {
+                body(Desk::azure().await).await;
+            }
         }
     )*};
 }
 
-on_both! {
+on_all! {
     async fn a_file_is_invisible_until_it_is_committed(desk) {
         let (to, content) = (storage("a.mp4", Overwrite::Replace), bytes(70_000, 1));
         let handle = desk.stage(&to, 1, &desk.file("x", &content)).await;
-        assert_eq!(desk.visible("a.mp4"), None);
+        assert_eq!(desk.visible("a.mp4").await, None);
         assert_eq!(desk.destinations.existing(&to).await.unwrap(), None);
         let committed = desk.destinations.commit(&handle).await.unwrap();
         assert!(committed.url.ends_with("/a.mp4"), "{}", committed.url);
-        assert_eq!(desk.visible("a.mp4"), Some(content));
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.visible("a.mp4").await, Some(content));
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
         let existing = desk.destinations.existing(&to).await.unwrap().unwrap();
         assert_eq!((existing.publication, existing.size), (Some(publication(1)), 70_000));
         assert!(existing.sha256.is_some() && existing.etag.is_some());
@@ -144,9 +197,9 @@ on_both! {
         let new = desk.stage(&to, 2, &desk.file("y", b"2")).await;
         desk.destinations.commit(&new).await.unwrap();
         assert!(!desk.destinations.remove(&to, publication(1)).await.unwrap(), "another is there by now");
-        assert_eq!(desk.visible("kept/a.mp4"), Some(b"2".to_vec()));
+        assert_eq!(desk.visible("kept/a.mp4").await, Some(b"2".to_vec()));
         assert!(desk.destinations.remove(&to, publication(2)).await.unwrap());
-        assert_eq!(desk.visible("kept/a.mp4"), None);
+        assert_eq!(desk.visible("kept/a.mp4").await, None);
         assert!(!desk.destinations.remove(&to, publication(2)).await.unwrap(), "it is gone already");
     }
 
@@ -161,8 +214,8 @@ on_both! {
         assert_eq!(desk.destinations.destroy(&handle).await.unwrap(), HandleFate::Dead);
         assert_eq!(desk.destinations.destroy(&handle).await.unwrap(), HandleFate::Dead);
         assert_eq!(desk.destinations.commit(&handle).await.unwrap_err().code, Code::Internal);
-        assert_eq!(desk.visible("a"), None);
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.visible("a").await, None);
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     /// Died between the commit and its record: the next run adopts.
@@ -174,7 +227,7 @@ on_both! {
             let fate = desk.destinations.destroy(&recorded).await.unwrap();
             assert_eq!(fate, HandleFate::Committed(committed.clone()));
         }
-        assert_eq!(desk.visible("a"), Some(b"1".to_vec()));
+        assert_eq!(desk.visible("a").await, Some(b"1".to_vec()));
     }
 
     /// Two runs with byte-identical results, as a deterministic encoder gives: the loser is still the loser.
@@ -208,13 +261,13 @@ on_both! {
         let second = desk.stage(&fail, 2, &desk.file("y", b"2")).await;
         desk.destinations.commit(&first).await.unwrap();
         assert_eq!(desk.destinations.commit(&second).await.unwrap_err().code, Code::DestinationExists);
-        assert_eq!(desk.visible("a"), Some(b"1".to_vec()));
+        assert_eq!(desk.visible("a").await, Some(b"1".to_vec()));
         assert_eq!(desk.destinations.destroy(&second).await.unwrap(), HandleFate::Dead);
         let third = desk.stage(&storage("a", Overwrite::Replace), 3, &desk.file("z", b"3")).await;
         desk.destinations.commit(&third).await.unwrap();
-        assert_eq!(desk.visible("a"), Some(b"3".to_vec()));
+        assert_eq!(desk.visible("a").await, Some(b"3".to_vec()));
         assert_eq!(desk.destinations.destroy(&first).await.unwrap(), HandleFate::Dead);
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     /// Died between the journal and the last byte: the journal's handle is enough to clean up.
@@ -229,16 +282,16 @@ on_both! {
             })
             .await;
         assert_eq!(refused.unwrap_err().code, Code::DiskFull);
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
         // A handle whose bytes never came is refused, also when nobody destroyed it.
         let begun = desk.destinations.begin(&to, publication(2), &desk.file("x", b"1")).await.unwrap();
         assert!(desk.destinations.commit(&begun).await.is_err());
-        assert_eq!(desk.visible("a"), None);
+        assert_eq!(desk.visible("a").await, None);
         for handle in [begun, journaled.unwrap()] {
             let recorded = Handle::from_json(&handle.to_json()).unwrap();
             assert_eq!(desk.destinations.destroy(&recorded).await.unwrap(), HandleFate::Dead);
         }
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     async fn a_file_that_changed_is_not_published(desk) {
@@ -247,7 +300,7 @@ on_both! {
         std::fs::write(&file.path, b"12345").unwrap();
         let failure = desk.destinations.stage(&to, publication(1), &file, no_journal).await.unwrap_err();
         assert_eq!(failure.code, Code::Internal);
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     async fn results_are_read_back_whole_and_in_ranges(desk) {
@@ -308,11 +361,11 @@ on_both! {
         }
         assert_eq!(desk.destinations.read_token(id).await.unwrap(), None);
         assert_eq!(desk.destinations.tokens().await.unwrap(), Vec::<uuid::Uuid>::new());
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     async fn doctor_finds_a_working_fence(desk) {
         assert_eq!(desk.destinations.reachable(publication(9)).await.unwrap(), Fencing::Works);
-        assert_eq!(desk.leftovers(), Vec::<String>::new());
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 }

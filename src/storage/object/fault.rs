@@ -19,6 +19,8 @@ pub(super) enum Answer {
     NotImplemented,
     /// Credentials or rights.
     Forbidden,
+    /// The bucket is in another region than the request was signed for.
+    Elsewhere,
     /// The store is full.
     NoSpace,
     /// A request that will not get better by repeating it.
@@ -39,9 +41,10 @@ pub(super) fn answer(error: &object_store::Error) -> Answer {
         "NoSuchBucket" => return Answer::NoSuchBucket,
         "NotImplemented" => return Answer::NotImplemented,
         "XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage" => return Answer::NoSpace,
-        "AuthorizationHeaderMalformed" | "ExpiredToken" | "InvalidToken" | "PermanentRedirect" => {
+        "AuthorizationHeaderMalformed" | "ExpiredToken" | "InvalidToken" if !is_elsewhere(&text) => {
             return Answer::Forbidden;
         }
+        _ if is_elsewhere(&text) => return Answer::Elsewhere,
         _ => {}
     }
     match error {
@@ -58,22 +61,38 @@ pub(super) fn answer(error: &object_store::Error) -> Answer {
         // A 501 comes as a server error after all retries.
         _ if text.contains("status code: 501") => Answer::NotImplemented,
         _ if text.contains("status code: 507") => Answer::NoSpace,
-        _ if text.contains("status code: 4")
-            && !text.contains("status code: 408")
-            && !text.contains("status code: 429") =>
-        {
-            Answer::Refused
-        }
+        _ if is_refusal(&text) => Answer::Refused,
         _ => Answer::Unreachable,
     }
 }
 
+/// What a bucket answers to requests that were signed for another region. Without an endpoint of its own nobody else
+/// redirects.
+pub(in crate::storage) fn is_elsewhere(text: &str) -> bool {
+    let named = text.contains("AuthorizationHeaderMalformed") && text.contains("region");
+    named
+        || ["PermanentRedirect", "IllegalLocationConstraint", "without LOCATION"]
+            .into_iter()
+            .any(|mark| text.contains(mark))
+}
+
+/// A definite no that is none of the known ones, such as the 400 to a HEAD request, which has no body to say why.
+pub(in crate::storage) fn is_refusal(text: &str) -> bool {
+    text.contains("status code: 4")
+        && !text.contains("status code: 408")
+        && !text.contains("status code: 429")
+}
+
 /// The failure that a client reads.
 pub(in crate::storage) fn failure(error: &object_store::Error) -> Failure {
+    if let Some(failure) = super::blocked(error) {
+        return crate::storage::destinations::not_permitted(failure);
+    }
     let (code, sentence) = match answer(error) {
         Answer::NoSuchBucket => (Code::DestinationForbidden, "the destination's bucket does not exist"),
-        Answer::Forbidden => {
-            (Code::DestinationForbidden, "the object store refused the server's credentials")
+        Answer::Forbidden => (Code::DestinationForbidden, "the object store refused the credentials"),
+        Answer::Elsewhere => {
+            (Code::DestinationForbidden, "the destination's bucket is in another region than was said")
         }
         Answer::Refused | Answer::NotImplemented => {
             (Code::DestinationForbidden, "the object store refused the request")
@@ -115,6 +134,13 @@ mod tests {
                 generic("status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
                 Answer::Forbidden,
             ),
+            (
+                generic(
+                    "<Code>AuthorizationHeaderMalformed</Code><Message>the region 'a' is wrong</Message>",
+                ),
+                Answer::Elsewhere,
+            ),
+            (generic("Received redirect without LOCATION, this normally indicates"), Answer::Elsewhere),
             (generic("status code: 429 Too Many Requests"), Answer::Unreachable),
             (generic("status code: 503 Service Unavailable: <Code>SlowDown</Code>"), Answer::Unreachable),
             (generic("error sending request"), Answer::Unreachable),

@@ -5,7 +5,6 @@ use std::path::Path as FilePath;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use object_store::aws::AmazonS3;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use ring::digest;
@@ -49,23 +48,21 @@ impl Layout {
 /// Sends all parts and returns their entity tags in order. The file's SHA-256 is computed on the way: what is published is
 /// what was verified, or nothing.
 pub(super) async fn send(
-    client: &AmazonS3,
+    client: &dyn MultipartStore,
     key: &Path,
     id: &str,
     file: &StagedFile,
 ) -> Result<Vec<String>, Failure> {
-    let layout = Layout::of(file.size);
+    let mut pieces = Pieces::open(file).await?;
+    let layout = pieces.layout;
     let upload = id.to_owned();
-    let mut source = open(&file.path, file.size).await?;
-    let mut hash = digest::Context::new(&digest::SHA256);
     let mut sent: Vec<(u64, String)> = Vec::new();
     let mut flying = FuturesUnordered::new();
     for index in 0..layout.count {
         while flying.len() >= layout.parallel {
             sent.extend(flying.next().await.transpose()?);
         }
-        let bytes = read(&mut source, layout.length(index, file.size)).await?;
-        hash.update(&bytes);
+        let Some(bytes) = pieces.next().await? else { break };
         let upload = &upload;
         flying.push(async move {
             let part = usize::try_from(index).unwrap_or(usize::MAX);
@@ -75,14 +72,54 @@ pub(super) async fn send(
         });
     }
     // Before the last answers are waited for: a file that changed fails sooner, and nothing is committed either way.
-    if hex(hash.finish().as_ref()) != file.sha256 {
-        return Err(changed("another SHA-256"));
-    }
+    pieces.finish()?;
     while let Some(part) = flying.next().await {
         sent.push(part?);
     }
     sent.sort_unstable_by_key(|(index, _)| *index);
     Ok(sent.into_iter().map(|(_, etag)| etag).collect())
+}
+
+/// A file's parts one after the other, hashed on the way.
+pub(super) struct Pieces<'a> {
+    layout: Layout,
+    file: &'a StagedFile,
+    source: tokio::fs::File,
+    hash: digest::Context,
+    index: u64,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) async fn open(file: &'a StagedFile) -> Result<Self, Failure> {
+        let source = open(&file.path, file.size).await?;
+        let hash = digest::Context::new(&digest::SHA256);
+        Ok(Self { layout: Layout::of(file.size), file, source, hash, index: 0 })
+    }
+
+    /// How many parts may be on their way at a time.
+    pub(super) const fn parallel(&self) -> usize {
+        self.layout.parallel
+    }
+
+    /// The next part; an empty file has one, which is empty.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.index >= self.layout.count {
+            return Ok(None);
+        }
+        let bytes = read(&mut self.source, self.layout.length(self.index, self.file.size)).await?;
+        self.index += 1;
+        self.hash.update(&bytes);
+        Ok(Some(bytes))
+    }
+
+    /// What was read must be what was verified.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        if hex(self.hash.finish().as_ref()) == self.file.sha256 {
+            Ok(())
+        } else {
+            Err(changed("another SHA-256"))
+        }
+    }
 }
 
 async fn open(path: &FilePath, size: u64) -> Result<tokio::fs::File, Failure> {

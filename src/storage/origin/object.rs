@@ -9,10 +9,11 @@ use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore};
 
+use super::super::object::{blocked, is_elsewhere, is_refusal};
 use super::{ByteStream, Extent, Opened, Origin, OriginError, Pin, empty};
 use crate::domain::Code;
 
-/// One object. The store's own address, credentials and retries are the operator's; nothing here is a stranger's.
+/// One object. Where the store's address is a stranger's, the store's own client obeys the address policy.
 pub(crate) struct ObjectOrigin {
     store: Arc<dyn ObjectStore>,
     path: Path,
@@ -78,6 +79,9 @@ fn pin_of(meta: &ObjectMeta) -> Pin {
 }
 
 fn translate(error: &Error) -> OriginError {
+    if let Some(failure) = blocked(error) {
+        return OriginError::Refused(failure);
+    }
     match error {
         Error::NotFound { .. } | Error::InvalidPath { .. } => {
             OriginError::refused(Code::SourceNotFound, "The source does not exist in the storage.")
@@ -86,7 +90,54 @@ fn translate(error: &Error) -> OriginError {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             OriginError::refused(Code::SourceForbidden, "The storage refused access to the source.")
         }
+        // `object_store` keeps the status in a private type; its text is all there is.
+        other if is_elsewhere(&other.to_string()) => OriginError::refused(
+            Code::SourceForbidden,
+            "The bucket is in another region than the request says.",
+        ),
+        other if is_refusal(&other.to_string()) => {
+            OriginError::refused(Code::SourceForbidden, "The storage refused the request for the source.")
+        }
         // `Error` is open to new variants; what is not a definite answer is tried again.
         other => OriginError::transient("the object store answered with an error", other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> Error {
+        Error::Generic { store: "S3", source: text.into() }
+    }
+
+    #[test]
+    fn definite_answers_are_told_from_those_worth_another_try() {
+        let cases = [
+            (
+                generic("status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code> region"),
+                Some(Code::SourceForbidden),
+            ),
+            (
+                generic(
+                    "Received redirect without LOCATION, this normally indicates an incorrectly configured region",
+                ),
+                Some(Code::SourceForbidden),
+            ),
+            (generic("Server returned non-2xx status code: 400 Bad Request"), Some(Code::SourceForbidden)),
+            (Error::NotFound { path: "k".into(), source: "x".into() }, Some(Code::SourceNotFound)),
+            (Error::PermissionDenied { path: "k".into(), source: "x".into() }, Some(Code::SourceForbidden)),
+            (Error::Precondition { path: "k".into(), source: "x".into() }, Some(Code::SourceChanged)),
+            (generic("status code: 429 Too Many Requests"), None),
+            (generic("status code: 503 Service Unavailable"), None),
+            (generic("error sending request"), None),
+        ];
+        for (error, expected) in cases {
+            let found = match translate(&error) {
+                OriginError::Refused(failure) => Some(failure.code),
+                OriginError::Transient { .. } => None,
+            };
+            assert_eq!(found, expected, "{error}");
+        }
     }
 }

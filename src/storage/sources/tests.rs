@@ -1,5 +1,7 @@
 //! Every kind of source through the one handle, and every way a name may try to lead elsewhere.
 
+mod bucket;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -32,6 +34,7 @@ fn settings(dir: &Path) -> SourceSettings {
         inline_dir: dir.join("inline"),
         upload_dir: dir.join("uploads"),
         storage: SourceStorage::Local { root: dir.join("storage") },
+        buckets: BucketSettings::default(),
     }
 }
 
@@ -97,7 +100,7 @@ async fn local_kinds_are_files_in_the_work_folder() {
         Source::Upload { id },
         Source::Storage { path: key("in/x.mp4") },
     ] {
-        house.sources.check(&source).unwrap();
+        house.sources.check(&source, &JobSecrets::default()).unwrap();
         let open = house.open(&source).await.unwrap();
         assert_eq!(open.size(), 4);
         let path = the_file(open.input());
@@ -144,10 +147,17 @@ async fn hostile_paths_are_refused_with_a_code_and_no_host_path() {
         assert_eq!(house.work(), 0, "{path:?}");
     }
     for path in ["../secret", "/etc/passwd", &format!("{}/../secret", media.display())] {
-        assert_eq!(house.sources.check(&file(path)).unwrap_err().code, Code::SourceBlocked, "{path}");
+        assert_eq!(
+            house.sources.check(&file(path), &JobSecrets::default()).unwrap_err().code,
+            Code::SourceBlocked,
+            "{path}"
+        );
     }
     let closed = house_with(|settings| settings.file_roots.clear());
-    assert_eq!(closed.sources.check(&file("a")).unwrap_err().code, Code::SourceBlocked);
+    assert_eq!(
+        closed.sources.check(&file("a"), &JobSecrets::default()).unwrap_err().code,
+        Code::SourceBlocked
+    );
 }
 
 #[tokio::test]
@@ -174,7 +184,7 @@ async fn http_sources_use_the_sealed_url_and_never_show_it() {
         ..Default::default()
     };
     let source = Source::Http { url: origin.url("/in.mp4") };
-    house.sources.check(&source).unwrap();
+    house.sources.check(&source, &JobSecrets::default()).unwrap();
     let work = house.dir.path().join("work");
     let open = house.sources.open(&source, &secrets, &work, &SystemIds).await.unwrap();
     assert!(matches!(open.input(), SourceInput::Loopback { .. }));
@@ -206,7 +216,7 @@ async fn inner_addresses_are_blocked_at_submission_and_at_opening() {
     let origin = TestOrigin::start(Script { content: noise(10), ..Default::default() }).await;
     let house = house_with(|settings| settings.allow.clear());
     let source = Source::Http { url: origin.url("/") };
-    assert_eq!(house.sources.check(&source).unwrap_err().code, Code::SourceBlocked);
+    assert_eq!(house.sources.check(&source, &JobSecrets::default()).unwrap_err().code, Code::SourceBlocked);
     assert_eq!(house.refusal(&source).await.code, Code::SourceBlocked);
     // The sealed URL decides, not the shown one.
     let shown = Source::Http { url: "https://example.com/".to_owned() };
@@ -214,8 +224,13 @@ async fn inner_addresses_are_blocked_at_submission_and_at_opening() {
     let work = house.dir.path().join("work");
     let refused = house.sources.open(&shown, &secrets, &work, &SystemIds).await.map(|_| ()).unwrap_err();
     assert_eq!((refused.code, origin.requests()), (Code::SourceBlocked, 0));
-    assert!(house.sources.check(&Source::Http { url: "no url".to_owned() }).is_err());
-    assert!(house.sources.check(&Source::Inline { key: key("k"), size: u64::MAX }).is_err());
+    assert!(house.sources.check(&Source::Http { url: "no url".to_owned() }, &JobSecrets::default()).is_err());
+    assert!(
+        house
+            .sources
+            .check(&Source::Inline { key: key("k"), size: u64::MAX }, &JobSecrets::default())
+            .is_err()
+    );
 }
 
 #[tokio::test]

@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 
 use super::server::Start;
 
-const BUCKET: &str = "results";
-const KEY_ID: &str = "test-key";
-const SECRET: &str = "test-secret-canary";
+pub const BUCKET: &str = "results";
+pub const KEY_ID: &str = "test-key";
+pub const SECRET: &str = "test-secret-canary";
 
 /// A running server; it ends when dropped.
 pub struct S3Server {

@@ -37,7 +37,7 @@ async fn from_another_file_system_it_is_copied() {
     file.path = elsewhere;
     let handle = desk.stage(&storage("a", Overwrite::Replace), 1, &file).await;
     desk.destinations.commit(&handle).await.unwrap();
-    assert!(desk.visible("a").unwrap() == content);
+    assert!(desk.visible("a").await.unwrap() == content);
     assert!(matches!(desk.destinations.destroy(&handle).await.unwrap(), HandleFate::Committed(_)));
 }
 
@@ -60,12 +60,12 @@ async fn files_without_marks_are_recognised_by_their_content() {
 async fn a_part_that_is_not_whole_is_not_committed() {
     let desk = Desk::local();
     let handle = desk.stage(&storage("a", Overwrite::Replace), 1, &desk.file("x", b"1234")).await;
-    let [part] = &desk.leftovers()[..] else { panic!("one part") };
+    let [part] = &desk.leftovers().await[..] else { panic!("one part") };
     let path = desk.folder.path().join("storage").join(part);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, b"12").unwrap();
     assert_eq!(desk.destinations.commit(&handle).await.unwrap_err().code, Code::Internal);
-    assert_eq!(desk.visible("a"), None);
+    assert_eq!(desk.visible("a").await, None);
 }
 
 #[tokio::test]

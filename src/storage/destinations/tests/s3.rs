@@ -12,13 +12,13 @@ async fn any_size_is_one_multipart_upload() {
         assert_eq!(parts_of(&handle), parts);
         let committed = desk.destinations.commit(&handle).await.unwrap();
         assert_eq!(committed.url, format!("s3://{BUCKET}/team/a/big.mp4"));
-        let there = desk.visible("big.mp4").unwrap();
+        let there = desk.visible("big.mp4").await.unwrap();
         assert_eq!(there.len(), content.len());
         let differs = there.iter().zip(&content).position(|(a, b)| a != b);
         assert_eq!(differs, None, "{length}");
         assert!(!handle.to_json().contains(testing::SECRET));
     }
-    assert_eq!(desk.leftovers(), Vec::<String>::new());
+    assert_eq!(desk.leftovers().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn type_and_metadata_are_kept() {
     let file = desk.file("x", b"1");
     let handle = desk.stage(&to, 1, &file).await;
     desk.destinations.commit(&handle).await.unwrap();
-    assert_eq!(desk.visible(path.as_str()), Some(b"1".to_vec()));
+    assert_eq!(desk.visible(path.as_str()).await, Some(b"1".to_vec()));
     let output = OutputFile {
         path: path.as_str().to_owned(),
         size: 1,
@@ -159,7 +159,7 @@ async fn overwrite_fail_holds_between_the_look_and_the_commit() {
     let Place::S3 { key, upload, parts, .. } = &staged.place else { panic!("a bucket") };
     let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
     assert!(bucket.complete_new(upload, parts).await.is_err());
-    assert_eq!(desk.visible("a"), Some(b"1".to_vec()));
+    assert_eq!(desk.visible("a").await, Some(b"1".to_vec()));
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn the_bytes_that_are_sent_are_the_bytes_that_were_verified() {
     let to = storage("a", Overwrite::Replace);
     let failure = desk.destinations.stage(&to, publication(1), &file, no_journal).await.unwrap_err();
     assert_eq!(failure.code, Code::Internal);
-    assert_eq!(desk.leftovers(), Vec::<String>::new());
+    assert_eq!(desk.leftovers().await, Vec::<String>::new());
     file.path = desk.folder.path().join("missing");
     assert!(desk.destinations.stage(&to, publication(1), &file, no_journal).await.is_err());
 }
