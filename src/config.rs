@@ -318,6 +318,8 @@ pub struct Sources {
     pub allow: Vec<AllowRule>,
     /// Bounds on one source.
     pub limits: SourceLimits,
+    /// What the cache of one remote source takes of the disk of `worker.work_dir` at most, 64 MiB to 1 PiB.
+    pub cache_bytes: u64,
     /// Silence of an origin after which a request to it is given up and said again.
     pub stall_timeout: Duration,
     /// Tries after the first before an origin counts as unreachable; each new block of bytes starts over.

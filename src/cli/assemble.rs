@@ -95,6 +95,7 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
             stall_timeout: common.sources.stall_timeout,
             header_timeout: common.sources.stall_timeout,
             retries: common.sources.retries,
+            cache: common.sources.cache_bytes,
             ..storage::FetchLimits::default()
         },
     };

@@ -244,16 +244,18 @@ impl Check<'_> {
         for (n, text) in sources.allow.iter().enumerate() {
             allow.extend(self.ok(&format!("sources.allow[{n}]"), text.parse::<AllowRule>()));
         }
-        let Size(max_bytes) = sources.max_bytes;
+        let (Size(max_bytes), Size(cache_bytes)) = (sources.max_bytes, sources.cache_bytes);
         Sources {
             file_roots: self.roots("sources.file_roots", &sources.file_roots),
             allow,
             limits: SourceLimits {
-                max_bytes: self.number("sources.max_bytes", max_bytes, 1..=1 << 50),
+                // A source takes a bit of memory for each 256 KiB, whether they come or not.
+                max_bytes: self.number("sources.max_bytes", max_bytes, 1..=1 << 46),
                 max_duration: self.span("sources.max_duration", sources.max_duration, 1..=30 * 24 * 3600),
                 max_pixels: self.number("sources.max_pixels", sources.max_pixels, 1..=1 << 32),
                 ..SourceLimits::default()
             },
+            cache_bytes: self.number("sources.cache_bytes", cache_bytes, 1 << 26..=1 << 50),
             stall_timeout: self.span("sources.stall_timeout", sources.stall_timeout, 1..=3600),
             retries: self.number("sources.retries", sources.retries, 0..=100),
         }

@@ -4,6 +4,10 @@
 //! blocks are missing, ffmpeg reads a loopback URL; once all are present it gets the file, and needs no network at
 //! all. A block becomes readable only when all its bytes came under the pinned validator.
 //!
+//! A source that is larger than [`FetchLimits::cache`] is never whole here: the blocks that were read longest ago make
+//! room for those that come, and are fetched again, under the same validator, when they are read again. Where an origin
+//! has no ranges nothing can be fetched again, so that its sources are kept whole whatever their size.
+//!
 //! ffmpeg's exit code says nothing about its input: of 12 sources that broke off, all 12 gave exit 0 and a short
 //! output when the gateway closed the connection. So the gateway never ends an answer early, never fills in zeros and
 //! never answers with an error of its own: on a definite failure it keeps the connection open, sets the verdict and
@@ -17,6 +21,7 @@ mod fetcher;
 mod reader;
 mod schedule;
 mod server;
+mod slots;
 mod spool;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +72,9 @@ pub struct FetchLimits {
     pub read_ahead: (u64, u64),
     /// Free space that a source leaves on the disk, bytes.
     pub disk_margin: u64,
+    /// What the cache of one source takes of the disk at most, bytes. Twice the longest read-ahead keeps readers from
+    /// taking blocks away from each other.
+    pub cache: u64,
 }
 
 impl Default for FetchLimits {
@@ -83,6 +91,7 @@ impl Default for FetchLimits {
             spool_first_within: Duration::from_secs(2),
             read_ahead: (4 * MIB, 32 * MIB),
             disk_margin: 256 * MIB,
+            cache: 16 * 1024 * MIB,
         }
     }
 }
@@ -145,9 +154,14 @@ impl Remote {
         if size > place.max_bytes {
             return Err(too_large(place.max_bytes));
         }
-        let room = place.disk.reserve(place.work, size)?;
+        let most = if opened.extent == Extent::Whole { size } else { size.min(limits.cache) };
+        let room = place.disk.reserve(place.work, most)?;
         let file = SpoolFile::create(place.work, place.ids)?;
-        let spool = Spool::sparse(file, size, room)?;
+        let spool = if most < size {
+            Spool::bounded(file, size, most, room)
+        } else {
+            Spool::sparse(file, size, room)?
+        };
         let shared = Arc::new(Shared::new(spool, origin, opened.pin, limits));
         tasks.spawn(fetcher::drive(Arc::clone(&shared), opened.extent, opened.body));
         // From here on dropping it cleans up, also when this future is dropped.
@@ -166,6 +180,11 @@ impl Remote {
         self.shared.spool.size()
     }
 
+    /// Bytes of it that are on the disk at most.
+    pub(super) fn cached_at_most(&self) -> u64 {
+        self.shared.spool.bound().map_or(self.size(), |blocks| blocks * BLOCK)
+    }
+
     /// The spool file once it is whole.
     pub(super) fn file(&self) -> Option<PathBuf> {
         self.shared.spool.is_whole().then(|| self.shared.spool.path().to_owned())
@@ -176,13 +195,16 @@ impl Remote {
         self.url.as_deref()
     }
 
-    /// Fetches what is missing as soon as no reader wants anything else.
+    /// Fetches what is missing as soon as no reader wants anything else, where there is room for all of it.
     pub(super) fn fill_to_end(&self) {
         self.shared.want_all(Fill::WhenFree);
     }
 
-    /// Waits until the source is whole.
+    /// Waits until the source is whole; `disk_full` where its cache has no room for that.
     pub(super) async fn whole(&self) -> Result<(), Failure> {
+        if self.shared.spool.bound().is_some() {
+            return Err(Failure::new(Code::DiskFull, "The source is larger than the cache for it may be."));
+        }
         self.shared.want_all(Fill::Required);
         self.shared.whole().await
     }
@@ -251,6 +273,9 @@ async fn contact(origin: &dyn Origin, limits: &FetchLimits) -> Result<Opened, Fa
 async fn spool_first(shared: &Shared) -> Result<(), Failure> {
     let limits = &shared.limits;
     let within = limits.spool_first_within;
+    if shared.spool.bound().is_some() {
+        return Ok(());
+    }
     if shared.spool.size() <= limits.spool_first {
         shared.want_all(Fill::Required);
         return shared.whole().await;

@@ -347,6 +347,15 @@ impl OpenSource {
         }
     }
 
+    /// Bytes of it that are on this machine's disk for it at most; 0 for a file that is here anyway.
+    #[must_use]
+    pub fn cached_at_most(&self) -> u64 {
+        match &self.kind {
+            Kind::Local(_) => 0,
+            Kind::Remote(remote) => remote.cached_at_most(),
+        }
+    }
+
     /// The best way to read it right now: a file as soon as all of it is here.
     #[must_use]
     pub fn input(&self) -> SourceInput {
@@ -370,7 +379,7 @@ impl OpenSource {
         }
     }
 
-    /// Fetches what is missing as soon as no reader wants anything else; a hint.
+    /// Fetches what is missing as soon as no reader wants anything else, where its cache has room for all of it; a hint.
     pub fn fill_to_end(&self) {
         match &self.kind {
             Kind::Local(_) => {}
@@ -381,7 +390,7 @@ impl OpenSource {
     /// Waits until all of it is here, so that [`OpenSource::input`] is a file.
     ///
     /// # Errors
-    /// The source's failure.
+    /// The source's failure; `disk_full` where it is larger than its cache may be.
     pub async fn whole(&self) -> Result<(), Failure> {
         match &self.kind {
             Kind::Local(_) => Ok(()),

@@ -152,7 +152,7 @@ async fn encode_from(
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
     }
     let input = input(source);
-    let cache = if matches!(input, Input::File(_)) { 0 } else { source.size() };
+    let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
     room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
     let bounds = argv::Limits::new(&limits.source, threads(context));
     let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };

@@ -1,4 +1,5 @@
-//! Which blocks of a source are here: one bit each, 32 KiB for the largest source taken by default (64 GiB).
+//! Which blocks of a source are here: one bit each, 32 KiB for the largest source taken by default (64 GiB), 32 MiB for
+//! the largest that can be allowed (64 TiB).
 
 use std::ops::Range;
 
@@ -44,6 +45,15 @@ impl Blocks {
         new
     }
 
+    /// Marks a block as missing again.
+    pub(super) fn clear(&mut self, block: u64) {
+        if self.has(block) {
+            let (word, bit) = Self::place(block);
+            self.words[word] &= !(1 << bit);
+            self.present -= 1;
+        }
+    }
+
     /// The first missing block of a range.
     pub(super) fn first_missing(&self, range: Range<u64>) -> Option<u64> {
         let end = range.end.min(self.count);
@@ -79,16 +89,21 @@ mod tests {
         #[test]
         fn agrees_with_a_list_of_bools(
             count in 1_u64..300,
-            set in proptest::collection::vec(0_u64..310, 0..200),
+            set in proptest::collection::vec((0_u64..310, proptest::bool::weighted(0.8)), 0..200),
             from in 0_u64..310,
             len in 0_u64..310,
         ) {
             let mut blocks = Blocks::missing(count);
             let mut model = vec![false; 310];
-            for block in set {
-                let new = block < count && !model[index(block)];
-                prop_assert_eq!(blocks.set(block), new);
-                model[index(block)] |= new;
+            for (block, arrives) in set {
+                if arrives {
+                    let new = block < count && !model[index(block)];
+                    prop_assert_eq!(blocks.set(block), new);
+                    model[index(block)] |= new;
+                } else {
+                    blocks.clear(block);
+                    model[index(block)] = false;
+                }
             }
             prop_assert_eq!(blocks.present(), model.iter().filter(|b| **b).count() as u64);
             prop_assert_eq!(blocks.is_whole(), model.iter().filter(|b| **b).count() as u64 == count);

@@ -155,7 +155,7 @@ impl Fetch {
     async fn with_retries(&mut self) -> Outcome {
         let mut tries = Tries::new(&self.shared.limits);
         loop {
-            let before = (self.shared.spool.present_bytes(), self.position());
+            let before = (self.shared.spool.arrived(), self.position());
             let error = match self.once().await {
                 Ok(()) => return Outcome::Done,
                 Err(Stop::Cancelled) => return Outcome::Cancelled,
@@ -163,7 +163,7 @@ impl Fetch {
                 Err(Stop::Error(error)) => error,
             };
             // A block may take several connections that each break off: a good part of one is progress too.
-            if self.shared.spool.present_bytes() > before.0 || self.position() >= before.1 + PROGRESS {
+            if self.shared.spool.arrived() > before.0 || self.position() >= before.1 + PROGRESS {
                 tries.reset();
             }
             let Some(pause) = tries.pause(&error) else {
@@ -232,7 +232,8 @@ impl Fetch {
     async fn take(&mut self, mut chunk: Bytes) -> Result<(), OriginError> {
         while !chunk.is_empty() {
             if self.is_done() {
-                let shortened = self.track.end.load(Ordering::Relaxed) < self.shared.spool.blocks().count();
+                let shortened =
+                    self.track.end.load(Ordering::Relaxed) < self.shared.spool.table().here.count();
                 return if shortened {
                     Ok(())
                 } else {
@@ -254,13 +255,16 @@ impl Fetch {
         let block =
             std::mem::replace(&mut self.block, Vec::with_capacity(usize::try_from(BLOCK).unwrap_or(0)));
         let spool = &self.shared.spool;
-        if spool.has(number) {
-            let known = spool.get(number * BLOCK, block.len()).await.map_err(OriginError::Refused)?;
-            if known != block {
+        match spool.get(number * BLOCK, block.len()).await.map_err(OriginError::Refused)? {
+            Some(known) if known != block => {
                 return Err(OriginError::changed("other bytes after a restart"));
             }
-        } else {
-            spool.put(number, block).await.map_err(OriginError::Refused)?;
+            Some(_) => {}
+            None => {
+                let wants = self.shared.wants();
+                let keep = |block| wants.iter().any(|want| want.covers(block));
+                spool.put(number, block, keep).await.map_err(OriginError::Refused)?;
+            }
         }
         self.track.at.store(number + 1, Ordering::Relaxed);
         Ok(())

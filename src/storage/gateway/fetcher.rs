@@ -95,7 +95,24 @@ impl Shared {
         self.poke.notify_one();
     }
 
+    /// What readers want. Where not all of the source has room, their read-ahead takes no more than half of it together,
+    /// so that there is always a block to give up that nobody is about to read.
+    pub(super) fn wants(&self) -> Vec<Want> {
+        let mut wants: Vec<_> = self.demand().wants.values().copied().collect();
+        if let Some(bound) = self.spool.bound() {
+            let share = (bound / 2 / (wants.len() as u64).max(1)).max(1);
+            for want in &mut wants {
+                want.window = want.window.min(share);
+            }
+        }
+        wants
+    }
+
+    /// Asks for all of the source, which means nothing where there is no room for that.
     pub(super) fn want_all(&self, fill: Fill) {
+        if self.spool.bound().is_some() {
+            return;
+        }
         let mut demand = self.demand();
         demand.fill = demand.fill.max(fill);
         drop(demand);
@@ -223,7 +240,7 @@ struct Fetcher {
     extent: Extent,
     flights: BTreeMap<Id, Arc<Track>>,
     tasks: JoinSet<Outcome>,
-    /// Blocks present when a fetch that nobody waited for had used up its tries: until more arrive, only what a
+    /// Blocks that had arrived when a fetch that nobody waited for had used up its tries: until more arrive, only what a
     /// reader waits for is fetched.
     paused: Option<u64>,
 }
@@ -232,7 +249,7 @@ impl Fetcher {
     fn begin(&mut self, body: ByteStream) {
         let end = match &self.extent {
             Extent::Range(range) => range.end.div_ceil(BLOCK),
-            Extent::Whole => self.shared.spool.blocks().count(),
+            Extent::Whole => self.shared.spool.table().here.count(),
         };
         self.start(0, end, Some(body));
     }
@@ -258,15 +275,13 @@ impl Fetcher {
         if self.extent == Extent::Whole {
             return;
         }
-        let present = self.shared.spool.blocks().present();
-        if self.paused.is_some_and(|before| present > before) {
+        let arrived = self.shared.spool.arrived();
+        if self.paused.is_some_and(|before| arrived > before) {
             self.paused = None;
         }
-        let (mut wants, rest) = {
-            let demand = self.shared.demand();
-            let rest = if demand.fill == Fill::Nothing { Rest::Leave } else { Rest::Fetch };
-            (demand.wants.values().copied().collect::<Vec<_>>(), rest)
-        };
+        let mut wants = self.shared.wants();
+        let fill = self.shared.demand().fill;
+        let rest = if fill == Fill::Nothing { Rest::Leave } else { Rest::Fetch };
         let rest = if self.paused.is_some() {
             wants.retain(|want| want.state == Reading::Waiting);
             for want in &mut wants {
@@ -280,7 +295,7 @@ impl Fetcher {
             let running: Vec<_> =
                 self.flights.values().filter(|t| !t.cancel.is_cancelled()).cloned().collect();
             let flights: Vec<_> = running.iter().map(|track| flight(track)).collect();
-            let step = schedule::step(&self.shared.spool.blocks(), &wants, rest, &flights);
+            let step = schedule::step(&self.shared.spool.table().here, &wants, rest, &flights);
             match step {
                 Step::Wait => return,
                 Step::Cancel(index) => running[index].cancel.cancel(),
@@ -302,7 +317,7 @@ impl Fetcher {
                     return Err(failure);
                 }
                 tracing::debug!(detail = %failure.detail, "reading ahead failed; it is tried again when needed");
-                self.paused = Some(self.shared.spool.blocks().present());
+                self.paused = Some(self.shared.spool.arrived());
                 Ok(())
             }
         }

@@ -59,14 +59,17 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let block = at / BLOCK;
-        self.arrive(block).await?;
         // Up to the next chunk's boundary, so that later reads are aligned to blocks.
         let stop = ((at / CHUNK + 1) * CHUNK).min(end).min(self.shared.spool.block_end(block));
-        let bytes = self.shared.spool.get(at, usize::try_from(stop - at).unwrap_or(0)).await.inspect_err(
-            |failure| {
-                self.shared.fail(failure.clone());
-            },
-        )?;
+        let len = usize::try_from(stop - at).unwrap_or(0);
+        let bytes = loop {
+            self.arrive(block).await?;
+            let read = self.shared.spool.get(at, len).await;
+            // It may have made room for another since it arrived: then it is waited for again.
+            if let Some(bytes) = read.inspect_err(|failure| self.shared.fail(failure.clone()))? {
+                break bytes;
+            }
+        };
         self.range.start = stop;
         self.run += stop - at;
         self.shared.count_served(stop - at);

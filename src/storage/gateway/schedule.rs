@@ -26,6 +26,13 @@ pub(super) struct Want {
     pub(super) state: Reading,
 }
 
+impl Want {
+    /// Whether this reader reads a block or is about to.
+    pub(super) const fn covers(&self, block: u64) -> bool {
+        self.at <= block && block <= self.at.saturating_add(self.window)
+    }
+}
+
 /// What a reader is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::BLOCK;
 use super::blocks::Blocks;
+use super::slots::{Slots, Was};
 use crate::domain::{Code, Failure, IdSource};
 
 /// Room on a disk that several sources of this process share.
@@ -106,6 +107,13 @@ impl SpoolFile {
         Ok(Self { file: Arc::new(file), path, removed: AtomicBool::new(false) })
     }
 
+    /// A file on a disk that has no room.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        Self { file: Arc::new(full), path: "/none".into(), removed: AtomicBool::new(true) }
+    }
+
     pub(super) async fn write(&self, at: u64, bytes: Vec<u8>) -> Result<(), Failure> {
         let file = Arc::clone(&self.file);
         blocking(move || file.write_all_at(&bytes, at)).await.map_err(|error| disk_failure(&error))
@@ -143,28 +151,66 @@ impl Drop for SpoolFile {
 pub(super) struct Spool {
     file: SpoolFile,
     size: u64,
-    blocks: Mutex<Blocks>,
-    /// Blocks present; readers wait for it to change.
-    present: watch::Sender<u64>,
+    table: Mutex<Table>,
+    /// Blocks that arrived so far, also those that are gone again; readers wait for it to change.
+    arrived: watch::Sender<u64>,
     room: Reservation,
 }
 
+/// Which blocks are here, and where.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) here: Blocks,
+    layout: Layout,
+}
+
+/// Where a block lies in the file.
+#[derive(Debug)]
+enum Layout {
+    /// Where it lies in the source: the file becomes the source.
+    Source,
+    /// In whichever slot was free: the file is smaller than the source.
+    Slots(Slots),
+}
+
+/// A block whose place stays its own while it is being read.
+struct Lent<'a> {
+    spool: &'a Spool,
+    block: u64,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Layout::Slots(slots) = &mut self.spool.table().layout {
+            slots.end_read(self.block);
+        }
+    }
+}
+
 impl Spool {
-    /// Nothing is here yet.
+    /// Nothing is here yet; there is room for all of it.
     pub(super) fn sparse(file: SpoolFile, size: u64, room: Reservation) -> Result<Self, Failure> {
         file.file.set_len(size).map_err(|error| disk_failure(&error))?;
-        let blocks = Blocks::missing(size.div_ceil(BLOCK));
-        Ok(Self { file, size, blocks: Mutex::new(blocks), present: watch::Sender::new(0), room })
+        Ok(Self::new(file, size, Layout::Source, room))
+    }
+
+    /// Nothing is here yet; there is room for `most` bytes of it at a time.
+    pub(super) fn bounded(file: SpoolFile, size: u64, most: u64, room: Reservation) -> Self {
+        Self::new(file, size, Layout::Slots(Slots::new(most / BLOCK)), room)
     }
 
     /// All is here.
     pub(super) fn complete(file: SpoolFile, size: u64, room: Reservation) -> Self {
-        let mut blocks = Blocks::missing(size.div_ceil(BLOCK));
-        for block in 0..blocks.count() {
-            blocks.set(block);
+        let spool = Self::new(file, size, Layout::Source, room);
+        for block in 0..size.div_ceil(BLOCK) {
+            spool.table().here.set(block);
         }
-        let present = watch::Sender::new(blocks.present());
-        Self { file, size, blocks: Mutex::new(blocks), present, room }
+        spool
+    }
+
+    fn new(file: SpoolFile, size: u64, layout: Layout, room: Reservation) -> Self {
+        let table = Mutex::new(Table { here: Blocks::missing(size.div_ceil(BLOCK)), layout });
+        Self { file, size, table, arrived: watch::Sender::new(0), room }
     }
 
     pub(super) const fn size(&self) -> u64 {
@@ -176,24 +222,37 @@ impl Spool {
     }
 
     pub(super) fn has(&self, block: u64) -> bool {
-        self.blocks().has(block)
+        self.table().here.has(block)
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.blocks().is_whole()
+        self.table().here.is_whole()
+    }
+
+    /// Blocks that are here at most; `None` = all of them.
+    pub(super) fn bound(&self) -> Option<u64> {
+        match &self.table().layout {
+            Layout::Source => None,
+            Layout::Slots(slots) => Some(slots.count()),
+        }
     }
 
     pub(super) fn present_bytes(&self) -> u64 {
-        self.blocks().present().saturating_mul(BLOCK).min(self.size)
+        self.table().here.present().saturating_mul(BLOCK).min(self.size)
+    }
+
+    /// Blocks that arrived so far; never goes back.
+    pub(super) fn arrived(&self) -> u64 {
+        *self.arrived.borrow()
     }
 
     /// Told whenever a block arrives.
     pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
-        self.present.subscribe()
+        self.arrived.subscribe()
     }
 
-    pub(super) fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        lock(&self.blocks)
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 
     /// One after the last byte of a block.
@@ -201,21 +260,63 @@ impl Spool {
         (block + 1).saturating_mul(BLOCK).min(self.size)
     }
 
-    /// Writes a whole block and makes it readable.
-    pub(super) async fn put(&self, block: u64, bytes: Vec<u8>) -> Result<(), Failure> {
+    /// Writes a whole block and makes it readable. Where there is no room for another, the one that was read longest ago
+    /// goes, rather one that is not to be kept.
+    pub(super) async fn put(
+        &self,
+        block: u64,
+        bytes: Vec<u8>,
+        keep: impl Fn(u64) -> bool,
+    ) -> Result<(), Failure> {
         let len = bytes.len() as u64;
         debug_assert_eq!(len, self.block_end(block) - block * BLOCK);
-        self.file.write(block * BLOCK, bytes).await?;
-        if self.blocks().set(block) {
-            self.room.written(len);
-            self.present.send_modify(|present| *present += 1);
+        let Some(place) = self.place(block, keep) else {
+            // Every block is being read at this moment. Whoever waits for this one has it fetched again.
+            return Ok(());
+        };
+        self.file.write(place * BLOCK, bytes).await?;
+        let new = {
+            let Table { here, layout } = &mut *self.table();
+            let new = here.set(block);
+            match layout {
+                Layout::Slots(slots) => slots.fill(place, block),
+                Layout::Source if new => self.room.written(len),
+                Layout::Source => {}
+            }
+            new
+        };
+        if new {
+            self.arrived.send_modify(|arrived| *arrived += 1);
         }
         Ok(())
     }
 
-    /// Bytes of blocks that are here.
-    pub(super) async fn get(&self, at: u64, len: usize) -> Result<Bytes, Failure> {
-        self.file.read(at, len).await
+    /// Where to write a block, in blocks from the file's start.
+    fn place(&self, block: u64, keep: impl Fn(u64) -> bool) -> Option<u64> {
+        let Table { here, layout } = &mut *self.table();
+        let Layout::Slots(slots) = layout else { return Some(block) };
+        let taken = slots.take(keep)?;
+        match taken.was {
+            Was::New => self.room.written(BLOCK),
+            Was::Empty => {}
+            Was::Block(old) => here.clear(old),
+        }
+        Some(taken.slot)
+    }
+
+    /// Bytes of one block; none where it is not here (any more).
+    pub(super) async fn get(&self, at: u64, len: usize) -> Result<Option<Bytes>, Failure> {
+        let block = at / BLOCK;
+        let Some((place, _lent)) = self.lend(block) else { return Ok(None) };
+        self.file.read(place * BLOCK + at % BLOCK, len).await.map(Some)
+    }
+
+    fn lend(&self, block: u64) -> Option<(u64, Option<Lent<'_>>)> {
+        let Table { here, layout } = &mut *self.table();
+        match layout {
+            Layout::Source => here.has(block).then_some((block, None)),
+            Layout::Slots(slots) => Some((slots.begin_read(block)?, Some(Lent { spool: self, block }))),
+        }
     }
 
     pub(super) fn remove(&self) {
@@ -264,8 +365,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_told_from_a_broken_one() {
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let file = SpoolFile { file: Arc::new(full), path: "/none".into(), removed: AtomicBool::new(true) };
+        let file = SpoolFile::full();
         assert_eq!(file.write(0, vec![1; 10]).await.unwrap_err().code, Code::DiskFull);
         assert_eq!(disk_failure(&io::Error::from_raw_os_error(5)).code, Code::Internal);
     }

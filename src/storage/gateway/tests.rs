@@ -1,5 +1,6 @@
 //! The gateway against origins that misbehave: equal bytes or a failure of the catalogue, never something between.
 
+mod bounded;
 mod faults;
 mod ffmpeg;
 
@@ -229,7 +230,8 @@ async fn sizes_over_the_limit_are_refused_however_they_are_told() {
     }
     let claim = Script { length: Length::Claimed(u64::MAX / 2), ..script(Fault::None) };
     let origin = TestOrigin::start(claim).await;
-    let full = Bench::new().open(&origin.url("/in"), quick()).await.map(|_| ()).unwrap_err();
+    let all = FetchLimits { cache: u64::MAX, ..quick() };
+    let full = Bench::new().open(&origin.url("/in"), all).await.map(|_| ()).unwrap_err();
     assert_eq!(full.code, Code::DiskFull);
 }
 

@@ -38,21 +38,21 @@ pub struct Origin {
 
 impl Origin {
     pub async fn start(bytes: Vec<u8>, fault: Fault) -> Self {
-        Self::begin(bytes, 0, fault).await
+        Self::begin(bytes, Filling::default(), fault).await
     }
 
-    /// An origin without a fault whose file ends with so many zeros, which are nowhere.
-    pub async fn start_long(bytes: Vec<u8>, zeros: u64) -> Self {
-        Self::begin(bytes, usize::try_from(zeros).unwrap(), Fault::None).await
+    /// An origin without a fault whose file is far longer than what is kept of it: `bytes`, then `filling`.
+    pub async fn start_long(bytes: Vec<u8>, filling: Filling) -> Self {
+        Self::begin(bytes, filling, Fault::None).await
     }
 
-    async fn begin(bytes: Vec<u8>, zeros: usize, fault: Fault) -> Self {
+    async fn begin(bytes: Vec<u8>, filling: Filling, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sent, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let shared = Arc::new(Serving {
             bytes,
-            zeros,
+            filling,
             fault,
             sent: Arc::clone(&sent),
             requests: Arc::clone(&requests),
@@ -89,10 +89,29 @@ impl Drop for Origin {
     }
 }
 
+/// What follows after an origin's bytes: a piece again and again, then an end.
+#[derive(Debug, Default)]
+pub struct Filling {
+    pub piece: Vec<u8>,
+    pub times: usize,
+    pub end: Vec<u8>,
+}
+
+impl Filling {
+    pub fn len(&self) -> usize {
+        self.piece.len() * self.times + self.end.len()
+    }
+
+    /// What is at a byte of it, as far as it lies in one piece.
+    fn at(&self, byte: usize) -> &[u8] {
+        let repeated = self.piece.len() * self.times;
+        if byte < repeated { &self.piece[byte % self.piece.len()..] } else { &self.end[byte - repeated..] }
+    }
+}
+
 struct Serving {
     bytes: Vec<u8>,
-    /// Follow after the bytes.
-    zeros: usize,
+    filling: Filling,
     fault: Fault,
     sent: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
@@ -123,7 +142,7 @@ async fn read_head(socket: &mut TcpStream) -> Option<String> {
 async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option<()> {
     let claimed = match serving.fault {
         Fault::SaysMore(more) => serving.bytes.len() + more,
-        _ => serving.bytes.len() + serving.zeros,
+        _ => serving.bytes.len() + serving.filling.len(),
     };
     match &serving.fault {
         Fault::Silent => std::future::pending::<()>().await,
@@ -169,8 +188,9 @@ async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option
     if limit == to - from {
         return Some(());
     }
-    if serving.zeros > 0 {
-        return zeros(socket, serving, to - from - limit).await;
+    if serving.filling.len() > 0 {
+        let start = from + limit - serving.bytes.len();
+        return fill(socket, serving, start..to - serving.bytes.len()).await;
     }
     if matches!(serving.fault, Fault::HangsAfter(_)) {
         std::future::pending::<()>().await;
@@ -178,13 +198,13 @@ async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option
     None
 }
 
-async fn zeros(socket: &mut TcpStream, serving: &Serving, mut left: usize) -> Option<()> {
-    let piece = vec![0; 256 * 1024];
-    while left > 0 {
-        let step = left.min(piece.len());
-        socket.write_all(&piece[..step]).await.ok()?;
+async fn fill(socket: &mut TcpStream, serving: &Serving, mut left: std::ops::Range<usize>) -> Option<()> {
+    while !left.is_empty() {
+        let here = serving.filling.at(left.start);
+        let step = left.len().min(here.len());
+        socket.write_all(&here[..step]).await.ok()?;
         serving.sent.fetch_add(step as u64, Ordering::Relaxed);
-        left -= step;
+        left.start += step;
     }
     Some(())
 }
