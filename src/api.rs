@@ -32,6 +32,7 @@ mod retention;
 mod routes;
 mod server;
 mod sse;
+mod starting;
 mod stream;
 mod submission;
 mod system;
@@ -62,6 +63,7 @@ pub use letters::JobLetters;
 pub use range::ByteRange;
 pub use receiver::{Message, Sink, receiver};
 pub use server::{ServerLimits, serve};
+pub use starting::starting;
 
 use crate::control::Control;
 use crate::domain::preset::Presets;

@@ -19,13 +19,15 @@ use crate::storage::{self, S3Settings, Storage, StorageSettings};
 use crate::worker::Worker;
 
 /// Where jobs are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Record {
-    /// Below the data folder.
-    Durable,
+pub(super) enum Record<'a> {
+    /// Below the data folder, or in the database; told each time that the database is found to be down.
+    Durable(WhileDown<'a>),
     /// In memory, for one command.
     Ephemeral,
 }
+
+/// What is done while the database is down.
+pub(super) type WhileDown<'a> = &'a mut (dyn FnMut() -> Result<(), Failed> + Send);
 
 /// A control and a worker in one process.
 pub(super) struct Machinery {
@@ -56,7 +58,7 @@ pub(super) fn presets(documents: &[PresetDocument]) -> Result<Presets, Failed> {
 /// Starts everything but the API.
 pub(super) async fn start(
     (control, worker): (&ControlPlan, &WorkerPlan),
-    record: Record,
+    record: Record<'_>,
     lifecycle: &Lifecycle,
 ) -> Result<Machinery, Failed> {
     let ground = control::open(control, record, lifecycle).await?;

@@ -1,6 +1,7 @@
 //! `flux serve`.
 
 mod http;
+mod porch;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 
+use self::porch::Porch;
 use super::args::ServeArgs;
 use super::assemble::control::{self, Ground};
 use super::assemble::{self, Machinery, Record, worker};
@@ -63,12 +65,14 @@ async fn serve_all(
     lifecycle: &Lifecycle,
 ) -> Result<(), Failed> {
     let metrics = Metrics::install().map_err(anyhow::Error::new)?;
+    let mut porch = Porch::new(plan, lifecycle);
+    let record = Record::Durable(&mut || porch.open());
     let Machinery { control, worker, ground } =
-        assemble::start((plan, worker_plan), Record::Durable, lifecycle).await?;
+        assemble::start((plan, worker_plan), record, lifecycle).await?;
     if worker_plan.worker.idle_timeout.is_some() && !matches!(plan.workers.waking.waker, Waker::Process(_)) {
         tracing::warn!("worker.idle_timeout is for --role worker: this process stays");
     }
-    http::listen("all", plan, (&control, &ground), metrics, lifecycle)?;
+    http::listen("all", plan, (&control, &ground), metrics, porch, lifecycle).await?;
     lifecycle.stopping().await;
     drain(&worker, plan.common.drain_timeout, lifecycle).await;
     drop(worker);
@@ -78,9 +82,10 @@ async fn serve_all(
 
 async fn serve_control(plan: &ControlPlan, lifecycle: &Lifecycle) -> Result<(), Failed> {
     let metrics = Metrics::install().map_err(anyhow::Error::new)?;
-    let ground = control::open(plan, Record::Durable, lifecycle).await?;
+    let mut porch = Porch::new(plan, lifecycle);
+    let ground = control::open(plan, Record::Durable(&mut || porch.open()), lifecycle).await?;
     let control = control::start(plan, &ground, Vec::new(), lifecycle).await?;
-    http::listen("control", plan, (&control, &ground), metrics, lifecycle)?;
+    http::listen("control", plan, (&control, &ground), metrics, porch, lifecycle).await?;
     lifecycle.stopping().await;
     close(control, ground, lifecycle).await;
     Ok(())

@@ -14,7 +14,7 @@ mod webhooks;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,12 +35,34 @@ use crate::store::{DynStore, NewJob};
 /// Short, because each paused hour is worth a second of polls.
 const RETENTION: Duration = Duration::from_mins(20);
 
-/// Wall time that follows tokio's, so that pausing one pauses both.
-struct TokioClock(Instant);
+/// Wall time that follows tokio's, so that pausing one pauses both; and that somebody may set.
+struct TokioClock {
+    began: Instant,
+    ahead: AtomicI64,
+    jumped: AtomicBool,
+}
+
+impl TokioClock {
+    fn new() -> Self {
+        Self { began: Instant::now(), ahead: AtomicI64::new(0), jumped: AtomicBool::new(false) }
+    }
+
+    /// Sets it so many hours ahead, or back.
+    fn jump(&self, hours: i64) {
+        self.ahead.store(hours * 3_600_000_000, Ordering::Relaxed);
+        self.jumped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever was set.
+    fn jumped(&self) -> bool {
+        self.jumped.load(Ordering::Relaxed)
+    }
+}
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_700_000_000_000_000).plus(self.0.elapsed())
+        let at = Timestamp::from_micros(1_700_000_000_000_000).plus(self.began.elapsed());
+        Timestamp::from_micros(at.micros() + self.ahead.load(Ordering::Relaxed))
     }
 }
 
@@ -85,7 +107,7 @@ impl Ground {
             |(n, slots): (u64, &u32)| FakeWorker::new(&format!("w{n}"), *slots, seed * 100 + n, &destination);
         let workers = (0..).zip(slots).map(worker).collect();
         let (store, broom) = (Arc::new(Memory::new(seed)), Arc::new(Broom::default()));
-        let (clock, ids) = (Arc::new(TokioClock(Instant::now())), Arc::new(SeededIds::new(seed + 7)));
+        let (clock, ids) = (Arc::new(TokioClock::new()), Arc::new(SeededIds::new(seed + 7)));
         Self { store, workers, destination, broom, clock, ids, retention: Some(RETENTION) }
     }
 }

@@ -114,16 +114,7 @@ async fn jobs_of_a_killed_control_end_by_the_other() {
     assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "the encode went on: {job:#}");
 }
 
-#[tokio::test]
-async fn a_control_waits_for_its_database_and_outlives_it() {
-    let mut server = postgres::Server::start();
-    let url = server.url();
-    server.crash();
-    let together = Together::on(&url);
-    let (control, ()) = tokio::join!(together.control("").server(), async { server.resume() });
-    let id = control.submit(&job_for(&clips::mp4(1))).await;
-
-    server.crash();
+async fn assert_nothing_is_taken(control: &Server) {
     let refused = control.http.post(format!("{}/api/v1/jobs", control.url)).json(&job_for(&clips::mp4(1)));
     let refused = refused.send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -132,6 +123,24 @@ async fn a_control_waits_for_its_database_and_outlives_it() {
         (control.get("/ready").await.0 == StatusCode::SERVICE_UNAVAILABLE).then_some(())
     })
     .await;
+    assert_eq!(control.get("/health").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_control_waits_for_its_database_and_outlives_it() {
+    let mut server = postgres::Server::start();
+    let url = server.url();
+    server.crash();
+    let together = Together::on(&url);
+    // It says where it listens, and that it is not ready.
+    let control = together.control("").server().await;
+    assert_nothing_is_taken(&control).await;
+    server.resume();
+    eventually("it is ready", async || (control.get("/ready").await.0 == StatusCode::OK).then_some(())).await;
+    let id = control.submit(&job_for(&clips::mp4(1))).await;
+
+    server.crash();
+    assert_nothing_is_taken(&control).await;
     server.resume();
     eventually("it is ready again", async || (control.get("/ready").await.0 == StatusCode::OK).then_some(()))
         .await;

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 
 use self::client::{Clients, plain};
 use self::cluster::{Cluster, Process};
-use self::history::History;
-use self::plan::{Plan, Record};
+use self::history::{Clock, History};
+use self::plan::{Move, Plan, Record};
 use crate::support::clips;
 
 /// Runs at a time: mostly they wait.
@@ -83,7 +83,8 @@ async fn run(seed: u64, record: Record) -> Result<(), String> {
         cluster.make(*step).await;
     }
     cluster.heal().await;
-    let mut history = History::default();
+    let set = plan.moves.iter().any(|(_, step)| matches!(step, Move::SetClock(_)));
+    let mut history = History { clock: if set { Clock::Jumped } else { Clock::Even }, ..History::default() };
     let mut trouble = Vec::new();
     while let Some(ended) = lives.join_next().await {
         match ended {

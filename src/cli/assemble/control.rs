@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use tokio_util::io::ReaderStream;
 
 use super::super::{Exit, Failed};
-use super::{Record, open_storage, presets};
+use super::{Record, WhileDown, open_storage, presets};
 use crate::api::JobLetters;
 use crate::config::{self, ControlPlan};
 use crate::control::{Control, ControlSettings, Deps, Discovery, GivenSources, Sweeper, WorkerHandle};
@@ -48,7 +48,7 @@ pub(in crate::cli) struct Ground {
 /// Opens the record, then the storage.
 pub(in crate::cli) async fn open(
     plan: &ControlPlan,
-    record: Record,
+    record: Record<'_>,
     lifecycle: &Lifecycle,
 ) -> Result<Ground, Failed> {
     let presets = Arc::new(presets(&plan.presets)?);
@@ -120,7 +120,7 @@ type Opened = (DynStore, Option<Arc<dyn Outbox>>, BoxFuture<'static, ()>);
 
 async fn open_store(
     plan: &ControlPlan,
-    record: Record,
+    record: Record<'_>,
     ids: &Arc<dyn IdSource>,
     lifecycle: &Lifecycle,
 ) -> Result<Opened, Failed> {
@@ -135,13 +135,13 @@ async fn open_store(
         })
     };
     let opened = match (record, &plan.store) {
-        (Record::Durable, config::Store::Postgres(postgres)) => {
-            let store = await_database(&place(postgres)?, options, lifecycle).await?;
+        (Record::Durable(while_down), config::Store::Postgres(postgres)) => {
+            let store = await_database(&place(postgres)?, options, while_down, lifecycle).await?;
             let closed = store.closed().boxed();
             let store = Arc::new(store);
             return Ok((Arc::clone(&store) as DynStore, Some(store), closed));
         }
-        (Record::Durable, config::Store::Sqlite) => {
+        (Record::Durable(_), config::Store::Sqlite) => {
             SqliteStore::open(&plan.common.data_dir, options()?).await
         }
         (Record::Ephemeral, _) => SqliteStore::ephemeral(options()?).await,
@@ -178,11 +178,12 @@ pub(in crate::cli) fn place(postgres: &config::Postgres) -> Result<Place, Failed
         .map_err(|error| Failed::msg(Exit::Validation, format!("store.url {error}")))
 }
 
-/// Nothing can be accepted without a record, so nothing listens until there is one. A database that is down is waited
-/// for, since it comes back without anybody touching this process; one that refuses us is for somebody to repair.
+/// A database that is down is waited for, since it comes back without anybody touching this process; one that refuses us
+/// is for somebody to repair.
 async fn await_database(
     place: &Place,
     options: impl Fn() -> Result<store::Options, Failed>,
+    while_down: WhileDown<'_>,
     lifecycle: &Lifecycle,
 ) -> Result<PostgresStore, Failed> {
     loop {
@@ -191,6 +192,7 @@ async fn await_database(
             Err(error @ store::Error::Unavailable { .. }) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(database = %place, error, "waiting for the database");
+                while_down()?;
             }
             Err(error) => return Err(unopened(error)),
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::super::Failed;
 use super::super::assemble::control::Ground;
 use super::super::files::StorageFiles;
-use crate::api::{self, Mount, ServerLimits, Services};
+use super::porch::Porch;
+use crate::api::{self, Mount, Services};
 use crate::config::{self, ControlPlan};
 use crate::control::Control;
 use crate::lifecycle::{Lifecycle, TaskKind};
@@ -16,14 +17,15 @@ use crate::telemetry::Metrics;
 /// How often finished histogram samples are folded away.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-pub(super) fn listen(
+pub(super) async fn listen(
     role: &'static str,
     plan: &ControlPlan,
     (control, ground): (&Control, &Ground),
     metrics: Metrics,
+    porch: Porch,
     lifecycle: &Lifecycle,
 ) -> Result<(), Failed> {
-    let (listener, address) = super::bind(plan.server.listen, "--listen")?;
+    let (listener, address, limits) = porch.hand_over().await?;
     let upkeep = metrics.clone();
     let app = api::router(Services {
         control: control.clone(),
@@ -44,7 +46,6 @@ pub(super) fn listen(
         mounts: registry(plan, control).into_iter().collect(),
         closing: lifecycle.soft().clone(),
     });
-    let limits = ServerLimits { header_timeout: plan.server.header_timeout, ..ServerLimits::default() };
     lifecycle.spawn(TaskKind::Essential, "http", api::serve(listener, app, lifecycle.soft().clone(), limits));
     let closing = lifecycle.soft().clone();
     lifecycle.spawn(TaskKind::Background, "metrics upkeep", async move {

@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use self::index::Index;
-use crate::domain::machine::{Context, Machine, Policy, SecretsState, accepted};
+use super::worker::Rule;
+use crate::domain::machine::{BACKOFF_CAP, Context, Machine, Policy, SecretsState, accepted};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
-    PublicationState, RunId, RunNumber, SessionId, TaskClass, TaskId, TaskKind, TaskRecord, TaskState,
-    Tenant, Timestamp, UploadId, Waste,
+    PublicationState, RunId, RunNumber, RunOutcome, SessionId, TaskClass, TaskId, TaskKind, TaskRecord,
+    TaskState, Tenant, Timestamp, UploadId, Waste,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
@@ -42,6 +43,8 @@ struct Inner {
     said: Vec<&'static str>,
     progress: Vec<(JobId, Progress)>,
     garbage: Vec<Garbage>,
+    /// The rule about cancels that is not kept.
+    hasty: Option<Rule>,
     seen: BTreeMap<BootId, WorkerSeen>,
 }
 
@@ -73,6 +76,11 @@ impl Memory {
     /// The next verbs of runs (and claims) meet these, in order.
     pub(super) fn inject(&self, faults: &[Option<Fault>]) {
         self.inner().faults.extend(faults.iter().rev());
+    }
+
+    /// From now on this rule about cancels is not kept.
+    pub(super) fn leave_out(&self, rule: Rule) {
+        self.inner().hasty = Some(rule);
     }
 
     /// The session is over, as if it had not been renewed in time.
@@ -173,6 +181,39 @@ impl Memory {
         drop(guard);
         let _ = self.changes.send(job);
         Some(answer)
+    }
+
+    /// What becomes of a cancel that has to wait for a publication: it waits, or a mutant does not.
+    fn hasty(&self, job: JobId, now: Timestamp) -> Cancelled {
+        let mut inner = self.inner();
+        let Inner { jobs, index, hasty, .. } = &mut *inner;
+        let stored = jobs.get_mut(&job).unwrap();
+        let held = stored.job.tasks.iter().any(|task| task.hold.is_some());
+        if *hasty != Some(if held { Rule::CancelAfterCommit } else { Rule::CancelAfterResolve }) {
+            return Cancelled::Requested;
+        }
+        index.remove(&stored.job);
+        let Aggregate { job, outputs, tasks, publications } = &mut stored.job;
+        (job.status, job.finished_at) = (JobStatus::Cancelled, Some(now));
+        for task in tasks {
+            (task.state, task.hold, task.not_before) = (TaskState::Cancelled, None, None);
+        }
+        for output in outputs.iter_mut().filter(|output| output.status != OutputStatus::Completed) {
+            output.status = OutputStatus::Cancelled;
+        }
+        for publication in publications.iter_mut().filter(|known| known.state == PublicationState::Open) {
+            publication.state = PublicationState::Dead;
+        }
+        let running = stored.attempts.iter_mut().filter(|attempt| attempt.ended_at.is_none());
+        let stopped = running.map(|attempt| {
+            (attempt.ended_at, attempt.outcome) = (Some(now), Some(RunOutcome::Cancelled));
+            attempt.run
+        });
+        let stopped = stopped.collect();
+        job.seq += 1;
+        let end = Event { seq: job.seq, at: now, status: job.status, run: job.run, ..accepted(now) };
+        stored.events.push(end);
+        Cancelled::Now(stopped)
     }
 
     /// A fenced verb, with the next fault before or after it.
@@ -400,10 +441,11 @@ impl JobStore for Memory {
         let inner = &mut *guard;
         inner.said.push("wake_delayed");
         let mut woken = 0;
-        while let Some((_, job)) = inner.index.due().filter(|(due, _)| *due <= now) {
+        while let Some(job) = inner.index.due_by(now) {
             let Some(stored) = inner.jobs.get_mut(&job) else { break };
             inner.index.remove(&stored.job);
-            let due = |task: &&mut TaskRecord| task.not_before.is_some_and(|due| due <= now);
+            let far = now.plus(BACKOFF_CAP);
+            let due = |task: &&mut TaskRecord| task.not_before.is_some_and(|due| due <= now || due > far);
             for task in stored.job.tasks.iter_mut().filter(due) {
                 task.state = TaskState::Ready;
                 task.not_before = None;
@@ -479,7 +521,8 @@ impl JobStore for Memory {
     }
 
     async fn cancel(&self, _: Option<&Tenant>, job: JobId, now: Timestamp) -> Result<Cancelled> {
-        Ok(self.apply(job, None, now, Machine::cancel).unwrap_or(Cancelled::NotFound))
+        let cancelled = self.apply(job, None, now, Machine::cancel).unwrap_or(Cancelled::NotFound);
+        Ok(if cancelled == Cancelled::Requested { self.hasty(job, now) } else { cancelled })
     }
     async fn retry(&self, _: Option<&Tenant>, job: JobId, task: TaskId, now: Timestamp) -> Result<Retried> {
         Ok(self.apply(job, None, now, |m| m.retry(task)).unwrap_or(Retried::NotFound))

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(super) use self::destination::Destination;
+pub(super) use self::destination::{Destination, Rule};
 
 use crate::domain::testing::SeededIds;
 use crate::domain::{
@@ -276,8 +276,8 @@ impl FakeWorker {
         run.tell(RunEvent::Accepted);
         let mut completed = work.completed;
         let mut dead = Vec::new();
-        for open in work.open {
-            if self.destination.destroy(open.id) {
+        for open in work.open.into_iter().filter(|_| self.destination.keeps(Rule::DestroyLower)) {
+            if self.destination.destroy(open.id) && self.destination.keeps(Rule::Adopt) {
                 completed.push(open.output);
                 run.tell(done(open.output, open.id));
             } else {
@@ -312,7 +312,9 @@ impl FakeWorker {
             let Some(permitted) = run.permitted(own).await else {
                 return Err(RunEvent::Failed(Box::new(failure(Code::Cancelled))));
             };
-            let adopted = permitted.lower.iter().find(|lower| self.destination.destroy(lower.id));
+            let lower = permitted.lower.iter().filter(|_| self.destination.keeps(Rule::DestroyLower));
+            let adopted = { lower }
+                .find(|lower| self.destination.destroy(lower.id) && self.destination.keeps(Rule::Adopt));
             self.at(run, At::BeforeCommit).await?;
             let visible = if let Some(adopted) = adopted {
                 self.destination.destroy(own);

@@ -32,6 +32,15 @@ pub struct Cluster {
     database_is: Database,
 }
 
+/// Sets the clock that sessions live by.
+fn clock(hours: i64) -> String {
+    let ahead = hours * 3_600_000_000;
+    format!(
+        "create or replace function flux_now() returns bigint language sql volatile \
+         as $$ select (extract(epoch from clock_timestamp()) * 1000000)::bigint + {ahead} $$"
+    )
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Database {
     Up,
@@ -208,6 +217,12 @@ impl Cluster {
                 self.database_is = Database::Up;
             }
             Move::ResumeRecord => {}
+            Move::SetClock(hours) if self.database_is == Database::Up => {
+                for database in &self.database {
+                    postgres::run(&database.url(), &clock(hours)).await;
+                }
+            }
+            Move::SetClock(_) => {}
         }
     }
 
@@ -221,6 +236,7 @@ impl Cluster {
     /// Everybody runs and hears everybody.
     pub async fn heal(&mut self) {
         self.make(Move::ResumeRecord).await;
+        self.make(Move::SetClock(0)).await;
         for who in self.everybody() {
             self.make(Move::Thaw(who)).await;
             self.make(Move::Start(who)).await;

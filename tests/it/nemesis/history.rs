@@ -17,6 +17,17 @@ pub struct History {
     pub starts: Vec<String>,
     /// Processes, folders, parts and test files that should be gone.
     pub left: Vec<String>,
+    /// Whether times can be compared.
+    pub clock: Clock,
+}
+
+/// What the clock did that the times on record were taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    #[default]
+    Even,
+    /// Somebody set it.
+    Jumped,
 }
 
 /// One thing a client learned or asked.

@@ -2,7 +2,7 @@
 
 use super::checker::check;
 use super::history::{
-    Event, Fate, History, Job, Output, Publication, Run, Status, StreamEvent, Told, Visible,
+    Clock, Event, Fate, History, Job, Output, Publication, Run, Status, StreamEvent, Told, Visible,
 };
 
 fn file(job: &str, sha256: &str) -> Visible {
@@ -95,6 +95,7 @@ fn good() -> History {
         visible: vec![file("a", "right")],
         starts: vec!["r1".into(), "r2".into()],
         left: Vec::new(),
+        clock: Clock::Even,
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Move {
     /// The database ends as a crash does, and is started again.
     CrashRecord,
     ResumeRecord,
+    /// The database's clock is set so many hours ahead of the time: every session is over at once.
+    SetClock(i64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +116,7 @@ fn hit(chance: &mut Chance, workers: usize, record: Record) -> (Move, Option<Mov
     let worker = chance.index(workers);
     let control = Who::Control(chance.index(record.controls()));
     let network = |mode| (Move::Network(worker, mode), Some(Move::Network(worker, Mode::Pass)));
-    let kinds = if record == Record::Shared { 108 } else { 100 };
+    let kinds = if record == Record::Shared { 114 } else { 100 };
     match chance.below(kinds) {
         0..20 => {
             let shown = chance.one_of(&[Mode::Refuse, Mode::Pass]);
@@ -131,7 +133,8 @@ fn hit(chance: &mut Chance, workers: usize, record: Record) -> (Move, Option<Mov
         81..88 => network(Mode::Mute),
         88..95 => network(Mode::Hole),
         95..100 => network(Mode::Refuse),
-        _ => (Move::CrashRecord, Some(Move::ResumeRecord)),
+        100..108 => (Move::CrashRecord, Some(Move::ResumeRecord)),
+        _ => (Move::SetClock(8), Some(Move::SetClock(0))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::machine::BACKOFF_CAP;
 use crate::domain::{Abilities, Aggregate, Company, JobId, RunId, TaskClass, TaskId, TaskState, Timestamp};
 
 /// Of the jobs that are not deleted.
@@ -62,6 +63,13 @@ impl Index {
     /// When the first delayed task is due, and whose it is.
     pub(super) fn due(&self) -> Option<(Timestamp, JobId)> {
         self.delayed.first().copied()
+    }
+
+    /// A job whose task is due now: its time has come, or its wait is longer than any.
+    pub(super) fn due_by(&self, now: Timestamp) -> Option<JobId> {
+        let come = self.delayed.first().filter(|(due, _)| *due <= now);
+        let far = || self.delayed.last().filter(|(due, _)| *due > now.plus(BACKOFF_CAP));
+        come.or_else(far).map(|(_, job)| *job)
     }
 
     pub(super) fn ready(&self, which: impl Fn(TaskClass) -> bool) -> usize {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 pub(super) use self::history::{Status, Told};
 
-use self::history::{Event, Fate, History, Job, Output, Publication, Run, Visible};
+use self::history::{Clock, Event, Fate, History, Job, Output, Publication, Run, Visible};
 use super::super::Bench;
 use crate::domain::Code;
 use crate::domain::{
@@ -69,6 +69,7 @@ fn history(bench: &Bench, told: Vec<Told>) -> History {
         jobs: bench.store.all().into_iter().map(|stored| job(bench, stored, file)).collect(),
         streams: Vec::new(),
         visible: visible.into_iter().map(|(job, output, id)| file(job, output, id)).collect(),
+        clock: if bench.clock.jumped() { Clock::Jumped } else { Clock::Even },
         starts: (bench.workers.iter().flat_map(|worker| worker.begun())).map(|run| hex(run.uuid())).collect(),
         left,
     }

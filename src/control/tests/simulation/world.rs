@@ -1,7 +1,7 @@
 //! A small world: a few workers, a few jobs, and everything that can go wrong, all of it from one seed.
 
 use super::super::memory::Fault;
-use super::super::worker::{At, Deed};
+use super::super::worker::{At, Deed, Rule};
 use super::super::*;
 use super::dice::Dice;
 use super::verdict::{self, Told};
@@ -29,6 +29,8 @@ enum Act {
     Part(usize),
     Heal(usize),
     EndSession,
+    /// The control's wall clock is set so many hours ahead of the time, or behind it.
+    Jump(i64),
     /// The next control comes after one that said goodbye.
     Leave,
     /// The next control comes after one that is just gone.
@@ -46,12 +48,16 @@ pub(super) struct Outcome {
     pub(super) account: String,
 }
 
-/// Lives through the world of a seed.
-pub(super) async fn live(seed: u64) -> Outcome {
+/// Lives through the world of a seed, where all keep every rule but this one.
+pub(super) async fn live(seed: u64, left_out: Option<Rule>) -> Outcome {
     let mut dice = Dice::new(seed);
     let slots: Vec<u32> = (0..dice.between(2, 4)).map(|_| dice.pick(&[1, 2, 3])).collect();
     let acts = acts(&mut dice, slots.len());
     let ground = Ground { retention: None, ..Ground::new(&slots, seed) };
+    if let Some(rule) = left_out {
+        ground.destination.leave_out(rule);
+        ground.store.leave_out(rule);
+    }
     for worker in &ground.workers {
         for _ in 0..dice.roll(10) {
             worker.plan(plan(&mut dice));
@@ -64,7 +70,7 @@ pub(super) async fn live(seed: u64) -> Outcome {
     let bench = Bench::on(ground, (Discovery::default(), Found::Listed), |_| {}).await;
     let mut world = World { bench, jobs: Vec::new(), told: Vec::new() };
     for (at, act) in acts {
-        tokio::time::sleep_until(world.bench.clock.0 + at).await;
+        tokio::time::sleep_until(world.bench.clock.began + at).await;
         world = world.act(act).await;
         world.look();
     }
@@ -104,6 +110,10 @@ fn acts(dice: &mut Dice, workers: usize) -> Vec<(Duration, Act)> {
     }
     for _ in 0..dice.roll(3) {
         acts.push((dice.within(UNREST), dice.pick(&[Act::EndSession, Act::Leave, Act::Abandon])));
+    }
+    if dice.percent(20) {
+        acts.push((dice.within(UNREST), Act::Jump(dice.pick(&[-9, -1, 1, 9]))));
+        acts.push((dice.within(UNREST), Act::Jump(0)));
     }
     acts.sort_by_key(|(at, _)| *at);
     acts
@@ -156,6 +166,7 @@ impl World {
             Act::Part(worker) => workers[worker].hang(),
             Act::Heal(worker) => workers[worker].heal(),
             Act::EndSession => self.bench.store.end_session(),
+            Act::Jump(hours) => self.bench.clock.jump(hours),
             Act::Leave => self.bench = self.bench.replaced(async |bench| bench.control.leave().await).await,
             Act::Abandon => {
                 self.bench = self.bench.replaced(async |bench| bench.control.0.done.cancel()).await;
