@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use flux::domain::preset::{Container, EncodeSpec};
 use flux::domain::{
-    Abilities, BootId, Company, Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, ObjectPath,
-    OutputIndex, OutputResult, OutputSpec, Overwrite, Publication, PublicationId, PublicationState, RunId,
-    SessionId, Source, SystemIds, TaskId, Tenant, Timestamp,
+    Abilities, BootId, Clock as _, Company, Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec,
+    ObjectPath, OutputIndex, OutputResult, OutputSpec, Overwrite, Publication, PublicationId,
+    PublicationState, RunId, SessionId, Source, SystemClock, SystemIds, TaskId, Tenant, Timestamp,
 };
 use flux::store::{
     Claimed, DynStore, Fenced, Grant, Idempotency, Keys, NewJob, Options, OutputDone, Place, PostgresStore,
@@ -24,7 +24,6 @@ mod postgres;
 
 use super::report::{Report, median};
 
-const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 const WORKERS: usize = 1_000;
 /// Verbs that change a task: claim, started, permit, `output_done`, complete.
 const TRANSITIONS: usize = 5;
@@ -40,7 +39,9 @@ pub(crate) async fn run(report: &mut Report) {
     measure(report, "SQLite", [sqlite(&many).await, sqlite(&few).await]).await;
     let server = postgres::Server::with(&["fsync=on", "shared_buffers=256MB"]);
     postgres::run(&server.url(), "create database few").await;
-    let few = server.url().replace("/postgres", "/few");
+    let url = server.url();
+    let (at, _) = url.rsplit_once('/').expect("a database");
+    let few = format!("{at}/few");
     measure(report, "PostgreSQL", [open(&server.url()).await, open(&few).await]).await;
 }
 
@@ -59,7 +60,7 @@ async fn open(url: &str) -> DynStore {
 }
 
 async fn measure(report: &mut Report, name: &str, [store, other]: [DynStore; 2]) {
-    let session = store.open_session("bench", NOW).await.expect("a session");
+    let session = store.open_session("bench", now()).await.expect("a session");
     let begun = Instant::now();
     fill(&store, MANY + DONE).await;
     let rate = (MANY + DONE) as f64 / begun.elapsed().as_secs_f64();
@@ -80,7 +81,7 @@ async fn measure(report: &mut Report, name: &str, [store, other]: [DynStore; 2])
     );
     report.add("  a group of claims, median", format!("{:.1} ms", median(&slots) * 1e3), "");
 
-    let session = other.open_session("bench", NOW).await.expect("a session");
+    let session = other.open_session("bench", now()).await.expect("a session");
     fill(&other, FEW).await;
     let mut few = Vec::new();
     for _ in 0..3 {
@@ -118,7 +119,7 @@ async fn work(store: &DynStore, session: SessionId, tasks: usize, claims: &mut V
         if claimed < tasks && (free >= 64 || running.is_empty()) {
             let grants: Vec<_> = (0..free.min(256).min(tasks - claimed)).map(|_| grant()).collect();
             let said = Instant::now();
-            let got = store.claim(session, &grants, NOW).await.expect("a claim");
+            let got = store.claim(session, &grants, now()).await.expect("a claim");
             claims.push(said.elapsed().as_secs_f64());
             assert_eq!(got.len(), grants.len(), "enough is queued");
             claimed += got.len();
@@ -136,7 +137,7 @@ async fn work(store: &DynStore, session: SessionId, tasks: usize, claims: &mut V
 async fn encode(store: &DynStore, claimed: Claimed) {
     let key = claimed.key;
     let did = |answer| assert_eq!(answer, Fenced::Done(()));
-    did(store.started(key, NOW).await.expect("an answer"));
+    did(store.started(key, now()).await.expect("an answer"));
     let publication = Publication {
         id: PublicationId::from_uuid(SystemIds.random()),
         output: OutputIndex(0),
@@ -147,10 +148,10 @@ async fn encode(store: &DynStore, claimed: Claimed) {
         state: PublicationState::Open,
     };
     let done = OutputDone { output: OutputIndex(0), publication: publication.id, result: result() };
-    let permit = store.permit(key, publication, NOW).await.expect("an answer");
+    let permit = store.permit(key, publication, now()).await.expect("an answer");
     assert!(matches!(permit, Fenced::Done(_)));
-    did(store.output_done(key, done, NOW).await.expect("an answer"));
-    did(store.complete(key, NOW).await.expect("an answer"));
+    did(store.output_done(key, done, now()).await.expect("an answer"));
+    did(store.complete(key, now()).await.expect("an answer"));
 }
 
 fn grant() -> Grant {
@@ -163,14 +164,19 @@ fn grant() -> Grant {
     }
 }
 
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
 fn job() -> NewJob {
+    let now = now();
     let none = std::collections::BTreeMap::<String, String>::new;
     let path = ObjectPath::parse("vod/018f/720p.mp4").expect("a path");
     let destination = Destination::Storage { path, overwrite: Overwrite::Fail, metadata: none() };
     let encode = EncodeSpec { container: Container::Mp4, video: None, audio: None };
     NewJob {
-        id: JobId::from_uuid(SystemIds.sortable(NOW)),
-        task: TaskId::from_uuid(SystemIds.sortable(NOW)),
+        id: JobId::from_uuid(SystemIds.sortable(now)),
+        task: TaskId::from_uuid(SystemIds.sortable(now)),
         tenant: Tenant::local(),
         spec: JobSpec {
             source: Source::Http { url: "https://example.com/footage/2026/11/21/interview-cam-b.mp4".into() },
@@ -186,9 +192,9 @@ fn job() -> NewJob {
         idempotency: Some(Idempotency {
             key: SystemIds.random().to_string(),
             fingerprint: vec![7; 32],
-            until: NOW.plus(Duration::from_hours(24)),
+            until: now.plus(Duration::from_hours(24)),
         }),
-        now: NOW,
+        now,
     }
 }
 

@@ -153,10 +153,11 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a worker may have a free slot.
+    /// Whether a worker may have a slot that no run takes. One that is reserved already is as good as a free one.
     fn has_room(&self, now: Instant) -> bool {
-        let members = self.shared.fleet.members();
-        members.iter().any(|member| member.ready(now).is_some_and(|ready| self.free(member, &ready, now) > 0))
+        let runs = &self.shared.runs;
+        let room = |ready: Ready| !runs.alone_on(ready.boot) && ready.slots > runs.count_on(ready.boot);
+        self.shared.fleet.members().iter().any(|member| member.ready(now).is_some_and(room))
     }
 
     fn ask(&mut self) {

@@ -124,6 +124,7 @@ async fn open_store(
     ids: &Arc<dyn IdSource>,
     lifecycle: &Lifecycle,
 ) -> Result<Opened, Failed> {
+    let durable = matches!(record, Record::Durable(_));
     let options = || -> Result<store::Options, Failed> {
         Ok(store::Options {
             keys: keys(plan)?,
@@ -131,7 +132,7 @@ async fn open_store(
             max_attempts: plan.queue.max_attempts.get(),
             ids: Arc::clone(ids),
             results: plan.retention.results,
-            letters: (record == Record::Durable).then(|| Arc::new(JobLetters) as Arc<dyn store::Letters>),
+            letters: durable.then(|| Arc::new(JobLetters) as Arc<dyn store::Letters>),
         })
     };
     let opened = match (record, &plan.store) {
@@ -152,7 +153,7 @@ async fn open_store(
     })?;
     let closed = store.closed().boxed();
     let store = Arc::new(store);
-    let outbox = (record == Record::Durable).then(|| Arc::clone(&store) as Arc<dyn Outbox>);
+    let outbox = durable.then(|| Arc::clone(&store) as Arc<dyn Outbox>);
     Ok((store, outbox, closed))
 }
 

@@ -125,6 +125,21 @@ async fn suspects_of_a_dead_worker_run_alone_one_after_the_other() {
     assert_eq!((companies.len(), alone), (7, 3), "{companies:?}");
 }
 
+/// The slot that the first claim left is reserved, and nobody else has one.
+#[tokio::test(start_paused = true)]
+async fn a_suspect_starts_at_once_where_a_slot_is_reserved() {
+    let bench = Bench::start_elsewhere(&[1, 1], 1).await;
+    let (job, _) = encoding(&bench).await;
+    assert_eq!(bench.workers[1].reserved(), 1);
+    let before = Instant::now();
+    bench.workers[0].restart();
+    bench.workers[0].drain();
+    bench.until(job, |b| !b.workers[1].started().is_empty()).await;
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    assert_eq!(bench.workers[1].companies(), [Company::Alone]);
+    assert_eq!(bench.ended(job).await, JobStatus::Completed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_kills_its_worker_ends_after_two_more_deaths() {
     let bench = Bench::start_elsewhere(&[2], 1).await;

@@ -216,13 +216,12 @@ impl Cluster {
                 self.database.iter_mut().for_each(postgres::Server::resume);
                 self.database_is = Database::Up;
             }
-            Move::ResumeRecord => {}
             Move::SetClock(hours) if self.database_is == Database::Up => {
-                for database in &self.database {
+                if let Some(database) = &self.database {
                     postgres::run(&database.url(), &clock(hours)).await;
                 }
             }
-            Move::SetClock(_) => {}
+            Move::ResumeRecord | Move::SetClock(_) => {}
         }
     }
 
