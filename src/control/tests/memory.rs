@@ -1,5 +1,6 @@
 //! A store without a disk: the real state machine over a map, so that time can be paused and faults placed exactly.
 
+mod hasty;
 mod index;
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,8 +16,8 @@ use crate::domain::testing::SeededIds;
 use crate::domain::{
     Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
     MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
-    PublicationState, RunId, RunNumber, RunOutcome, SessionId, TaskClass, TaskId, TaskKind, TaskRecord,
-    TaskState, Tenant, Timestamp, UploadId, Waste,
+    PublicationState, RunId, RunNumber, SessionId, TaskClass, TaskId, TaskKind, TaskRecord, TaskState,
+    Tenant, Timestamp, UploadId, Waste,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
@@ -181,39 +182,6 @@ impl Memory {
         drop(guard);
         let _ = self.changes.send(job);
         Some(answer)
-    }
-
-    /// What becomes of a cancel that has to wait for a publication: it waits, or a mutant does not.
-    fn hasty(&self, job: JobId, now: Timestamp) -> Cancelled {
-        let mut inner = self.inner();
-        let Inner { jobs, index, hasty, .. } = &mut *inner;
-        let stored = jobs.get_mut(&job).unwrap();
-        let held = stored.job.tasks.iter().any(|task| task.hold.is_some());
-        if *hasty != Some(if held { Rule::CancelAfterCommit } else { Rule::CancelAfterResolve }) {
-            return Cancelled::Requested;
-        }
-        index.remove(&stored.job);
-        let Aggregate { job, outputs, tasks, publications } = &mut stored.job;
-        (job.status, job.finished_at) = (JobStatus::Cancelled, Some(now));
-        for task in tasks {
-            (task.state, task.hold, task.not_before) = (TaskState::Cancelled, None, None);
-        }
-        for output in outputs.iter_mut().filter(|output| output.status != OutputStatus::Completed) {
-            output.status = OutputStatus::Cancelled;
-        }
-        for publication in publications.iter_mut().filter(|known| known.state == PublicationState::Open) {
-            publication.state = PublicationState::Dead;
-        }
-        let running = stored.attempts.iter_mut().filter(|attempt| attempt.ended_at.is_none());
-        let stopped = running.map(|attempt| {
-            (attempt.ended_at, attempt.outcome) = (Some(now), Some(RunOutcome::Cancelled));
-            attempt.run
-        });
-        let stopped = stopped.collect();
-        job.seq += 1;
-        let end = Event { seq: job.seq, at: now, status: job.status, run: job.run, ..accepted(now) };
-        stored.events.push(end);
-        Cancelled::Now(stopped)
     }
 
     /// A fenced verb, with the next fault before or after it.
