@@ -165,3 +165,12 @@ impl JobPlan {
 fn millis(chance: &mut Chance, (least, most): (u64, u64)) -> Duration {
     Duration::from_millis(least + chance.below(most - least))
 }
+
+/// What befalls a database is rare: some of the seeds that everybody runs must have it.
+#[test]
+fn the_shared_record_crashes_and_has_its_clock_set() {
+    let moves: Vec<_> =
+        (1..=4).flat_map(|seed| Plan::of(seed, Record::Shared).moves).map(|(_, step)| step).collect();
+    assert!(moves.contains(&Move::CrashRecord), "{moves:?}");
+    assert!(moves.contains(&Move::SetClock(8)), "{moves:?}");
+}
