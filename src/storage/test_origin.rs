@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     None,
     /// The connection is closed after so many bytes of each body.
     DropEvery(u64),
+    /// The connection is reset after so many bytes of each body.
+    ResetEvery(u64),
     /// The first so many bodies stop in the middle and stay open.
     StallTimes(u64),
     /// The first body stops in the middle; from the second request on, another file is there.
@@ -261,9 +263,13 @@ async fn body(
         let trickle = matches!(script.fault, Fault::TrickleFrom(from) if number >= from);
         let most = match script.fault {
             Fault::DropEvery(bytes) if bytes <= sent => return None,
+            Fault::ResetEvery(bytes) if bytes <= sent => {
+                stream.set_zero_linger().unwrap();
+                return None;
+            }
             Fault::StallTimes(times) if number <= times && sent * 2 >= total => std::future::pending().await,
             Fault::StallThenChange if number == 1 && sent * 2 >= total => std::future::pending().await,
-            Fault::DropEvery(bytes) => bytes - sent,
+            Fault::DropEvery(bytes) | Fault::ResetEvery(bytes) => bytes - sent,
             _ if trickle => 1,
             _ => 16 * 1024,
         };

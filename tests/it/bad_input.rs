@@ -106,9 +106,12 @@ async fn origins_that_fail_are_told_apart() {
         .set("FLUX__QUEUE__MAX_ATTEMPTS", "1")
         .set("FLUX__SOURCES__STALL_TIMEOUT", "2s")
         .set("FLUX__SOURCES__RETRIES", "1")
+        .set("FLUX__SOURCES__MAX_BYTES", "32MiB")
         .server()
         .await;
     let bytes = std::fs::read(clips::mp4(4)).unwrap();
+    // Larger than the first answer, so that there is a second request to fail.
+    assert!(bytes.len() > 300 * 1024, "{} bytes", bytes.len());
     let half = bytes.len() / 2;
     let cases = [
         (Fault::Status(404), "source_not_found"),
@@ -117,6 +120,10 @@ async fn origins_that_fail_are_told_apart() {
         (Fault::SaysMore(100_000), "source_unreachable"),
         (Fault::HangsAfter(half), "source_unreachable"),
         (Fault::Silent, "source_unreachable"),
+        (Fault::ChangesAfter(1), "source_changed"),
+        (Fault::StatusAfter(1, 404), "source_not_found"),
+        (Fault::StatusAfter(1, 403), "source_forbidden"),
+        (Fault::Endless, "source_too_large"),
         (Fault::Redirect("http://169.254.169.254/latest/meta-data/".into()), "source_blocked"),
         (Fault::Redirect("file:///etc/passwd".into()), "source_blocked"),
     ];

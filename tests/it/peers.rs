@@ -235,7 +235,10 @@ async fn neither_memory_nor_disk_grow_with_the_source() {
     let sent = origin.sent();
     assert!(sent >= size, "only {sent} of {size} bytes were needed");
     // The file system keeps some blocks about the file itself.
-    assert!((CACHE / 2..CACHE + (1 << 20)).contains(&most), "{most} bytes on disk of a cache of {CACHE}");
+    assert!(
+        (CACHE / 2..CACHE + (1 << 20)).contains(&most),
+        "{most} bytes on disk of a cache of {CACHE}, {high} in memory"
+    );
     assert!(high <= 150 << 20, "{high} bytes of memory for a source of {size}");
     server.assert_clean().await;
 }

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
+use crate::support::origin::{Fault, Origin};
 use crate::support::server::{Server, Start, job_for, processes_below};
 use crate::support::{clips, eventually, sha256};
 
@@ -234,6 +235,13 @@ async fn a_full_disk_fails_jobs_by_name_and_not_the_server() {
     let start = Start::default().below(Arc::clone(&dir)).set("FLUX__WORKER__DISK_FLOOR", "0");
     let server = start.set("FLUX__QUEUE__MAX_ATTEMPTS", "1").server().await;
     assert_eq!(server.encode(&clips::mp4(1)).await["status"], "completed");
+
+    // A source from elsewhere needs room for its cache beside what stays free.
+    let origin = Origin::start(std::fs::read(clips::mp4(1)).unwrap(), Fault::None).await;
+    let mut body = job_for(&clips::mp4(1));
+    body["source"] = json!({"kind": "http", "url": origin.url()});
+    let job = server.finished(&server.submit(&body).await).await;
+    assert_eq!(job["error"]["code"], "disk_full", "{job:#}");
 
     // Room for the record, and for less than one output.
     disk.fill(640 * 1024);

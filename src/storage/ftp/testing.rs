@@ -39,8 +39,10 @@ pub(in crate::storage) struct Quirks {
     pub(in crate::storage) broken_transfers: u64,
     /// So many connections are greeted with 421.
     pub(in crate::storage) busy: u64,
-    /// Data connections stay open and silent after half of the file.
+    /// Data connections stay open and silent after half of a file that is read, and take nothing of one that is sent.
     pub(in crate::storage) stalls: bool,
+    /// The files are gone from this transfer on.
+    pub(in crate::storage) gone_at_transfer: Option<u64>,
     /// SIZE says so many bytes more than there are.
     pub(in crate::storage) size_too_large_by: u64,
     /// RNTO refuses names that exist.
@@ -49,6 +51,17 @@ pub(in crate::storage) struct Quirks {
     pub(in crate::storage) lost_renames: u64,
     /// MDTM of every file changes from this transfer on.
     pub(in crate::storage) changes_at_transfer: Option<u64>,
+}
+
+impl Quirks {
+    /// How much of so many bytes a transfer sends.
+    fn end(&self, transfer: u64, all: usize) -> usize {
+        match self.drop_every {
+            Some(bytes) => bytes.min(all),
+            None if transfer < self.broken_transfers || self.stalls => all / 2,
+            None => all,
+        }
+    }
 }
 
 /// Files by path.
@@ -166,6 +179,9 @@ async fn answer(
     argument: &str,
 ) -> Option<String> {
     let quirks = &shared.quirks;
+    if quirks.gone_at_transfer.is_some_and(|from| shared.transfers.load(Ordering::SeqCst) >= from) {
+        shared.files.lock().unwrap().clear();
+    }
     let size = |path: &str| shared.files.lock().unwrap().get(path).map(Vec::len);
     let missing = || "550 No such file".to_owned();
     Some(match command {
@@ -204,11 +220,7 @@ async fn answer(
             let number = shared.transfers.fetch_add(1, Ordering::SeqCst);
             let from = std::mem::take(&mut state.from).min(content.len());
             let content = &content[from..];
-            let end = match quirks.drop_every {
-                Some(bytes) => bytes.min(content.len()),
-                None if number < quirks.broken_transfers || quirks.stalls => content.len() / 2,
-                None => content.len(),
-            };
+            let end = quirks.end(number, content.len());
             let sent = data.write_all(&content[..end]).await;
             if quirks.stalls {
                 return std::future::pending().await;
@@ -226,6 +238,9 @@ async fn answer(
             }
             writer.write_all(b"150 give\r\n").await.ok()?;
             let (mut data, _) = state.data.take()?.accept().await.ok()?;
+            if quirks.stalls {
+                return std::future::pending().await;
+            }
             let mut content = Vec::new();
             data.read_to_end(&mut content).await.ok()?;
             if shared.transfers.fetch_add(1, Ordering::SeqCst) < quirks.broken_transfers {

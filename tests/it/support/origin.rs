@@ -26,6 +26,12 @@ pub enum Fault {
     NoLength,
     /// Closes each connection after so many bytes.
     DropsEvery(usize),
+    /// After so many requests another file is there.
+    ChangesAfter(u64),
+    /// After so many requests this status for everything.
+    StatusAfter(u64, u16),
+    /// No ranges, no length, no end.
+    Endless,
 }
 
 /// An origin of one file. Ends when dropped.
@@ -119,8 +125,8 @@ struct Serving {
 
 async fn while_open(mut socket: TcpStream, serving: &Serving) {
     while let Some(head) = read_head(&mut socket).await {
-        serving.requests.fetch_add(1, Ordering::Relaxed);
-        if answer(&mut socket, serving, &head).await.is_none() {
+        let earlier = serving.requests.fetch_add(1, Ordering::Relaxed);
+        if answer(&mut socket, serving, &head, earlier).await.is_none() {
             return;
         }
     }
@@ -139,14 +145,31 @@ async fn read_head(socket: &mut TcpStream) -> Option<String> {
 }
 
 /// Answers one request; `None` closes the connection.
-async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option<()> {
+async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str, earlier: u64) -> Option<()> {
     let claimed = match serving.fault {
         Fault::SaysMore(more) => serving.bytes.len() + more,
         _ => serving.bytes.len() + serving.filling.len(),
     };
+    let mut tag = "v1";
     match &serving.fault {
         Fault::Silent => std::future::pending::<()>().await,
-        Fault::Status(status) => {
+        Fault::ChangesAfter(requests) if earlier >= *requests => {
+            tag = "v2";
+            if head.contains("if-match: \"v1\"") {
+                let text = "HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\n\r\n";
+                return socket.write_all(text.as_bytes()).await.ok();
+            }
+        }
+        Fault::Endless => {
+            let start = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            socket.write_all(start.as_bytes()).await.ok()?;
+            let chunk = [&b"1000\r\n"[..], &[0x47; 0x1000], b"\r\n"].concat();
+            loop {
+                socket.write_all(&chunk).await.ok()?;
+            }
+        }
+        Fault::StatusAfter(requests, _) if earlier < *requests => {}
+        Fault::Status(status) | Fault::StatusAfter(_, status) => {
             let text = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
             return socket.write_all(text.as_bytes()).await.ok();
         }
@@ -164,12 +187,16 @@ async fn answer(socket: &mut TcpStream, serving: &Serving, head: &str) -> Option
             }
             return socket.write_all(b"0\r\n\r\n").await.ok();
         }
-        Fault::None | Fault::SaysMore(_) | Fault::HangsAfter(_) | Fault::DropsEvery(_) => {}
+        Fault::None
+        | Fault::SaysMore(_)
+        | Fault::HangsAfter(_)
+        | Fault::DropsEvery(_)
+        | Fault::ChangesAfter(_) => {}
     }
     let (from, to) = range(head, claimed)?;
     let text = format!(
         "HTTP/1.1 206 Partial Content\r\ncontent-length: {}\r\ncontent-range: bytes {from}-{}/{claimed}\r\n\
-         accept-ranges: bytes\r\netag: \"v1\"\r\ncontent-type: video/mp4\r\n\r\n",
+         accept-ranges: bytes\r\netag: \"{tag}\"\r\ncontent-type: video/mp4\r\n\r\n",
         to - from,
         to - 1
     );

@@ -179,7 +179,8 @@ async fn a_file_that_did_not_arrive_whole_is_sent_again() {
 #[tokio::test]
 async fn refusals_have_their_codes() {
     let none = Quirks::default;
-    let file = File::new(b"1");
+    // More than the kernel takes for a server that reads nothing.
+    let file = File::new(&vec![1; 16 << 20]);
     for (quirks, expected) in [
         (Quirks { replies: vec![("PASS", "530 no")], ..none() }, Code::DestinationForbidden),
         (Quirks { replies: vec![("STOR", "553 no such name")], ..none() }, Code::DestinationForbidden),
@@ -187,6 +188,9 @@ async fn refusals_have_their_codes() {
         (Quirks { replies: vec![("STOR", "452 full")], ..none() }, Code::DiskFull),
         (Quirks { replies: vec![("STOR", "450 later")], ..none() }, Code::DestinationUnreachable),
         (Quirks { busy: 99, ..none() }, Code::DestinationUnreachable),
+        // It hangs; and it takes the file and keeps half of it, each time.
+        (Quirks { stalls: true, ..none() }, Code::DestinationUnreachable),
+        (Quirks { broken_transfers: 99, ..none() }, Code::DestinationUnreachable),
         (Quirks { passive_port: Some(1), ..none() }, Code::DestinationUnreachable),
     ] {
         let peer = Peer::start(quirks.clone(), &[]).await;

@@ -127,6 +127,7 @@ async fn every_quirk_ends_in_equal_bytes_or_a_failure() {
         ("stalls", Quirks { stalls: true, ..none() }, Err(Code::SourceUnreachable)),
         ("longer than it is", Quirks { size_too_large_by: 9, ..none() }, Err(Code::SourceUnreachable)),
         ("changes meanwhile", Quirks { changes_at_transfer: Some(3), ..none() }, Err(Code::SourceChanged)),
+        ("deleted meanwhile", Quirks { gone_at_transfer: Some(3), ..none() }, Err(Code::SourceNotFound)),
         ("bad login", Quirks { replies: vec![("PASS", "530 no")], ..none() }, Err(Code::SourceForbidden)),
         (
             "no right to read",

@@ -42,6 +42,8 @@ fn cases() -> Vec<Case> {
         ("weak validator", Script { etag: Some("W/\"v1\""), ..script(Fault::None) }, Ok(())),
         ("drops", script(Fault::DropEvery(300_000)), Ok(())),
         ("drops inside every block", script(Fault::DropEvery(100_000)), Ok(())),
+        ("resets", script(Fault::ResetEvery(300_000)), Ok(())),
+        ("resets at once, always", script(Fault::ResetEvery(0)), Err(Code::SourceUnreachable)),
         ("stalls at first", script(Fault::StallTimes(2)), Ok(())),
         ("busy now and then", script(Fault::BusyEveryThird), Ok(())),
         ("changes", script(Fault::ChangeFrom(2)), Err(Code::SourceChanged)),
