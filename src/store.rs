@@ -403,8 +403,9 @@ pub struct UploadRecord {
     pub name: String,
     /// Bytes announced.
     pub size: u64,
-    /// SHA-256 of what arrived, once whole; jobs may use it from then on.
-    pub sha256: Option<String>,
+    /// Names what arrived, once whole: its SHA-256, or the entity tag of the storage that took it. Jobs may use it from
+    /// then on.
+    pub etag: Option<String>,
     /// When it is swept if no job used it.
     pub expires_at: Timestamp,
 }
@@ -537,7 +538,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// Records an upload's place.
     async fn create_upload(&self, upload: &UploadRecord) -> Result<()>;
     /// Records that an upload is whole.
-    async fn upload_done(&self, id: UploadId, sha256: &str) -> Result<()>;
+    async fn upload_done(&self, id: UploadId, etag: &str) -> Result<()>;
+    /// Lets an upload expire now, unless a job uses it; whether it did.
+    async fn abandon_upload(&self, id: UploadId, now: Timestamp) -> Result<bool>;
     /// One upload of this tenant.
     async fn upload(&self, tenant: Option<&Tenant>, id: UploadId) -> Result<Option<UploadRecord>>;
 

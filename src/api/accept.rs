@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::Api;
 use super::auth::{Principal, Scope};
 use super::body::{self, Json};
+use super::files::Claim;
 use super::json;
 use super::problem::{Kind, Problem};
 use super::submission::{self, Submission};
+use super::uploads;
 use crate::domain::{Fault, JobId, OutputIndex, Source, TaskId, Tenant, UploadId};
 use crate::store::{Idempotency, NewJob, StoredJob, Submitted};
 
@@ -104,29 +106,38 @@ pub(super) async fn submit(api: &Api, who: &Principal, checked: Checked) -> Resu
 
 /// An upload must be whole and the tenant's own. A storage key that looks like one of an upload becomes that upload.
 async fn settle_upload(api: &Api, tenant: &Tenant, submission: &mut Submission) -> Result<(), Problem> {
-    let whole = |id: UploadId| async move {
+    // What is wrong with an upload; `None` = there is none.
+    let look = |id: UploadId| async move {
         let upload = api.control.store().upload(Some(tenant), id).await?;
-        Ok::<_, Problem>(upload.filter(|u| u.expires_at > api.clock.now()).map(|u| u.sha256.is_some()))
+        let Some(upload) = upload.filter(|u| u.expires_at > api.clock.now()) else { return Ok(None) };
+        Ok::<_, Problem>(Some(match upload.etag {
+            Some(_) => Ok(()),
+            None => match uploads::claim(api, &upload).await? {
+                Claim::Whole { .. } => Ok(()),
+                Claim::Missing => Err("the upload is not whole yet".to_owned()),
+                Claim::Size(found) => Err(uploads::is_of(found, &upload)),
+            },
+        }))
     };
     let refuse = |at: &str, detail: &str| {
         Err(Problem::invalid(vec![Fault { pointer: at.to_owned(), detail: detail.to_owned() }]))
     };
     if let Some(id) = submission.maybe_upload {
-        return match whole(id).await? {
+        return match look(id).await? {
             None => Ok(()),
-            Some(true) => {
+            Some(Ok(())) => {
                 submission.spec.source = Source::Upload { id };
                 Ok(())
             }
-            Some(false) => refuse(&submission.source_at, "the upload is not whole yet"),
+            Some(Err(detail)) => refuse(&submission.source_at, &detail),
         };
     }
     if let Source::Upload { id } = submission.spec.source {
         let at = format!("{}/id", submission.source_at);
-        return match whole(id).await? {
+        return match look(id).await? {
             None => refuse(&at, "no such upload"),
-            Some(false) => refuse(&at, "the upload is not whole yet"),
-            Some(true) => Ok(()),
+            Some(Err(detail)) => refuse(&at, &detail),
+            Some(Ok(())) => Ok(()),
         };
     }
     Ok(())

@@ -1,10 +1,12 @@
 //! The seam to where bytes live. The command line implements it over the storage room.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use http::{HeaderName, HeaderValue};
 
 use super::ByteRange;
 use crate::domain::{Destination, Failure, JobSecrets, ObjectPath, OutputFile, OutputSecrets, Source};
@@ -18,6 +20,48 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>
 pub struct Received {
     /// SHA-256 of the bytes, lower-case hex.
     pub sha256: String,
+}
+
+/// How a client sends an upload to the storage itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invitation {
+    /// All bytes in one PUT.
+    Whole {
+        /// Where to.
+        url: String,
+        /// What the request must carry.
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+    /// One PUT for each part, then the completion by this server.
+    Parts {
+        /// Bytes of each part but the last.
+        size: u64,
+        /// Where each part goes, in order.
+        urls: Vec<String>,
+    },
+}
+
+/// What was found of an upload that a client sends to the storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// All of it; it cannot change any more.
+    Whole {
+        /// The storage's entity tag.
+        etag: String,
+    },
+    /// Nothing yet, or not all parts.
+    Missing,
+    /// Another number of bytes than announced.
+    Size(u64),
+}
+
+/// What came of putting the parts of an upload together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assembled {
+    /// They are one object, or were before.
+    Done,
+    /// The storage does not have these parts, or they are too small.
+    Refused,
 }
 
 /// Results, uploads and inline sources, and what this server accepts as source and destination.
@@ -44,6 +88,23 @@ pub trait Files: Send + Sync + 'static {
 
     /// Stores the bytes of an upload, exactly `upload.size` of them, and makes it usable only when it is whole.
     async fn receive_upload(&self, upload: &UploadRecord, body: ByteStream) -> Result<Received, Failure>;
+
+    /// Whether clients can send an upload of this size to the storage themselves.
+    fn invites(&self, size: u64) -> bool;
+
+    /// Signed URLs to send an upload to the storage, good for `life`; `None` where its credentials sign none.
+    async fn invite(
+        &self,
+        upload: &UploadRecord,
+        content_type: Option<&HeaderValue>,
+        life: Duration,
+    ) -> Result<Option<Invitation>, Failure>;
+
+    /// Puts the parts of an upload together, given their entity tags in order.
+    async fn assemble(&self, upload: &UploadRecord, etags: &[String]) -> Result<Assembled, Failure>;
+
+    /// Looks for an upload in the storage and keeps it from changing.
+    async fn claim(&self, upload: &UploadRecord) -> Result<Claim, Failure>;
 
     /// Stores an inline source under `key`, durable when it returns.
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure>;

@@ -40,6 +40,7 @@ kinds! {
     SecretsGone = "secrets_gone", 409, false, "The job's credentials were already wiped";
     OutputNotReady = "output_not_ready", 409, true, "The output is not published yet";
     UploadFinished = "upload_finished", 409, false, "The upload is already whole";
+    UploadInUse = "upload_in_use", 409, false, "Jobs use the upload";
     Gone = "gone", 410, false, "It was there and was removed";
     BodyTooLarge = "body_too_large", 413, false, "The body is too large";
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The body must be application/json";

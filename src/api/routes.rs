@@ -98,6 +98,8 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Get, "/api/v1/events", READ, Stream, stream::all),
         Route::new(Post, "/api/v1/uploads", WRITE, Once, uploads::create),
         Route::new(Put, "/api/v1/uploads/{id}", Access::Signed, Stream, uploads::receive),
+        Route::new(Delete, "/api/v1/uploads/{id}", WRITE, Once, uploads::abandon),
+        Route::new(Post, "/api/v1/uploads/{id}/complete", WRITE, Once, uploads::complete),
         Route::new(Get, "/api/v1/presets", READ, Once, presets::list),
         Route::new(Get, "/api/v1/presets/{name}", READ, Once, presets::get),
         Route::new(Get, "/api/v1/workers", READ, Once, workers::list),

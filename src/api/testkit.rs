@@ -10,13 +10,16 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope, Services};
+use super::{
+    ApiKey, Assembled, Auth, ByteRange, ByteStream, Claim, Files, Invitation, Limits, Received, Scope,
+    Services,
+};
 use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::{
@@ -143,6 +146,24 @@ pub(super) struct MemoryFiles {
     pub(super) contents: Mutex<HashMap<String, Bytes>>,
     /// Where results are redirected to, when they are.
     pub(super) presigned: Mutex<Option<String>>,
+    /// How uploads are sent to the storage, where it takes any.
+    pub(super) invitation: Mutex<Invited>,
+    /// What came of putting parts together, the tags given.
+    pub(super) assembled: Mutex<Vec<String>>,
+}
+
+/// What the tests' storage says to uploads.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Invited {
+    /// It is a folder.
+    #[default]
+    No,
+    /// Its credentials sign none.
+    Unsigned,
+    /// It is down.
+    Down,
+    /// So.
+    Yes(Invitation),
 }
 
 #[async_trait]
@@ -189,6 +210,43 @@ impl Files for MemoryFiles {
         }
         self.contents.lock().unwrap().insert(upload.id.to_string(), bytes.into());
         Ok(Received { sha256: "cd".repeat(32) })
+    }
+
+    fn invites(&self, _: u64) -> bool {
+        !matches!(*self.invitation.lock().unwrap(), Invited::No)
+    }
+
+    async fn invite(
+        &self,
+        _: &UploadRecord,
+        _: Option<&HeaderValue>,
+        _: Duration,
+    ) -> Result<Option<Invitation>, Failure> {
+        match self.invitation.lock().unwrap().clone() {
+            Invited::No | Invited::Unsigned => Ok(None),
+            Invited::Down => Err(Failure::new(Code::DestinationUnreachable, "the object store is down")),
+            Invited::Yes(invitation) => Ok(Some(invitation)),
+        }
+    }
+
+    /// Takes tags that are "good".
+    async fn assemble(&self, upload: &UploadRecord, etags: &[String]) -> Result<Assembled, Failure> {
+        if etags.iter().any(|etag| etag != "good") {
+            return Ok(Assembled::Refused);
+        }
+        *self.assembled.lock().unwrap() = etags.to_vec();
+        let bytes = vec![0; usize::try_from(upload.size).unwrap()];
+        self.contents.lock().unwrap().insert(upload.id.to_string(), bytes.into());
+        Ok(Assembled::Done)
+    }
+
+    async fn claim(&self, upload: &UploadRecord) -> Result<Claim, Failure> {
+        let there = self.contents.lock().unwrap().get(&upload.id.to_string()).map(Bytes::len);
+        Ok(match there.map(|size| u64::try_from(size).unwrap()) {
+            None => Claim::Missing,
+            Some(size) if size == upload.size => Claim::Whole { etag: "\"tag\"".to_owned() },
+            Some(size) => Claim::Size(size),
+        })
     }
 
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure> {

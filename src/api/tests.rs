@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::routes::{Access, Verb, table};
-use super::testkit::{Server, key, local, request, small_job, start};
-use super::{Auth, Limits, Scope};
+use super::testkit::{Answer, Invited, Server, key, local, request, small_job, start};
+use super::{Auth, Invitation, Limits, Scope};
 use crate::domain::limits::MAX_INLINE_BYTES;
 
 const PATIENCE: Duration = Duration::from_secs(10);

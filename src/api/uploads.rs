@@ -1,4 +1,6 @@
-//! Uploads to this server: a place with a signed URL, then the bytes.
+//! Uploads: a place with a signed URL, then the bytes. Where the storage is a bucket they go there: see [`storage`].
+
+mod storage;
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
@@ -17,8 +19,10 @@ use super::fields::{Faults, Fields, Place};
 use super::params::{self, Params};
 use super::problem::{Kind, Problem};
 use super::{Api, ByteStream, PREFIX, body};
-use crate::domain::{Fault, UploadId};
+use crate::domain::{Fault, Folder, UploadId};
 use crate::store::UploadRecord;
+
+pub(super) use self::storage::{abandon, claim, complete, is_of};
 
 /// Slowest accepted upload, bytes a second: a 64 KiB allowance in kernel buffers hides nothing below it.
 const LEAST_RATE: u64 = 10 * 1024;
@@ -31,17 +35,28 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let body = body::read_json(&api, request).await?;
     let asked = read(body.value, body.faults, api.limits.max_upload_bytes).map_err(Problem::invalid)?;
-    let now = api.clock.now();
+    let place = if let Some(place) = storage::invite(&api, &who, &asked).await? {
+        place
+    } else {
+        let upload = begin(&api, &who, &asked, api.control.folder()).await?;
+        let url = format!("{PREFIX}/uploads/{}?token={}", upload.id, sign(&api, upload.id));
+        view(&upload, json!({"method": "PUT", "url": url, "headers": {}}))
+    };
+    Ok((StatusCode::CREATED, axum::Json(place)).into_response())
+}
+
+/// Records an upload that will lie in this folder.
+async fn begin(api: &Api, who: &Principal, asked: &Asked, folder: Folder) -> Result<UploadRecord, Problem> {
     let upload = UploadRecord {
-        id: UploadId::from_uuid(api.control.folder().mark(api.ids.random())),
+        id: UploadId::from_uuid(folder.mark(api.ids.random())),
         tenant: who.tenant.clone(),
-        name: asked.name,
+        name: asked.name.clone(),
         size: asked.size,
-        sha256: None,
-        expires_at: now.plus(api.limits.upload_expiry),
+        etag: None,
+        expires_at: api.clock.now().plus(api.limits.upload_expiry),
     };
     api.control.store().create_upload(&upload).await?;
-    Ok((StatusCode::CREATED, axum::Json(view(&api, &upload))).into_response())
+    Ok(upload)
 }
 
 /// `PUT /uploads/{id}?token=…`: the bytes themselves. The token is the right to send them.
@@ -62,7 +77,7 @@ pub(super) async fn receive(
     if upload.expires_at <= api.clock.now() {
         return Err(Problem::new(Kind::Gone, "the upload has expired"));
     }
-    if upload.sha256.is_some() {
+    if upload.etag.is_some() {
         return Err(Problem::new(Kind::UploadFinished, "its bytes are here; post a new upload for others"));
     }
     let length =
@@ -127,6 +142,7 @@ where
 struct Asked {
     name: String,
     size: u64,
+    content_type: Option<HeaderValue>,
 }
 
 fn read(value: serde_json::Value, faults: Faults, most: u64) -> Result<Asked, Vec<Fault>> {
@@ -137,10 +153,18 @@ fn read(value: serde_json::Value, faults: Faults, most: u64) -> Result<Asked, Ve
             faults.add("/size", "is required");
         }
         let size = fields.integer("size", 1..=i64::try_from(most).unwrap_or(i64::MAX)).map(i64::unsigned_abs);
-        // Clients of the seeds send the type too; the bytes say what they are.
-        drop(fields.string("content_type"));
+        // The bytes say what they are; a bucket keeps what the client says all the same.
+        let kind = fields.string("content_type").map(|kind| (HeaderValue::from_str(kind.value.trim()), kind));
+        let content_type = match kind {
+            Some((Ok(value), kind)) if (1..=256).contains(&kind.value.trim().len()) => Some(value),
+            Some((_, kind)) => {
+                faults.add(kind.at, "is not a content type");
+                None
+            }
+            None => None,
+        };
         fields.finish();
-        asked = name.zip(size).map(|(name, size)| Asked { name, size });
+        asked = name.zip(size).map(|(name, size)| Asked { name, size, content_type });
     }
     asked.filter(|_| faults.is_empty()).ok_or_else(|| faults.into_vec())
 }
@@ -156,18 +180,20 @@ fn safe_name(name: &str) -> String {
     if safe.chars().all(|c| c == '.') { "upload".to_owned() } else { safe }
 }
 
-fn view(api: &Api, upload: &UploadRecord) -> serde_json::Value {
-    json!({
+/// An upload with what its client needs to send it.
+fn view(upload: &UploadRecord, mut how: serde_json::Value) -> serde_json::Value {
+    let what = json!({
         "id": upload.id,
         "filename": upload.name,
         "size": upload.size,
-        "method": "PUT",
-        "url": format!("{PREFIX}/uploads/{}?token={}", upload.id, sign(api, upload.id)),
-        "headers": {},
         "expires_at": upload.expires_at,
         "source": {"kind": "upload", "id": upload.id},
         "input_key": format!("uploads/{}/{}", upload.id, upload.name),
-    })
+    });
+    if let (Some(how), serde_json::Value::Object(what)) = (how.as_object_mut(), what) {
+        how.extend(what);
+    }
+    how
 }
 
 /// An HMAC under the store's key: it outlives a restart and any control can check it.

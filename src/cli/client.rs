@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncRead;
 
 use super::args::Server;
 use super::{Exit, Failed};
@@ -70,17 +71,23 @@ impl Client {
         self.send(request).await
     }
 
-    /// Puts a file where an upload's answer said.
-    pub(super) async fn put_file(&self, url: &str, file: tokio::fs::File, size: u64) -> Result<(), Failed> {
+    /// Puts bytes where an upload's answer said, with what it said; its entity tag, where there is one. The URL is signed:
+    /// the key stays here.
+    pub(super) async fn put_bytes(
+        &self,
+        url: &str,
+        headers: &Value,
+        (bytes, size): (impl AsyncRead + Send + 'static, u64),
+    ) -> Result<Option<String>, Failed> {
         let target = if url.starts_with('/') { format!("{}{url}", self.base) } else { url.to_owned() };
         let mut request = self.http.put(&target).header("content-length", size);
-        if target.starts_with(&self.base)
-            && let Some(key) = &self.key
-        {
-            request = request.bearer_auth(key);
+        for (name, value) in headers.as_object().into_iter().flatten() {
+            request = request.header(name, value.as_str().unwrap_or_default());
         }
-        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
-        self.send(request.body(body)).await.map(drop)
+        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(bytes));
+        let response = self.send(request.body(body)).await?;
+        let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
+        Ok(etag.map(str::to_owned))
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -92,18 +99,23 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Failed> {
-        let response = request.send().await.map_err(|error| unreachable(&self.base, &error))?;
+        let response = request.send().await.map_err(|error| unreachable(&self.base, error))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 }
 
 /// What a person can act on: the innermost cause, and what it most likely means.
-fn unreachable(base: &str, error: &reqwest::Error) -> Failed {
-    let mut cause: &dyn std::error::Error = error;
+fn unreachable(base: &str, error: reqwest::Error) -> Failed {
+    // A signed URL goes to a storage, and must not be shown.
+    let asked = error.url().and_then(|url| url.host_str().map(|host| format!("{}://{host}", url.scheme())));
+    let own = error.url().is_none_or(|url| url.as_str().starts_with(base));
+    let base = if own { base.to_owned() } else { asked.unwrap_or_default() };
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    let hint = if error.is_connect() { "; is `flux serve` running there?" } else { "" };
+    let hint = if own && error.is_connect() { "; is `flux serve` running there?" } else { "" };
     Failed::msg(Exit::Unavailable, format_args!("cannot reach {base}: {cause}{hint}"))
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::args::{Format, SubmitArgs};
 use super::client::Client;
@@ -101,11 +102,33 @@ async fn upload(client: &Client, path: &Path) -> Result<String, Failed> {
     let size = file.metadata().await.map_err(missing)?.len();
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("source");
     let place = client.post("/uploads", Some(&json!({"filename": name, "size": size})), None).await?;
-    let (Some(id), Some(url)) = (place["id"].as_str(), place["url"].as_str()) else {
-        return Err(Failed::msg(Exit::Unavailable, "the server's answer names no place for the upload"));
-    };
-    client.put_file(url, file, size).await?;
+    let nowhere = || Failed::msg(Exit::Unavailable, "the server's answer names no place for the upload");
+    let id = place["id"].as_str().ok_or_else(nowhere)?;
+    if let Some(url) = place["url"].as_str() {
+        client.put_bytes(url, &place["headers"], (file, size)).await?;
+    } else {
+        let parts = &place["parts"];
+        let each = parts["size"].as_u64().filter(|each| *each > 0).ok_or_else(nowhere)?;
+        let mut etags = Vec::new();
+        for (n, url) in (0..).zip(parts["urls"].as_array().ok_or_else(nowhere)?) {
+            let (url, from) = (url.as_str().ok_or_else(nowhere)?, n * each);
+            let length = each.min(size.saturating_sub(from));
+            let part = part(path, from, length).await.map_err(missing)?;
+            let etag = client.put_bytes(url, &Value::Null, (part, length)).await?;
+            etags.push(etag.ok_or_else(|| {
+                Failed::msg(Exit::Unavailable, "the storage did not say which part it has (ETag)")
+            })?);
+        }
+        client.post(&format!("/uploads/{id}/complete"), Some(&json!({"etags": etags})), None).await?;
+    }
     Ok(id.to_owned())
+}
+
+/// A part of a file.
+async fn part(path: &Path, from: u64, length: u64) -> std::io::Result<tokio::io::Take<tokio::fs::File>> {
+    let mut file = tokio::fs::File::open(path).await?;
+    file.seek(std::io::SeekFrom::Start(from)).await?;
+    Ok(file.take(length))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod connector;
 mod fault;
 mod open;
 mod parts;
+mod uploads;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(super) use self::connector::blocked;
 use self::fault::{Answer, answer};
 pub(super) use self::fault::{failure, is_elsewhere, is_refusal};
 pub(super) use self::open::{Opening, Who};
+pub(super) use self::uploads::UPLOADS;
+pub use self::uploads::{Assembled, Claim, Invitation};
 use super::http::HttpClients;
 use super::local::{already_there, withdrawn};
 use super::{Error, StagedFile};

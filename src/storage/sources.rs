@@ -175,12 +175,16 @@ impl Sources {
             }
             Source::File { path } => self.below_a_root(Path::new(path)).map(drop),
             Source::Inline { size, .. } => self.fits(*size),
-            Source::Upload { .. } | Source::Storage { .. } => Ok(()),
+            Source::Upload { .. } => Ok(()),
+            Source::Storage { path } => refuse_own_names(path),
             Source::Ftp { url } => {
                 let server = ftp_target(url)?.server;
                 self.inner.ftp.check(&server).map_err(|_| blocked(&server.host, server.port))
             }
-            Source::Bucket { bucket, access, .. } => self.bucket(bucket, access, secrets).map(drop),
+            Source::Bucket { bucket, path, access } => {
+                refuse_own_names(path)?;
+                self.bucket(bucket, access, secrets).map(drop)
+            }
         }
     }
 
@@ -221,17 +225,23 @@ impl Sources {
                 self.local(inner.inline.clone(), PathBuf::from(key.as_str()), work, ids).await
             }
             Source::Upload { id } => {
-                self.local(inner.uploads.clone(), PathBuf::from(id.to_string()), work, ids).await
+                let name = id.to_string();
+                if let Stored::Objects(store, prefix) = &inner.storage {
+                    let path = format!("{}/{name}", super::object::UPLOADS);
+                    match self.object(store, prefix, &path, (work, ids)).await {
+                        // It may have come to this server before there was a bucket.
+                        Err(failure) if failure.code == Code::SourceNotFound => {}
+                        opened => return opened,
+                    }
+                }
+                self.local(inner.uploads.clone(), PathBuf::from(name), work, ids).await
             }
             Source::Storage { path } => match &inner.storage {
                 Stored::Local(root) => {
                     self.local(root.clone(), PathBuf::from(path.as_str()), work, ids).await
                 }
                 Stored::Objects(store, prefix) => {
-                    let key = if prefix.is_empty() { path.to_string() } else { format!("{prefix}/{path}") };
-                    let key = object_key(&key)?;
-                    let origin = ObjectOrigin::new(Arc::clone(store), key, inner.fetch.header_timeout);
-                    self.remote(Arc::new(origin), work, ids).await
+                    self.object(store, prefix, path.as_str(), (work, ids)).await
                 }
             },
         }
@@ -289,6 +299,19 @@ impl Sources {
             return Ok(());
         }
         Err(super::gateway::too_large(self.inner.limits.max_bytes))
+    }
+
+    async fn object(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        prefix: &str,
+        path: &str,
+        (work, ids): (&Path, &dyn IdSource),
+    ) -> Result<OpenSource, Failure> {
+        let key = if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") };
+        let key = object_key(&key)?;
+        let origin = ObjectOrigin::new(Arc::clone(store), key, self.inner.fetch.header_timeout);
+        self.remote(Arc::new(origin), work, ids).await
     }
 
     async fn local(
@@ -455,6 +478,14 @@ fn ftp_login(given: Option<&Credentials>, in_url: Option<FtpLogin>) -> Result<Ft
         Some(_) => Err(Failure::new(Code::SourceForbidden, "An FTP server takes a user and a password.")),
         None => Ok(in_url.unwrap_or_default()),
     }
+}
+
+/// Names that flux itself uses: other clients' uploads, and what is not published yet.
+fn refuse_own_names(path: &domain::ObjectPath) -> Result<(), Failure> {
+    if path.as_str().split('/').any(|name| name.starts_with(".flux-")) {
+        return Err(Failure::new(Code::SourceBlocked, "Names that start with '.flux-' are reserved."));
+    }
+    Ok(())
 }
 
 fn object_key(key: &str) -> Result<object_store::path::Path, Failure> {

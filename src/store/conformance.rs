@@ -48,7 +48,7 @@ behaviours! { [sqlite_file sqlite_memory postgres] {
         takeover_goes_in_steps workers_are_remembered one_session_has_a_duty a_pulse_says_how_far_the_history_is
         a_worker_gets_only_what_it_can_do a_suspect_runs_alone_and_two_more_deaths_end_it;
     people: cancel_is_immediate_and_final delete_hides_at_once_and_sweeps_later other_tenants_see_nothing
-        pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used old_jobs_expire
+        pages_are_newest_first_and_complete lists_are_filtered uploads_are_kept_while_used an_upload_is_given_up_unless_jobs_use_it old_jobs_expire
         results_go_with_expired_jobs_where_that_is_wanted results_stay_otherwise changes_are_hinted;
     outbox: every_state_is_told_with_its_commit only_what_is_wanted_is_told
         a_delivery_has_one_holder_and_is_crossed_off_once what_a_session_left_is_claimed_by_the_next

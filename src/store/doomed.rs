@@ -63,7 +63,7 @@ pub(super) fn doomed<R: Cells>(
             tenant: columns.name("tenant")?,
             name: columns.text("key")?,
             size: columns.narrow("size")?,
-            sha256: columns.maybe_text("etag")?,
+            etag: columns.maybe_text("etag")?,
             expires_at: columns.time("expires_at")?,
         })
     };

@@ -300,8 +300,12 @@ impl JobStore for PostgresStore {
         self.db.say(&verbs::CreateUpload(upload.clone())).await
     }
 
-    async fn upload_done(&self, id: UploadId, sha256: &str) -> Result<()> {
-        self.db.say(&verbs::UploadDone { id, sha256: sha256.to_owned() }).await
+    async fn upload_done(&self, id: UploadId, etag: &str) -> Result<()> {
+        self.db.say(&verbs::UploadDone { id, etag: etag.to_owned() }).await
+    }
+
+    async fn abandon_upload(&self, id: UploadId, now: Timestamp) -> Result<bool> {
+        self.db.say(&verbs::AbandonUpload { id, now }).await
     }
 
     async fn upload(&self, tenant: Option<&Tenant>, id: UploadId) -> Result<Option<UploadRecord>> {

@@ -40,6 +40,8 @@ mod storage;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod uploads;
+#[cfg(test)]
 mod waking;
 #[cfg(test)]
 mod webhooks;

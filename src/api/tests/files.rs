@@ -89,3 +89,91 @@ async fn uploads_are_signed_whole_and_the_tenants_own() {
     let bad = server.ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"size": 0, "x": 1}))).await;
     assert_eq!(bad.json()["errors"].as_array().unwrap().len(), 3);
 }
+
+fn invited(url: &str) -> Invited {
+    let headers = vec![(http::header::CONTENT_TYPE, http::HeaderValue::from_static("video/mp4"))];
+    Invited::Yes(Invitation::Whole { url: url.to_owned(), headers })
+}
+
+#[tokio::test]
+async fn uploads_go_to_the_bucket_and_are_claimed_by_the_job() {
+    let server = start(with_keys(), Limits::default(), None).await;
+    *server.files.invitation.lock().unwrap() = invited("https://bucket.example/x?sig=1");
+    let begin =
+        || server.ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"filename": "a", "size": 5})));
+    let place = begin().await;
+    assert_eq!(place.status, 201, "{:?}", place.bytes);
+    let place = place.json();
+    assert_eq!((&place["method"], &place["url"]), (&json!("PUT"), &json!("https://bucket.example/x?sig=1")));
+    assert_eq!(place["headers"], json!({"content-type": "video/mp4"}));
+    let job = json!({"source": place["source"], "outputs": small_job()["outputs"]});
+    let submit = |name: &'static str| {
+        let request = body(as_key(name, "POST", "/api/v1/jobs"), &job);
+        async { server.ask(request).await }
+    };
+    let detail = |answer: &Answer| answer.json()["errors"][0]["detail"].as_str().unwrap().to_owned();
+    let id = place["id"].as_str().unwrap().to_owned();
+    assert_eq!(detail(&submit("alice").await), "the upload is not whole yet");
+    server.files.contents.lock().unwrap().insert(id.clone(), "hello!".into());
+    assert_eq!(detail(&submit("alice").await), "the upload has 6 bytes and was announced with 5");
+    server.files.contents.lock().unwrap().insert(id.clone(), "hello".into());
+    assert_eq!(detail(&submit("bob").await), "no such upload");
+    assert_eq!(submit("alice").await.status, 202);
+    // On record from here on: the bucket is not asked again.
+    server.files.contents.lock().unwrap().clear();
+    assert_eq!(submit("alice").await.status, 202);
+    let give_up = |name: &'static str, id: &str| {
+        let request = empty(as_key(name, "DELETE", &format!("/api/v1/uploads/{id}")));
+        async { server.ask(request).await }
+    };
+    assert_eq!(give_up("alice", &id).await.problem(), "upload_in_use");
+
+    let other = begin().await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(give_up("bob", &other).await.problem(), "not_found");
+    assert_eq!(give_up("alice", &other).await.status, 204);
+    assert_eq!(give_up("alice", &other).await.problem(), "gone");
+}
+
+#[tokio::test]
+async fn a_large_upload_is_completed_by_its_client() {
+    let server = start(with_keys(), Limits::default(), None).await;
+    let urls = vec!["https://bucket.example/1".to_owned(), "https://bucket.example/2".to_owned()];
+    *server.files.invitation.lock().unwrap() = Invited::Yes(Invitation::Parts { size: 3, urls });
+    let place = server
+        .ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"filename": "a", "size": 5})))
+        .await
+        .json();
+    assert_eq!((&place["parts"]["size"], place["parts"]["urls"].as_array().unwrap().len()), (&json!(3), 2));
+    assert!(place.get("url").is_none());
+    let url = place["complete_url"].as_str().unwrap().to_owned();
+    let complete = |name: &'static str, etags: Value| {
+        let request = body(as_key(name, "POST", &url), &json!({"etags": etags}));
+        async { server.ask(request).await }
+    };
+    assert_eq!(complete("bob", json!(["good", "good"])).await.problem(), "not_found");
+    for early in [json!([]), json!(["good", "bad"])] {
+        let refused = complete("alice", early).await;
+        assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!("/etags")));
+    }
+    for _ in 0..2 {
+        let done = complete("alice", json!(["good", "good"])).await;
+        assert_eq!((done.status, &done.json()["source"]), (200, &place["source"]));
+    }
+    assert_eq!(server.files.assembled.lock().unwrap().len(), 2);
+    let job = json!({"source": place["source"], "outputs": small_job()["outputs"]});
+    assert_eq!(server.ask(body(as_key("alice", "POST", "/api/v1/jobs"), &job)).await.status, 202);
+}
+
+#[tokio::test]
+async fn where_the_bucket_signs_nothing_the_server_takes_uploads_and_where_it_is_down_nobody() {
+    let server = start(with_keys(), Limits::default(), None).await;
+    let begin =
+        || server.ask(body(as_key("alice", "POST", "/api/v1/uploads"), &json!({"filename": "a", "size": 5})));
+    *server.files.invitation.lock().unwrap() = Invited::Unsigned;
+    let place = begin().await;
+    assert_eq!(place.status, 201);
+    assert!(place.json()["url"].as_str().unwrap().starts_with("/api/v1/uploads/"), "{:?}", place.bytes);
+    *server.files.invitation.lock().unwrap() = Invited::Down;
+    let down = begin().await;
+    assert_eq!((down.status, down.problem()), (503, "unavailable".to_owned()));
+}

@@ -250,11 +250,27 @@ impl GivenSources for Given {
         };
         let file = match tokio::fs::File::open(path).await {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(wire::Given::Gone),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return self.elsewhere(source).await;
+            }
             Err(error) => return Err(error),
         };
         let size = file.metadata().await?.len();
         Ok(wire::Given::Bytes { size, chunks: ReaderStream::with_capacity(file, CHUNK).boxed() })
+    }
+}
+
+impl Given {
+    /// What clients sent to the storage is read there by workers themselves.
+    async fn elsewhere(&self, source: &Source) -> std::io::Result<wire::Given> {
+        let Source::Upload { id } = source else { return Ok(wire::Given::Gone) };
+        match self.0.has(*id).await {
+            Ok(false) => Ok(wire::Given::Gone),
+            Ok(true) => {
+                Err(std::io::Error::other("the upload is in the storage, where the worker must look"))
+            }
+            Err(failure) => Err(std::io::Error::other(failure.detail)),
+        }
     }
 }
 
@@ -274,9 +290,9 @@ impl Sweeper for StorageSweeper {
             };
         }
         let Some(source) = what.source() else { return true };
-        let removed = self.0.uploads().remove_source(&source).await;
-        if let Err(error) = &removed {
-            tracing::warn!(error = error as &dyn std::error::Error, "could not remove a job's source");
+        let removed = self.0.remove_source(&source).await;
+        if let Err(failure) = &removed {
+            tracing::warn!(%failure, detail = failure.detail, "could not remove a job's source");
         }
         removed.is_ok()
     }
@@ -414,7 +430,7 @@ mod tests {
                 tenant: Tenant::local(),
                 name: "a.mp4".into(),
                 size: 3,
-                sha256: Some(received.sha256),
+                etag: Some(received.sha256),
                 expires_at: self.now.plus(Duration::from_hours(1)),
             };
             self.store.create_upload(&record).await.unwrap();

@@ -539,6 +539,9 @@ impl JobStore for Memory {
     async fn upload_done(&self, _: UploadId, _: &str) -> Result<()> {
         Ok(())
     }
+    async fn abandon_upload(&self, _: UploadId, _: Timestamp) -> Result<bool> {
+        Ok(false)
+    }
     async fn upload(&self, _: Option<&Tenant>, _: UploadId) -> Result<Option<UploadRecord>> {
         Ok(None)
     }

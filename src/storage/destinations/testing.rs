@@ -60,6 +60,7 @@ struct Faults {
 pub(in crate::storage) enum Refused {
     All,
     Parts,
+    Completes,
 }
 
 impl S3Server {
@@ -140,6 +141,11 @@ impl S3Server {
         *self.faults.refusal.lock().unwrap() = Some((which, status, code));
     }
 
+    /// Answers all requests again.
+    pub(in crate::storage) fn relent(&self) {
+        *self.faults.refusal.lock().unwrap() = None;
+    }
+
     /// Headers of the requests that made uploads, in order.
     pub(in crate::storage) fn creations(&self) -> Vec<http::HeaderMap> {
         self.faults.creations.lock().unwrap().clone()
@@ -193,7 +199,11 @@ async fn answer(
     let upload = url.query_pairs().find(|(name, _)| name == "uploadId").map(|(_, id)| id.into_owned());
     let refusal = *faults.refusal.lock().unwrap();
     if let Some((which, status, code)) = refusal
-        && (which == Refused::All || (upload.is_some() && request.method() == http::Method::PUT))
+        && match which {
+            Refused::All => true,
+            Refused::Parts => upload.is_some() && request.method() == http::Method::PUT,
+            Refused::Completes => upload.is_some() && request.method() == http::Method::POST,
+        }
     {
         return Ok(problem(status, code));
     }

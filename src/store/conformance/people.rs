@@ -111,14 +111,14 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
         tenant: Tenant::local(),
         name: "in.mp4".into(),
         size: 5,
-        sha256: None,
+        etag: None,
         expires_at: desk.now().plus(Duration::from_hours(1)),
     };
     desk.store.create_upload(&upload).await.unwrap();
     desk.store.create_upload(&upload).await.unwrap();
     desk.store.upload_done(upload.id, "ab").await.unwrap();
     assert!(desk.store.upload_done(upload.id, "cd").await.is_err(), "it is whole already");
-    let done = UploadRecord { sha256: Some("ab".into()), ..upload.clone() };
+    let done = UploadRecord { etag: Some("ab".into()), ..upload.clone() };
     assert_eq!(desk.store.upload(Some(&Tenant::local()), upload.id).await.unwrap(), Some(done));
     let other: Tenant = "other".parse().unwrap();
     assert_eq!(desk.store.upload(Some(&other), upload.id).await.unwrap(), None);
@@ -137,6 +137,36 @@ pub(super) async fn uploads_are_kept_while_used(desk: Desk) {
     assert_eq!(desk.store.garbage(folder, desk.now()).await.unwrap().len(), 1);
 }
 
+pub(super) async fn an_upload_is_given_up_unless_jobs_use_it(desk: Desk) {
+    let expires_at = desk.now().plus(Duration::from_hours(1));
+    let upload = |id| UploadRecord {
+        id,
+        tenant: Tenant::local(),
+        name: "in.mp4".into(),
+        size: 5,
+        etag: Some("ab".into()),
+        expires_at,
+    };
+    let [used, unused] = [1, 2].map(|_| UploadId::from_uuid(desk.ids.random()));
+    for id in [used, unused] {
+        desk.store.create_upload(&upload(id)).await.unwrap();
+    }
+    let mut job = desk.job();
+    job.spec.source = Source::Upload { id: used };
+    desk.submit(job).await;
+    assert!(!desk.store.abandon_upload(used, desk.now()).await.unwrap(), "a job needs it");
+    assert_eq!(desk.store.upload(None, used).await.unwrap(), Some(upload(used)));
+    let now = desk.now();
+    assert!(desk.store.abandon_upload(unused, now).await.unwrap());
+    let given_up = UploadRecord { expires_at: now, ..upload(unused) };
+    assert_eq!(desk.store.upload(None, unused).await.unwrap(), Some(given_up));
+    desk.store.expire(Timestamp::from_micros(0), desk.now()).await.unwrap();
+    assert!(desk.store.upload(None, unused).await.unwrap().is_none());
+    let folder = Folder::holding(&Source::Upload { id: unused });
+    assert_eq!(desk.store.garbage(folder, desk.now()).await.unwrap().len(), 1);
+    assert!(!desk.store.abandon_upload(unused, desk.now()).await.unwrap(), "there is none");
+}
+
 pub(super) async fn each_folder_is_swept_by_its_own_control(desk: Desk) {
     let folders = [1, 2].map(|n| Folder::of(uuid::Uuid::from_u128(n)));
     for folder in folders {
@@ -145,7 +175,7 @@ pub(super) async fn each_folder_is_swept_by_its_own_control(desk: Desk) {
             tenant: Tenant::local(),
             name: "in.mp4".into(),
             size: 5,
-            sha256: None,
+            etag: None,
             expires_at: desk.now(),
         };
         desk.store.create_upload(&upload).await.unwrap();

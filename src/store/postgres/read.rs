@@ -219,7 +219,7 @@ pub(super) async fn upload(
         tenant: columns.name("tenant")?,
         name: columns.text("key")?,
         size: columns.narrow("size")?,
-        sha256: columns.maybe_text("etag")?,
+        etag: columns.maybe_text("etag")?,
         expires_at: columns.time("expires_at")?,
     };
     Ok(Some(record).filter(|record| tenant.is_none_or(|tenant| *tenant == record.tenant)))

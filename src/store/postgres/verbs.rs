@@ -109,8 +109,8 @@ impl Verb for CreateUpload {
         .bind(upload.tenant.as_str())
         .bind(&upload.name)
         .bind(size)
-        .bind(&upload.sha256)
-        .bind(i16::from(upload.sha256.is_some()))
+        .bind(&upload.etag)
+        .bind(i16::from(upload.etag.is_some()))
         .bind(upload.expires_at.micros())
         .execute(&mut **txn)
         .await
@@ -121,7 +121,7 @@ impl Verb for CreateUpload {
 
 pub(super) struct UploadDone {
     pub(super) id: UploadId,
-    pub(super) sha256: String,
+    pub(super) etag: String,
 }
 
 impl Verb for UploadDone {
@@ -130,12 +130,31 @@ impl Verb for UploadDone {
     async fn run(&self, txn: &mut Txn, _: &Db) -> Result<()> {
         let done =
             sqlx::query("update uploads set state = 1, etag = $1 where id = $2 and (state = 0 or etag = $1)")
-                .bind(&self.sha256)
+                .bind(&self.etag)
                 .bind(self.id.uuid())
                 .execute(&mut **txn)
                 .await
                 .map_err(explain("recording an upload"))?;
         let open = done.rows_affected() == 1;
         if open { Ok(()) } else { Err(inconsistent("uploads", "no such upload is open")) }
+    }
+}
+
+pub(super) struct AbandonUpload {
+    pub(super) id: UploadId,
+    pub(super) now: Timestamp,
+}
+
+impl Verb for AbandonUpload {
+    type Answer = bool;
+
+    async fn run(&self, txn: &mut Txn, _: &Db) -> Result<bool> {
+        let done = sqlx::query("update uploads set expires_at = $1 where id = $2 and refs = 0")
+            .bind(self.now.micros())
+            .bind(self.id.uuid())
+            .execute(&mut **txn)
+            .await
+            .map_err(explain("giving up an upload"))?;
+        Ok(done.rows_affected() == 1)
     }
 }

@@ -103,8 +103,8 @@ impl Verb for CreateUpload {
         .bind(upload.tenant.as_str().to_owned())
         .bind(upload.name.clone())
         .bind(size)
-        .bind(upload.sha256.clone())
-        .bind(i64::from(upload.sha256.is_some()))
+        .bind(upload.etag.clone())
+        .bind(i64::from(upload.etag.is_some()))
         .bind(upload.expires_at.micros())
         .execute(&mut *txn.conn)
         .await
@@ -115,7 +115,7 @@ impl Verb for CreateUpload {
 
 pub(super) struct UploadDone {
     pub(super) id: UploadId,
-    pub(super) sha256: String,
+    pub(super) etag: String,
 }
 
 impl Verb for UploadDone {
@@ -124,13 +124,32 @@ impl Verb for UploadDone {
     async fn run(&self, txn: &mut Txn<'_>) -> Result<()> {
         let done =
             sqlx::query("update uploads set state = 1, etag = ? where id = ? and (state = 0 or etag = ?)")
-                .bind(self.sha256.clone())
+                .bind(self.etag.clone())
                 .bind(blob(self.id.uuid()))
-                .bind(self.sha256.clone())
+                .bind(self.etag.clone())
                 .execute(&mut *txn.conn)
                 .await
                 .map_err(explain("recording an upload"))?;
         let open = done.rows_affected() == 1;
         if open { Ok(()) } else { Err(inconsistent("uploads", "no such upload is open")) }
+    }
+}
+
+pub(super) struct AbandonUpload {
+    pub(super) id: UploadId,
+    pub(super) now: Timestamp,
+}
+
+impl Verb for AbandonUpload {
+    type Answer = bool;
+
+    async fn run(&self, txn: &mut Txn<'_>) -> Result<bool> {
+        let done = sqlx::query("update uploads set expires_at = ? where id = ? and refs = 0")
+            .bind(self.now.micros())
+            .bind(blob(self.id.uuid()))
+            .execute(&mut *txn.conn)
+            .await
+            .map_err(explain("giving up an upload"))?;
+        Ok(done.rows_affected() == 1)
     }
 }

@@ -74,6 +74,12 @@ impl S3Server {
         std::fs::write(path, bytes).unwrap();
     }
 
+    /// Names of the objects in a folder of the bucket.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path().join(BUCKET).join(folder)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// Incomplete uploads and parts of them.
     pub fn leftovers(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.folder.path()).unwrap();

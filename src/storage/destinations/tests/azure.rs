@@ -188,3 +188,27 @@ async fn a_container_of_a_request_is_written_as_it_says_and_not_otherwise() {
     }
     assert_eq!(destinations.check(&to).unwrap_err().code, Code::DestinationForbidden);
 }
+
+/// A client sends an upload with the URL alone, and without seeing a key.
+#[tokio::test]
+async fn a_client_sends_an_upload_to_a_container_itself() {
+    let desk = Desk::azure().await;
+    let Configured::Bucket(bucket) = &desk.destinations.inner.storage else { panic!("a bucket") };
+    let id = domain::UploadId::from_uuid(uuid::Uuid::from_u128(7));
+    let hour = Duration::from_hours(1);
+    let invitation = bucket.invite((id, 5), None, hour).await.unwrap().unwrap();
+    let crate::storage::Invitation::Whole { url, headers } = invitation else { panic!("one request") };
+    assert!(!url.as_str().contains(KEY));
+    assert_eq!(put(&url, headers, "hello").await, 201);
+    assert_eq!(bucket.claim(id, 6).await.unwrap(), crate::storage::Claim::Size(5));
+    assert!(matches!(bucket.claim(id, 5).await.unwrap(), crate::storage::Claim::Whole { .. }));
+    bucket.discard(id).await.unwrap();
+    assert_eq!(bucket.claim(id, 5).await.unwrap(), crate::storage::Claim::Missing);
+    assert!(!bucket.invites(6_000 * 1024 * 1024), "more than one request carries");
+}
+
+#[expect(clippy::disallowed_methods, reason = "talks to a loopback server made by the test")]
+async fn put(url: &Url, headers: Vec<(http::HeaderName, http::HeaderValue)>, body: &'static str) -> u16 {
+    let request = reqwest::Client::new().put(url.clone()).headers(headers.into_iter().collect());
+    request.body(body).send().await.unwrap().status().as_u16()
+}
