@@ -15,6 +15,8 @@
     reason = "a bench is a test: it may stop loudly, prints its figures and starts the programs it compares"
 )]
 
+#[path = "whole/buckets.rs"]
+mod buckets;
 #[path = "whole/clip.rs"]
 mod clip;
 #[path = "whole/fleet.rs"]
@@ -63,6 +65,9 @@ fn main() {
         }
         if runs("overhead") {
             overhead::run(&mut report).await;
+        }
+        if runs("buckets") {
+            buckets::run(&mut report).await;
         }
         if runs("readers") {
             readers::run(&mut report).await;

@@ -15,7 +15,7 @@ use super::report::{Report, median, percentile};
 
 /// Rounds; each runs every side once, beginning with another one.
 const ROUNDS: usize = 4;
-const PRESET: &str = "720p_h264";
+pub(crate) const PRESET: &str = "720p_h264";
 
 /// One side of the comparison. `None` leaves the checking to the server's default, which is sampled.
 const SIDES: [(&str, Option<&str>, &str); 3] = [
@@ -64,7 +64,7 @@ async fn through_flux(server: &Server, clip: &Path, level: Option<&str>) -> f64 
     begun.elapsed().as_secs_f64()
 }
 
-fn bare(arguments: &[String], work: &Path) -> f64 {
+pub(crate) fn bare(arguments: &[String], work: &Path) -> f64 {
     let begun = Instant::now();
     // The same niceness as the worker's, the same sinks.
     let status = Command::new("nice")
@@ -80,7 +80,7 @@ fn bare(arguments: &[String], work: &Path) -> f64 {
 }
 
 /// What the worker would pass to ffmpeg for this clip.
-async fn bare_arguments(clip: &Path) -> Vec<String> {
+pub(crate) async fn bare_arguments(clip: &Path) -> Vec<String> {
     let spawner = media::process::Spawner::start(media::process::Launcher::Direct).expect("a thread");
     let tools = media::tools::Tools::locate(Path::new("ffmpeg"), Path::new("ffprobe")).expect("ffmpeg");
     let toolbox = media::Toolbox { spawner, tools };
