@@ -41,22 +41,6 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 bench: ffmpeg postgres ## Measure (25 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead buckets readers)
 	$(CARGO) bench -- $(ONLY)
 
-.PHONY: ffmpeg
-ffmpeg:
-	@scripts/ensure-ffmpeg.sh
-
-.PHONY: postgres
-postgres:
-	@scripts/ensure-postgres.sh
-
-.PHONY: webhook-libraries
-webhook-libraries:
-	@scripts/ensure-webhook-libraries.sh
-
-.PHONY: proftpd
-proftpd:
-	@scripts/ensure-proftpd.sh
-
-.PHONY: emulators
-emulators:
-	@scripts/ensure-emulators.sh
+.PHONY: ffmpeg postgres proftpd webhook-libraries emulators
+ffmpeg postgres proftpd webhook-libraries emulators:
+	@scripts/ensure-$@.sh

@@ -58,7 +58,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 pub use auth::{ApiKey, Auth, Scope};
-pub use files::{Assembled, ByteStream, Claim, Files, Invitation, Received};
+pub use files::{ByteStream, Files, Received};
 pub use letters::JobLetters;
 pub use range::ByteRange;
 pub use receiver::{Message, Sink, receiver};

@@ -38,7 +38,9 @@ pub use plan::{
 
 use crate::domain::limits::SourceLimits;
 use crate::domain::webhook::{WebhookEvent, WebhookSecret};
-use crate::domain::{Bucket, Credentials, ObjectPath, Results, SandboxMode, Tenant, VerifyLevel, WorkerId};
+use crate::domain::{
+    Bucket, BucketAccess, Credentials, ObjectPath, Results, SandboxMode, Tenant, VerifyLevel, WorkerId,
+};
 
 /// Everything a process is told, checked.
 #[derive(Debug, Clone)]
@@ -233,34 +235,6 @@ pub enum Storage {
         /// `None`: the machine's own role.
         credentials: Option<Credentials>,
     },
-}
-
-/// `[storage.profiles.NAME]`: credentials that requests may name.
-#[derive(Debug, Clone)]
-pub struct Profile {
-    /// Provider, endpoint, region, account; the bucket's name is the request's.
-    pub place: Bucket,
-    /// `None`: the machine's own role.
-    pub credentials: Option<Credentials>,
-    /// Buckets it may be used for; none = any.
-    pub buckets: Vec<String>,
-}
-
-/// With whose credentials buckets of requests are used.
-#[derive(Debug, Clone, Default)]
-pub struct BucketAccess {
-    /// By name.
-    pub profiles: BTreeMap<String, Profile>,
-    /// Buckets that the server's own credentials may read, by URL.
-    pub sources: Vec<String>,
-    /// Buckets that they may write.
-    pub destinations: Vec<String>,
-    /// The server's own for S3.
-    pub s3: Option<Credentials>,
-    /// The server's own for Google.
-    pub gcs: Option<Credentials>,
-    /// The server's own for Azure.
-    pub azure: Option<Credentials>,
 }
 
 /// A bucket and how to reach it.

@@ -25,6 +25,7 @@ mod secrets;
 mod spec;
 pub mod testing;
 mod time;
+pub mod uploads;
 mod waste;
 pub mod webhook;
 
@@ -48,7 +49,7 @@ pub use record::{
     TaskRecord, TaskState,
 };
 pub use sandbox::SandboxMode;
-pub use secrets::{Credentials, JobSecrets, OutputSecrets};
+pub use secrets::{BucketAccess, Credentials, JobSecrets, OutputSecrets, Profile};
 pub use spec::{Destination, JobOptions, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel};
 pub use time::{Clock, SystemClock, Timestamp};
 pub use waste::{Results, Waste};

@@ -36,12 +36,11 @@ use std::sync::Arc;
 use crate::domain;
 use crate::domain::limits::SourceLimits;
 
-pub use buckets::{BucketSettings, Profile};
 pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, Reading, StagedFile};
 pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
 pub use invitations::UploadPlace;
-pub use object::{Addressing, Assembled, Claim, Invitation, S3Settings};
+pub use object::{Addressing, S3Settings};
 pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
@@ -79,7 +78,7 @@ pub struct Settings {
     /// What may be fetched from and sent to besides the public internet.
     pub allow: Vec<AllowRule>,
     /// With whose credentials buckets of requests are used.
-    pub buckets: BucketSettings,
+    pub buckets: domain::BucketAccess,
     /// What a source may be at most.
     pub limits: SourceLimits,
     /// How origins are talked to.
@@ -198,6 +197,19 @@ fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
+/// Whether flux itself uses names like one in this path: for what is not published yet, and for clients' uploads.
+fn is_reserved(path: &str) -> bool {
+    path.split('/').any(|name| name.starts_with(".flux-"))
+}
+
+/// A name in the folder of a path.
+fn beside(path: &str, name: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, _)) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
 /// Bytes as lower-case hex.
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -233,7 +245,7 @@ mod tests {
             data_dir: folder.path().join("data"),
             file_roots: Vec::new(),
             allow: Vec::new(),
-            buckets: BucketSettings::default(),
+            buckets: domain::BucketAccess::default(),
             limits: SourceLimits::default(),
             fetch: FetchLimits::default(),
         };

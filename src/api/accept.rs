@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::Api;
 use super::auth::{Principal, Scope};
 use super::body::{self, Json};
-use super::files::Claim;
 use super::json;
 use super::problem::{Kind, Problem};
 use super::submission::{self, Submission};
 use super::uploads;
+use crate::domain::uploads::Claim;
 use crate::domain::{Fault, JobId, OutputIndex, Source, TaskId, Tenant, UploadId};
 use crate::store::{Idempotency, NewJob, StoredJob, Submitted};
 

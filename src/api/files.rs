@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderName, HeaderValue};
 
 use super::ByteRange;
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{Destination, Failure, JobSecrets, ObjectPath, OutputFile, OutputSecrets, Source};
 use crate::store::UploadRecord;
 
@@ -20,48 +20,6 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>
 pub struct Received {
     /// SHA-256 of the bytes, lower-case hex.
     pub sha256: String,
-}
-
-/// How a client sends an upload to the storage itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invitation {
-    /// All bytes in one PUT.
-    Whole {
-        /// Where to.
-        url: String,
-        /// What the request must carry.
-        headers: Vec<(HeaderName, HeaderValue)>,
-    },
-    /// One PUT for each part, then the completion by this server.
-    Parts {
-        /// Bytes of each part but the last.
-        size: u64,
-        /// Where each part goes, in order.
-        urls: Vec<String>,
-    },
-}
-
-/// What was found of an upload that a client sends to the storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// All of it; it cannot change any more.
-    Whole {
-        /// The storage's entity tag.
-        etag: String,
-    },
-    /// Nothing yet, or not all parts.
-    Missing,
-    /// Another number of bytes than announced.
-    Size(u64),
-}
-
-/// What came of putting the parts of an upload together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Assembled {
-    /// They are one object, or were before.
-    Done,
-    /// The storage does not have these parts, or they are too small.
-    Refused,
 }
 
 /// Results, uploads and inline sources, and what this server accepts as source and destination.
@@ -96,7 +54,7 @@ pub trait Files: Send + Sync + 'static {
     async fn invite(
         &self,
         upload: &UploadRecord,
-        content_type: Option<&HeaderValue>,
+        content_type: Option<&str>,
         life: Duration,
     ) -> Result<Option<Invitation>, Failure>;
 

@@ -10,18 +10,16 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::{
-    ApiKey, Assembled, Auth, ByteRange, ByteStream, Claim, Files, Invitation, Limits, Received, Scope,
-    Services,
-};
+use super::{ApiKey, Auth, ByteRange, ByteStream, Files, Limits, Received, Scope, Services};
 use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{
     Abilities, Aggregate, Attempt, BootId, Clock, Code, Company, Destination, Epoch, Event, EventKind,
     Failure, IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
@@ -219,7 +217,7 @@ impl Files for MemoryFiles {
     async fn invite(
         &self,
         _: &UploadRecord,
-        _: Option<&HeaderValue>,
+        _: Option<&str>,
         _: Duration,
     ) -> Result<Option<Invitation>, Failure> {
         match self.invitation.lock().unwrap().clone() {

@@ -18,8 +18,9 @@ use tokio::time::timeout;
 
 use super::routes::{Access, Verb, table};
 use super::testkit::{Answer, Invited, Server, key, local, request, small_job, start};
-use super::{Auth, Invitation, Limits, Scope};
+use super::{Auth, Limits, Scope};
 use crate::domain::limits::MAX_INLINE_BYTES;
+use crate::domain::uploads::Invitation;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

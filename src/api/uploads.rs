@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{StatusCode, Uri, header};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
@@ -142,7 +142,7 @@ where
 struct Asked {
     name: String,
     size: u64,
-    content_type: Option<HeaderValue>,
+    content_type: Option<String>,
 }
 
 fn read(value: serde_json::Value, faults: Faults, most: u64) -> Result<Asked, Vec<Fault>> {
@@ -154,15 +154,14 @@ fn read(value: serde_json::Value, faults: Faults, most: u64) -> Result<Asked, Ve
         }
         let size = fields.integer("size", 1..=i64::try_from(most).unwrap_or(i64::MAX)).map(i64::unsigned_abs);
         // The bytes say what they are; a bucket keeps what the client says all the same.
-        let kind = fields.string("content_type").map(|kind| (HeaderValue::from_str(kind.value.trim()), kind));
-        let content_type = match kind {
-            Some((Ok(value), kind)) if (1..=256).contains(&kind.value.trim().len()) => Some(value),
-            Some((_, kind)) => {
+        let content_type = fields.string("content_type").and_then(|kind| {
+            let text = kind.value.trim();
+            let fits = (1..=256).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+            if !fits {
                 faults.add(kind.at, "is not a content type");
-                None
             }
-            None => None,
-        };
+            fits.then(|| text.to_owned())
+        });
         fields.finish();
         asked = name.zip(size).map(|(name, size)| Asked { name, size, content_type });
     }

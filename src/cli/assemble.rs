@@ -91,7 +91,7 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
         // A root that is missing was warned about; what is below it does not exist.
         file_roots: common.sources.file_roots.iter().filter(|root| root.is_dir()).cloned().collect(),
         allow: allow.collect::<Result<_, _>>().context("cannot use sources.allow")?,
-        buckets: buckets(&common.buckets),
+        buckets: common.buckets.clone(),
         limits: common.sources.limits,
         fetch: storage::FetchLimits {
             stall_timeout: common.sources.stall_timeout,
@@ -102,22 +102,6 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
         },
     };
     Ok(Storage::open(&settings).context("cannot open the storage")?)
-}
-
-fn buckets(access: &config::BucketAccess) -> storage::BucketSettings {
-    let profile = |profile: &config::Profile| storage::Profile {
-        place: profile.place.clone(),
-        credentials: profile.credentials.clone(),
-        buckets: profile.buckets.clone(),
-    };
-    storage::BucketSettings {
-        profiles: access.profiles.iter().map(|(name, found)| (name.clone(), profile(found))).collect(),
-        sources: access.sources.clone(),
-        destinations: access.destinations.clone(),
-        s3: access.s3.clone(),
-        gcs: access.gcs.clone(),
-        azure: access.azure.clone(),
-    }
 }
 
 fn bucket(s3: &config::S3) -> S3Settings {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::HeaderValue;
 
-use crate::api::{Assembled, ByteRange, ByteStream, Claim, Files, Invitation, Received};
+use crate::api::{ByteRange, ByteStream, Files, Received};
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{Code, Destination, Failure, JobSecrets, ObjectPath, OutputFile, OutputSecrets, Source};
 use crate::storage::{self, ReadError, Storage};
 use crate::store::UploadRecord;
@@ -74,31 +74,18 @@ impl Files for StorageFiles {
     async fn invite(
         &self,
         upload: &UploadRecord,
-        content_type: Option<&HeaderValue>,
+        content_type: Option<&str>,
         life: Duration,
     ) -> Result<Option<Invitation>, Failure> {
-        let invited = self.0.invite((upload.id, upload.size), content_type, life).await?;
-        Ok(invited.map(|invited| match invited {
-            storage::Invitation::Whole { url, headers } => Invitation::Whole { url: url.into(), headers },
-            storage::Invitation::Parts { size, urls } => {
-                Invitation::Parts { size, urls: urls.into_iter().map(String::from).collect() }
-            }
-        }))
+        self.0.invite((upload.id, upload.size), content_type, life).await
     }
 
     async fn assemble(&self, upload: &UploadRecord, etags: &[String]) -> Result<Assembled, Failure> {
-        Ok(match self.0.assemble(upload.id, etags).await? {
-            storage::Assembled::Done => Assembled::Done,
-            storage::Assembled::Refused => Assembled::Refused,
-        })
+        self.0.assemble(upload.id, etags).await
     }
 
     async fn claim(&self, upload: &UploadRecord) -> Result<Claim, Failure> {
-        Ok(match self.0.claim(upload.id, upload.size).await? {
-            storage::Claim::Whole { etag } => Claim::Whole { etag },
-            storage::Claim::Missing => Claim::Missing,
-            storage::Claim::Size(found) => Claim::Size(found),
-        })
+        self.0.claim(upload.id, upload.size).await
     }
 
     async fn store_inline(&self, key: &ObjectPath, bytes: Bytes) -> Result<(), Failure> {

@@ -55,7 +55,7 @@ async fn compose(client: &Client, args: &SubmitArgs) -> Result<Value, Failed> {
     Ok(json!({"source": source, "outputs": outputs, "labels": labels(&args.labels)?}))
 }
 
-/// The source that a URL names; `None` = a local file. Kinds that the server does not serve it refuses by name.
+/// The source that a URL names; `None` = a local file. Credentials for buckets stand in a job's file, not here.
 fn remote(text: &str) -> Option<Value> {
     let (scheme, _) = text.split_once("://")?;
     match scheme.to_ascii_lowercase().as_str() {

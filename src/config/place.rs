@@ -45,26 +45,16 @@ pub(super) fn is_loopback(address: &str) -> bool {
     plain == "localhost" || plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The two forms of `storage.url`.
+/// The forms of `storage.url`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StorageUrl {
     Folder(PathBuf),
     Bucket { bucket: String, prefix: Option<ObjectPath> },
-    Container { container: Container, prefix: Option<ObjectPath> },
-}
-
-/// A bucket by its URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Container(Bucket);
-
-impl Container {
-    pub(super) fn bucket(&self) -> Bucket {
-        self.0.clone()
-    }
+    Container { container: Bucket, prefix: Option<ObjectPath> },
 }
 
 /// `s3://BUCKET`, `gs://BUCKET` or `az://ACCOUNT/CONTAINER`, with or without a prefix.
-pub(super) fn container(text: &str) -> Option<(Container, Option<ObjectPath>)> {
+pub(super) fn container(text: &str) -> Option<(Bucket, Option<ObjectPath>)> {
     // A bucket alone is no object: it gets a key to be read with.
     let whole = format!("{}/x", text.trim_end_matches('/'));
     let (bucket, key) = Bucket::parse_url(&whole)?;
@@ -77,12 +67,15 @@ pub(super) fn container(text: &str) -> Option<(Container, Option<ObjectPath>)> {
         Some(prefix) => Some(ObjectPath::parse(prefix).ok()?),
         None => None,
     };
-    fits.then_some((Container(bucket), prefix))
+    fits.then_some((bucket, prefix))
 }
 
 pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> {
-    let (scheme, rest) =
-        text.split_once(':').ok_or_else(|| "expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned())?;
+    let expected = || {
+        "expected \"file:PATH\", \"s3://BUCKET/PREFIX\", \"gs://BUCKET/PREFIX\" or \"az://ACCOUNT/CONTAINER/PREFIX\""
+            .to_owned()
+    };
+    let (scheme, rest) = text.split_once(':').ok_or_else(expected)?;
     match scheme {
         "file" => {
             let path = match rest.strip_prefix("//") {
@@ -109,11 +102,10 @@ pub(super) fn storage_url(text: &str, cwd: &Path) -> Result<StorageUrl, String> 
             Ok(StorageUrl::Bucket { bucket: bucket.to_owned(), prefix })
         }
         "gs" | "az" => {
-            let (container, prefix) = container(text)
-                .ok_or_else(|| "expected gs://BUCKET/PREFIX or az://ACCOUNT/CONTAINER/PREFIX".to_owned())?;
+            let (container, prefix) = container(text).ok_or_else(expected)?;
             Ok(StorageUrl::Container { container, prefix })
         }
-        _ => Err("expected \"file:PATH\" or \"s3://BUCKET/PREFIX\"".to_owned()),
+        _ => Err(expected()),
     }
 }
 
@@ -230,7 +222,7 @@ mod tests {
             let Ok(StorageUrl::Container { container, prefix: found }) = storage_url(url, cwd) else {
                 panic!("{url}");
             };
-            assert_eq!(container.bucket().url(), name);
+            assert_eq!(container.url(), name);
             assert_eq!(found.as_ref().map(ObjectPath::as_str), prefix);
         }
         for bad in ["gs://", "az://acc", "gs://b/../x", "az://a b/c"] {

@@ -13,10 +13,10 @@ use super::document::Document;
 use super::fault::{Error, Fault};
 use super::typed::invalid;
 use super::{
-    ApiKey, BucketAccess, Config, Network, PresetDocument, Queue, Retention, SealingKey, Server, Sources,
-    Storage, Store, Waker, Waking, Webhooks, Worker, place,
+    ApiKey, Config, Network, PresetDocument, Queue, Retention, SealingKey, Server, Sources, Storage, Store,
+    Waker, Waking, Webhooks, Worker, place,
 };
-use crate::domain::{VerifyLevel, WorkerId};
+use crate::domain::{BucketAccess, VerifyLevel, WorkerId};
 
 /// Most bytes of one file of certificates.
 const MAX_PEM_BYTES: u64 = 1024 * 1024;

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use super::document::{Document, Hidden, Size, Span};
+use super::document::{self, Document, Hidden, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
@@ -27,7 +27,7 @@ use super::{
     Surroundings, Worker,
 };
 use crate::domain::limits::SourceLimits;
-use crate::domain::{Results, WorkerId};
+use crate::domain::{Bucket, Results, WorkerId};
 
 /// The least memory of a tool: ffmpeg itself with its libraries takes a tenth of it.
 const LEAST_MEMORY: u64 = 256 << 20;
@@ -188,25 +188,16 @@ impl Check<'_> {
         let storage = &document.storage;
         let url = place::storage_url(storage.url.as_deref().unwrap_or_default(), &self.around.cwd);
         let (bucket, prefix) = match self.ok("storage.url", url)? {
-            StorageUrl::Bucket { bucket, prefix } => (bucket, prefix),
+            StorageUrl::Bucket { bucket, prefix } => {
+                self.only_for(storage, "s3");
+                (bucket, prefix)
+            }
             StorageUrl::Container { container, prefix } => {
-                return self.cloud_storage(document, &container, prefix);
+                self.only_for(storage, if matches!(container, Bucket::Azure { .. }) { "az" } else { "gs" });
+                return self.cloud_storage(document, container, prefix);
             }
             StorageUrl::Folder(root) => {
-                let bucket_only = [
-                    ("endpoint", storage.endpoint.is_some()),
-                    ("region", storage.region.is_some()),
-                    ("path_style", storage.path_style.is_some()),
-                    ("access_key_id", storage.access_key_id.is_some()),
-                    ("secret_access_key", storage.secret_access_key.is_some()),
-                    ("session_token", storage.session_token.is_some()),
-                ];
-                for (key, _) in bucket_only.into_iter().filter(|(_, given)| *given) {
-                    self.fault(
-                        &format!("storage.{key}"),
-                        "means nothing for a folder; set storage.url to an s3:, gs: or az: URL",
-                    );
-                }
+                self.only_for(storage, "file");
                 return Some(Storage::Local { root });
             }
         };
@@ -236,6 +227,28 @@ impl Check<'_> {
             path_style: storage.path_style.unwrap_or_default(),
             credentials,
         }))
+    }
+
+    /// Keys of `[storage]` that mean nothing for its URL are faults, not silence.
+    fn only_for(&mut self, storage: &document::Storage, scheme: &str) {
+        for (key, schemes, given) in [
+            ("endpoint", ["s3", "gs", "az"].as_slice(), storage.endpoint.is_some()),
+            ("region", &["s3"], storage.region.is_some()),
+            ("path_style", &["s3"], storage.path_style.is_some()),
+            ("access_key_id", &["s3"], storage.access_key_id.is_some()),
+            ("secret_access_key", &["s3"], storage.secret_access_key.is_some()),
+            ("session_token", &["s3"], storage.session_token.is_some()),
+            ("service_account_file", &["gs"], storage.service_account_file.is_some()),
+            ("account_key", &["az"], storage.account_key.is_some()),
+        ] {
+            if given && !schemes.contains(&scheme) {
+                let urls: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}:")).collect();
+                self.fault(
+                    &format!("storage.{key}"),
+                    format!("means something only where storage.url is one of {}", urls.join(", ")),
+                );
+            }
+        }
     }
 
     fn sources(&mut self, document: &Document) -> Sources {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::OutputIndex;
+use super::{Bucket, OutputIndex};
 
 /// The secrets of one job.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -146,6 +146,34 @@ impl fmt::Debug for Credentials {
             Self::Login { .. } => "Login(…)",
         })
     }
+}
+
+/// Credentials with a name, which requests may name and never see.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// What they are for, with an empty bucket name: provider, endpoint, region, account.
+    pub place: Bucket,
+    /// Absent: the machine's own role.
+    pub credentials: Option<Credentials>,
+    /// Buckets it may be used for; none = any.
+    pub buckets: Vec<String>,
+}
+
+/// With whose credentials buckets of requests are used (PROTOCOL §1.9).
+#[derive(Debug, Clone, Default)]
+pub struct BucketAccess {
+    /// By name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// Buckets that may be read with the server's own credentials, as [`Bucket::url`] writes them.
+    pub sources: Vec<String>,
+    /// The same for writing.
+    pub destinations: Vec<String>,
+    /// The server's own for S3; absent: the machine's role.
+    pub s3: Option<Credentials>,
+    /// The server's own for Google.
+    pub gcs: Option<Credentials>,
+    /// The server's own for Azure.
+    pub azure: Option<Credentials>,
 }
 
 #[cfg(test)]

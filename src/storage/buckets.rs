@@ -5,42 +5,14 @@
 //! down (a profile's, or a vendor's own for a listed bucket) is trusted. A profile's credentials are never sent to an
 //! address of a request's choice.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use url::Url;
 
 use super::http::HttpClients;
 use super::object::{Bucket, Opening, Patience, Who};
-use crate::domain::{self, Access, Acl, Code, Credentials, Failure};
-
-/// Credentials with a name, from the configuration.
-#[derive(Debug, Clone)]
-pub struct Profile {
-    /// What they are for, with an empty bucket name: provider, endpoint, region, account.
-    pub place: domain::Bucket,
-    /// Absent: the machine's own role.
-    pub credentials: Option<Credentials>,
-    /// Buckets it may be used for; none = any.
-    pub buckets: Vec<String>,
-}
-
-/// What the operator decided about buckets of requests.
-#[derive(Debug, Clone, Default)]
-pub struct BucketSettings {
-    /// By name.
-    pub profiles: BTreeMap<String, Profile>,
-    /// Buckets that may be read with the server's own credentials, as [`domain::Bucket::url`] writes them.
-    pub sources: Vec<String>,
-    /// The same for writing.
-    pub destinations: Vec<String>,
-    /// The server's own for S3; absent: the machine's role.
-    pub s3: Option<Credentials>,
-    /// The server's own for Google.
-    pub gcs: Option<Credentials>,
-    /// The server's own for Azure.
-    pub azure: Option<Credentials>,
-}
+use super::policy::of_destination;
+use crate::domain::{self, Access, Acl, BucketAccess, Code, Credentials, Failure, Profile};
 
 /// What a bucket is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +24,7 @@ pub(super) enum Purpose {
 /// Opens buckets of requests.
 #[derive(Debug)]
 pub(super) struct Buckets {
-    settings: BucketSettings,
+    settings: BucketAccess,
     guarded: Arc<HttpClients>,
     trusted: Arc<HttpClients>,
     patience: Patience,
@@ -71,7 +43,7 @@ pub(super) struct Wanted<'a> {
 
 impl Buckets {
     pub(super) fn new(
-        settings: BucketSettings,
+        settings: BucketAccess,
         guarded: Arc<HttpClients>,
         trusted: Arc<HttpClients>,
         patience: Patience,
@@ -97,7 +69,7 @@ impl Buckets {
                 let Some(profile) = self.settings.profiles.get(name) else {
                     return refuse("this server has no storage profile of that name");
                 };
-                let Some(place) = profile.place_of(bucket) else {
+                let Some(place) = place_of(profile, bucket) else {
                     return refuse("the storage profile is not for that bucket or address");
                 };
                 let who = profile.credentials.clone().map_or(Who::Machine, Who::As);
@@ -138,35 +110,33 @@ impl Buckets {
     }
 }
 
-impl Profile {
-    /// The bucket at the profile's own address; `None` where the request's is another.
-    fn place_of(&self, wanted: &domain::Bucket) -> Option<domain::Bucket> {
-        use domain::Bucket::{Azure, Gcs, S3};
-        if !self.buckets.is_empty() && !self.buckets.iter().any(|name| name == wanted.name()) {
-            return None;
+/// The bucket at the profile's own address; `None` where the request's is another.
+fn place_of(profile: &Profile, wanted: &domain::Bucket) -> Option<domain::Bucket> {
+    use domain::Bucket::{Azure, Gcs, S3};
+    if !profile.buckets.is_empty() && !profile.buckets.iter().any(|name| name == wanted.name()) {
+        return None;
+    }
+    let agrees = |asked: &Option<String>, own: &Option<String>| asked.is_none() || asked == own;
+    match (wanted, &profile.place) {
+        (S3 { name, region, endpoint: asked, .. }, S3 { region: own, endpoint, path_style, .. }) => {
+            agrees(asked, endpoint).then(|| S3 {
+                name: name.clone(),
+                region: region.clone().or_else(|| own.clone()),
+                endpoint: endpoint.clone(),
+                path_style: *path_style,
+            })
         }
-        let agrees = |asked: &Option<String>, own: &Option<String>| asked.is_none() || asked == own;
-        match (wanted, &self.place) {
-            (S3 { name, region, endpoint: asked, .. }, S3 { region: own, endpoint, path_style, .. }) => {
-                agrees(asked, endpoint).then(|| S3 {
-                    name: name.clone(),
-                    region: region.clone().or_else(|| own.clone()),
-                    endpoint: endpoint.clone(),
-                    path_style: *path_style,
-                })
-            }
-            (Gcs { name, endpoint: asked }, Gcs { endpoint, .. }) => {
-                agrees(asked, endpoint).then(|| Gcs { name: name.clone(), endpoint: endpoint.clone() })
-            }
-            (Azure { account, container, endpoint: asked }, Azure { account: own, endpoint, .. }) => {
-                (agrees(asked, endpoint) && account == own).then(|| Azure {
-                    account: own.clone(),
-                    container: container.clone(),
-                    endpoint: endpoint.clone(),
-                })
-            }
-            _ => None,
+        (Gcs { name, endpoint: asked }, Gcs { endpoint, .. }) => {
+            agrees(asked, endpoint).then(|| Gcs { name: name.clone(), endpoint: endpoint.clone() })
         }
+        (Azure { account, container, endpoint: asked }, Azure { account: own, endpoint, .. }) => {
+            (agrees(asked, endpoint) && account == own).then(|| Azure {
+                account: own.clone(),
+                container: container.clone(),
+                endpoint: endpoint.clone(),
+            })
+        }
+        _ => None,
     }
 }
 
@@ -182,7 +152,7 @@ impl Purpose {
     pub(super) fn refusal(self, failure: Failure) -> Failure {
         match self {
             Self::Reading => failure,
-            Self::Writing => super::destinations::not_permitted(failure),
+            Self::Writing => of_destination(failure),
         }
     }
 }
@@ -217,7 +187,7 @@ mod tests {
             credentials: Some(key()),
             buckets: buckets.iter().map(ToString::to_string).collect(),
         };
-        let settings = BucketSettings {
+        let settings = BucketAccess {
             profiles: [
                 ("any".to_owned(), profile(None, &[])),
                 ("inside".to_owned(), profile(Some("http://10.0.0.1:9000"), &["mine"])),
@@ -226,7 +196,7 @@ mod tests {
             sources: vec!["s3://read".to_owned()],
             destinations: vec!["s3://write".to_owned()],
             s3: Some(key()),
-            ..BucketSettings::default()
+            ..BucketAccess::default()
         };
         let patience = Patience::default();
         Buckets::new(settings, clients(&[]), clients(&["0.0.0.0/0", "::/0"]), patience)

@@ -21,10 +21,9 @@ use std::time::Duration;
 
 use url::Url;
 
-pub(super) use self::places::not_permitted;
 use self::places::{check_metadata, refuse_own_names};
 use self::senders::{Senders, Sending};
-use super::buckets::{BucketSettings, Buckets};
+use super::buckets::Buckets;
 use super::ftp;
 use super::handle::{Handle, Place, Staged};
 use super::http::{HttpClients, SystemLookup};
@@ -33,8 +32,8 @@ use super::object::{self, Bucket, Opening, Patience, Upload, Who};
 use super::policy::{AddressPolicy, AllowRule};
 use super::{Error, StorageSettings};
 use crate::domain::{
-    self, Access, Code, Destination, Failure, ObjectOptions, ObjectPath, OutputSecrets, Overwrite,
-    PublicationId,
+    self, Access, BucketAccess, Code, Destination, Failure, ObjectOptions, ObjectPath, OutputSecrets,
+    Overwrite, PublicationId,
 };
 
 /// How long a connection to a bucket of a request may take.
@@ -143,21 +142,21 @@ impl Destinations {
         storage: &StorageSettings,
         roots: &[PathBuf],
         allow: &[AllowRule],
-        buckets: &BucketSettings,
+        buckets: &BucketAccess,
     ) -> Result<Self, Error> {
         Self::build(storage, roots, Patience::default(), (allow, buckets))
     }
 
     #[cfg(test)]
     fn open_with(storage: &StorageSettings, roots: &[PathBuf], patience: Patience) -> Result<Self, Error> {
-        Self::build(storage, roots, patience, (&[], &BucketSettings::default()))
+        Self::build(storage, roots, patience, (&[], &BucketAccess::default()))
     }
 
     fn build(
         storage: &StorageSettings,
         roots: &[PathBuf],
         patience: Patience,
-        (allow, buckets): (&[AllowRule], &BucketSettings),
+        (allow, buckets): (&[AllowRule], &BucketAccess),
     ) -> Result<Self, Error> {
         let clients = |policy| Arc::new(HttpClients::new(policy, Arc::new(SystemLookup), CONNECT_TIMEOUT));
         let (guarded, trusted) = (clients(AddressPolicy::new(allow.to_vec())), clients(AddressPolicy::any()));
@@ -371,8 +370,11 @@ impl Destinations {
 
     /// What is at a destination now, so that a job recognises its own publications before it encodes or refuses.
     pub async fn existing(&self, destination: &Destination) -> Result<Option<Existing>, Failure> {
-        if matches!(destination, Destination::Http { .. } | Destination::Ftp { .. }) {
-            return senders::existing(&self.inner.senders, destination, &self.secrets).await;
+        match destination {
+            // What is there already does not matter to a receiver.
+            Destination::Http { .. } => return Ok(None),
+            Destination::Ftp { url, .. } => return self.inner.senders.existing(url, &self.secrets).await,
+            Destination::Storage { .. } | Destination::File { .. } | Destination::Bucket { .. } => {}
         }
         match self.locate(destination)? {
             Located::File { root, path } => {

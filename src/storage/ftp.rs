@@ -13,7 +13,7 @@ mod publish;
 mod session;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -25,7 +25,7 @@ pub(super) use self::fault::FtpFault;
 pub(super) use self::publish::{Fate, Part, Uploads};
 pub(super) use self::session::{Session, Transfer};
 use super::http::Lookup;
-use super::policy::{AddressPolicy, blocked_destination};
+use super::policy::{AddressPolicy, blocked, of_destination};
 use crate::domain::{Code, Failure};
 
 /// Bounds on talking to a server.
@@ -51,7 +51,8 @@ struct Inner {
     policy: AddressPolicy,
     lookup: Arc<dyn Lookup>,
     limits: FtpLimits,
-    tls: ClientConfig,
+    /// Made for the first encrypted session: the authorities of a machine are hundreds of files.
+    tls: OnceLock<ClientConfig>,
 }
 
 impl std::fmt::Debug for FtpClients {
@@ -64,20 +65,11 @@ impl FtpClients {
     /// Clients that obey `policy` and trust the authorities of this machine (or of `SSL_CERT_FILE`).
     #[must_use]
     pub(super) fn new(policy: AddressPolicy, lookup: Arc<dyn Lookup>, limits: FtpLimits) -> Self {
-        let mut roots = rustls::RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        let (_, unusable) = roots.add_parsable_certificates(found.certs);
-        if unusable > 0 || !found.errors.is_empty() {
-            tracing::debug!(
-                unusable,
-                errors = found.errors.len(),
-                "some authorities of this machine are of no use"
-            );
-        }
-        Self::with_roots(policy, lookup, limits, roots)
+        Self { inner: Arc::new(Inner { policy, lookup, limits, tls: OnceLock::new() }) }
     }
 
     /// The same with other authorities.
+    #[cfg(test)]
     #[must_use]
     pub(super) fn with_roots(
         policy: AddressPolicy,
@@ -85,9 +77,7 @@ impl FtpClients {
         limits: FtpLimits,
         roots: rustls::RootCertStore,
     ) -> Self {
-        // Fails only when one is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let tls = OnceLock::from(trusting(roots));
         Self { inner: Arc::new(Inner { policy, lookup, limits, tls }) }
     }
 
@@ -118,7 +108,7 @@ impl FtpClients {
     /// A configuration of its own for each session: servers want to see the control connection's TLS session again on
     /// the data connections, and only that one.
     fn session_tls(&self) -> Arc<ClientConfig> {
-        let mut tls = self.inner.tls.clone();
+        let mut tls = self.inner.tls.get_or_init(|| trusting(machine_roots())).clone();
         tls.resumption = Resumption::in_memory_sessions(16);
         Arc::new(tls)
     }
@@ -169,11 +159,32 @@ impl FtpClients {
     }
 }
 
+/// The authorities of this machine.
+fn machine_roots() -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    let (_, unusable) = roots.add_parsable_certificates(found.certs);
+    if unusable > 0 || !found.errors.is_empty() {
+        tracing::debug!(
+            unusable,
+            errors = found.errors.len(),
+            "some authorities of this machine are of no use"
+        );
+    }
+    roots
+}
+
+fn trusting(roots: rustls::RootCertStore) -> ClientConfig {
+    // Fails only when one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+}
+
 /// A fault as a destination's failure.
 pub(super) fn destination_failure(fault: FtpFault) -> Failure {
     let failure = |code, sentence: &str, detail: String| Failure::new(code, sentence).with_detail(detail);
     match fault {
-        FtpFault::Blocked { host, port } => blocked_destination(&host, port),
+        FtpFault::Blocked { host, port } => of_destination(blocked(&host, port)),
         FtpFault::Login => failure(
             Code::DestinationForbidden,
             "the FTP server refused the user or the password",

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use ::http::HeaderValue;
-
-use super::object::{Assembled, Bucket, Claim, Invitation};
+use super::object::Bucket;
 use super::{Storage, destinations};
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{Failure, Source, UploadId};
 
 /// Who takes what clients upload.
@@ -32,7 +31,7 @@ impl Storage {
     pub async fn invite(
         &self,
         upload: (UploadId, u64),
-        content_type: Option<&HeaderValue>,
+        content_type: Option<&str>,
         life: Duration,
     ) -> Result<Option<Invitation>, Failure> {
         match self.bucket() {

@@ -13,6 +13,7 @@
 mod blob;
 mod connector;
 mod fault;
+mod marks;
 mod open;
 mod parts;
 mod uploads;
@@ -26,9 +27,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::signer::Signer;
-use object_store::{
-    Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-};
+use object_store::{Attribute, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMultipartOptions};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -37,20 +36,15 @@ use url::Url;
 pub(super) use self::connector::blocked;
 use self::fault::{Answer, answer};
 pub(super) use self::fault::{failure, is_elsewhere, is_refusal};
+pub(super) use self::marks::Found;
 pub(super) use self::open::{Opening, Who};
 pub(super) use self::uploads::UPLOADS;
-pub use self::uploads::{Assembled, Claim, Invitation};
 use super::http::HttpClients;
 use super::local::{already_there, withdrawn};
 use super::{Error, StagedFile};
 use crate::domain::{
     self, Acl, Code, Credentials, Failure, ObjectOptions, ObjectPath, Overwrite, PublicationId,
 };
-
-/// Metadata key of the publication that an object is.
-pub(super) const PUBLICATION: &str = "flux-publication";
-/// Metadata key of an object's SHA-256.
-pub(super) const SHA256: &str = "flux-sha256";
 
 /// How to reach a bucket.
 #[derive(Debug, Clone)]
@@ -168,15 +162,6 @@ impl Upload<'_> {
     }
 }
 
-/// An object that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) publication: Option<PublicationId>,
-    pub(super) sha256: Option<String>,
-    pub(super) size: u64,
-    pub(super) etag: Option<String>,
-}
-
 impl Bucket {
     /// Builds the clients of the configured bucket; no network.
     pub(super) fn open(
@@ -264,12 +249,7 @@ impl Bucket {
             self.check(object)?;
             return Ok(blob::beside(key, publication));
         }
-        let mut attributes = blob::attributes(publication, file, object);
-        for own in [PUBLICATION, SHA256] {
-            if let Some(value) = attributes.remove(&Attribute::Metadata(blob::name(own).into())) {
-                attributes.insert(Attribute::Metadata(own.into()), value);
-            }
-        }
+        let mut attributes = marks::attributes(self.staging, publication, file, object);
         if let Some(class) = &object.storage_class {
             attributes.insert(Attribute::StorageClass, class.clone().into());
         }
@@ -288,7 +268,7 @@ impl Bucket {
         match self.staging {
             Staging::Uploads => parts::send(&*self.sending, &path(upload.key)?, upload.id, file).await,
             Staging::Blobs => {
-                let attributes = blob::attributes(upload.publication, file, object);
+                let attributes = marks::attributes(self.staging, upload.publication, file, object);
                 blob::send(&*self.sending, upload.id, attributes, file).await
             }
         }
@@ -438,7 +418,7 @@ impl Bucket {
     pub(super) async fn find(&self, key: &str) -> Result<Option<Found>, Failure> {
         let options = GetOptions { head: true, ..Default::default() };
         match self.reading.get_opts(&path(key)?, options).await {
-            Ok(result) => Ok(Some(found(&result))),
+            Ok(result) => Ok(Some(Found::of(&result))),
             Err(error) => match answer(&error) {
                 Answer::NoSuchKey => Ok(None),
                 _ => Err(failure(&error)),
@@ -462,7 +442,7 @@ impl Bucket {
             if range.is_empty() { (true, None) } else { (false, Some(GetRange::Bounded(range))) };
         match self.reading.get_opts(&path(key)?, GetOptions { head, range, ..Default::default() }).await {
             Ok(result) => {
-                let found = found(&result);
+                let found = Found::of(&result);
                 let stream = if head {
                     futures_util::stream::empty().boxed()
                 } else {
@@ -542,20 +522,6 @@ enum Gone {
     Now,
     Before,
     Unknown(object_store::Error),
-}
-
-fn found(result: &GetResult) -> Found {
-    let text = |name: &'static str| {
-        let spelled = [name.to_owned(), blob::name(name)];
-        let mut found = spelled.into_iter().map(|name| Attribute::Metadata(name.into()));
-        found.find_map(|name| result.attributes.get(&name)).map(|value| value.to_string())
-    };
-    Found {
-        publication: text(PUBLICATION).and_then(|id| id.parse().ok()),
-        sha256: text(SHA256),
-        size: result.meta.size,
-        etag: result.meta.e_tag.clone(),
-    }
 }
 
 pub(super) fn path(key: &str) -> Result<object_store::path::Path, Failure> {

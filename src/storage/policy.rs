@@ -240,11 +240,11 @@ pub(super) fn blocked(host: &str, port: u16) -> Failure {
     Failure::new(Code::SourceBlocked, sentence).with_detail(format!("blocked {host} port {port}"))
 }
 
-/// The same for what is sent.
-pub(super) fn blocked_destination(host: &str, port: u16) -> Failure {
+/// What the policy refused, said of what is sent.
+pub(super) fn of_destination(blocked: Failure) -> Failure {
     let sentence =
         "this server does not send to that address or port; its operator can permit it in 'sources.allow'";
-    Failure::new(Code::DestinationForbidden, sentence).with_detail(format!("blocked {host} port {port}"))
+    Failure::new(Code::DestinationForbidden, sentence).with_detail(blocked.detail)
 }
 
 /// Lower case, without the root's dot; internationalised names are already ASCII in a parsed URL.

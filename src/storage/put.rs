@@ -23,7 +23,7 @@ use super::http::{HttpClients, chain, refusal};
 use super::local::LocalError;
 use super::origin::{HttpRequest, retry_after, strip};
 use super::pauses::Pauses;
-use super::policy::blocked_destination;
+use super::policy::of_destination;
 use crate::domain::{Code, Failure};
 
 /// Redirects followed for one file. Each sends it again.
@@ -57,13 +57,8 @@ pub(super) struct Put<'a> {
 /// # Errors
 /// `destination_forbidden`.
 pub(super) fn request(text: &str, headers: &BTreeMap<String, String>) -> Result<HttpRequest, Failure> {
-    let forbidden = |failure: Failure| Failure::new(Code::DestinationForbidden, sentence(&failure.message));
-    HttpRequest::parse(text, headers).map_err(forbidden)
-}
-
-/// The request's reader speaks of sources.
-fn sentence(of_source: &str) -> String {
-    of_source.replace("The source's", "the destination's").trim_end_matches('.').to_owned()
+    HttpRequest::parse(text, headers)
+        .map_err(|error| Failure::new(Code::DestinationForbidden, format!("the destination's {error}")))
 }
 
 /// Whether a request may go where it says, as far as that is known before its name is resolved.
@@ -71,11 +66,7 @@ fn sentence(of_source: &str) -> String {
 /// # Errors
 /// `destination_forbidden`.
 pub(super) fn check(clients: &HttpClients, url: &Url) -> Result<(), Failure> {
-    clients.policy().check_url(url).map_err(|_| blocked_url(url))
-}
-
-fn blocked_url(url: &Url) -> Failure {
-    blocked_destination(url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+    clients.policy().check_url(url).map_err(of_destination)
 }
 
 /// Sends the file until the receiver has it.
@@ -146,7 +137,7 @@ async fn follow(clients: &HttpClients, limits: PutLimits, put: &Put<'_>) -> Resu
 
 async fn once(clients: &HttpClients, limits: PutLimits, put: &Put<'_>, url: &Url) -> Result<Response, Stop> {
     let client = clients.guarded(url).map_err(|failure| match failure.code {
-        Code::SourceBlocked => Stop::Failed(blocked_url(url)),
+        Code::SourceBlocked => Stop::Failed(of_destination(failure)),
         _ => Stop::Failed(failure),
     })?;
     let (body, mut taken) = body(put).await?;
@@ -163,7 +154,7 @@ async fn once(clients: &HttpClients, limits: PutLimits, put: &Put<'_>, url: &Url
         let all_left = *taken.borrow_and_update() >= put.size;
         let limit = if all_left || !bytes_flow { limits.answer } else { limits.stall };
         tokio::select! {
-            response = &mut sending => return response.map_err(|error| broken(&error, url)),
+            response = &mut sending => return response.map_err(|error| broken(&error)),
             // Nobody counts any more once the last byte is gone, or the connection with the body.
             changed = taken.changed(), if bytes_flow => bytes_flow = changed.is_ok(),
             () = tokio::time::sleep(limit) => {
@@ -201,9 +192,9 @@ fn digest(sha256: &str) -> Option<String> {
     bytes.map(|bytes| format!("sha-256=:{}:", STANDARD.encode(bytes)))
 }
 
-fn broken(error: &reqwest::Error, url: &Url) -> Stop {
-    if refusal(error).is_some() {
-        return Stop::Failed(blocked_url(url));
+fn broken(error: &reqwest::Error) -> Stop {
+    if let Some(blocked) = refusal(error) {
+        return Stop::Failed(of_destination(blocked));
     }
     let what = match error {
         e if e.is_timeout() => "the destination's server could not be reached in time",

@@ -14,7 +14,7 @@ use object_store::ObjectStore;
 
 use self::local::Local;
 use super::beneath::{BeneathError, Root, stays_below};
-use super::buckets::{BucketSettings, Buckets, Purpose, Wanted};
+use super::buckets::{Buckets, Purpose, Wanted};
 use super::ftp::{FtpClients, FtpLimits, FtpLogin, FtpTarget};
 use super::gateway::{Disk, Place, Remote};
 pub use super::gateway::{FetchLimits, Traffic};
@@ -23,7 +23,7 @@ use super::object::Patience;
 use super::origin::{FtpOrigin, HttpOrigin, HttpRequest, ObjectOrigin, Origin, empty};
 use super::policy::{AddressPolicy, AllowRule, blocked};
 use crate::domain::limits::SourceLimits;
-use crate::domain::{self, Access, Code, Credentials, Failure, IdSource, JobSecrets, Source};
+use crate::domain::{self, Access, BucketAccess, Code, Credentials, Failure, IdSource, JobSecrets, Source};
 
 /// Where keys of the configured storage are.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct SourceSettings {
     /// The configured storage.
     pub storage: SourceStorage,
     /// Who may read which buckets.
-    pub buckets: BucketSettings,
+    pub buckets: BucketAccess,
 }
 
 /// Why sources cannot be opened at all.
@@ -200,7 +200,8 @@ impl Sources {
         match source {
             Source::Http { url } => {
                 let whole = secrets.source_url.as_deref().unwrap_or(url);
-                let request = HttpRequest::parse(whole, &secrets.source_headers)?;
+                let request = HttpRequest::parse(whole, &secrets.source_headers)
+                    .map_err(|error| Failure::new(Code::SourceBlocked, format!("The source's {error}.")))?;
                 inner.clients.policy().check_url(request.url())?;
                 let origin = HttpOrigin::new(Arc::clone(&inner.clients), request, inner.fetch.header_timeout);
                 self.remote(Arc::new(origin), work, ids).await
@@ -482,7 +483,7 @@ fn ftp_login(given: Option<&Credentials>, in_url: Option<FtpLogin>) -> Result<Ft
 
 /// Names that flux itself uses: other clients' uploads, and what is not published yet.
 fn refuse_own_names(path: &domain::ObjectPath) -> Result<(), Failure> {
-    if path.as_str().split('/').any(|name| name.starts_with(".flux-")) {
+    if super::is_reserved(path.as_str()) {
         return Err(Failure::new(Code::SourceBlocked, "Names that start with '.flux-' are reserved."));
     }
     Ok(())

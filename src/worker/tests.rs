@@ -81,7 +81,7 @@ impl Bench {
             data_dir: dir.path().join("data"),
             file_roots: vec![dir.path().to_owned()],
             allow: Vec::new(),
-            buckets: storage::BucketSettings::default(),
+            buckets: crate::domain::BucketAccess::default(),
             limits: SourceLimits::default(),
             fetch: FetchLimits::default(),
         };

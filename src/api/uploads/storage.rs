@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use super::{Asked, begin, view, wrong_size};
 use crate::api::auth::Principal;
 use crate::api::fields::{Faults, Fields, Place};
-use crate::api::files::{Assembled, Claim, Invitation};
 use crate::api::problem::{Kind, Problem};
 use crate::api::{Api, PREFIX, body, params};
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{Fault, Folder, UploadId};
 use crate::store::UploadRecord;
 
@@ -29,7 +29,7 @@ pub(super) async fn invite(api: &Api, who: &Principal, asked: &Asked) -> Result<
     // Recorded first: what is begun in the bucket from here on is swept with the record.
     let upload = begin(api, who, asked, Folder::ONLY).await?;
     let life = api.limits.upload_expiry;
-    let invited = api.files.invite(&upload, asked.content_type.as_ref(), life).await;
+    let invited = api.files.invite(&upload, asked.content_type.as_deref(), life).await;
     if let Ok(Some(invitation)) = invited {
         return Ok(Some(view(&upload, how(&upload, invitation))));
     }
@@ -40,9 +40,8 @@ pub(super) async fn invite(api: &Api, who: &Principal, asked: &Asked) -> Result<
 fn how(upload: &UploadRecord, invitation: Invitation) -> Value {
     match invitation {
         Invitation::Whole { url, headers } => {
-            let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
             let headers: Map<String, Value> =
-                headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
+                headers.into_iter().map(|(name, value)| (name, value.into())).collect();
             json!({"method": "PUT", "url": url, "headers": headers})
         }
         Invitation::Parts { size, urls } => json!({

@@ -386,7 +386,7 @@ mod tests {
                 data_dir: dir.path().to_owned(),
                 file_roots: Vec::new(),
                 allow: Vec::new(),
-                buckets: storage::BucketSettings::default(),
+                buckets: crate::domain::BucketAccess::default(),
                 limits: SourceLimits::default(),
                 fetch: storage::FetchLimits::default(),
             };

@@ -110,3 +110,21 @@ fn the_configured_storage_may_be_googles_or_azures() {
     assert!(matches!(google, Storage::Bucket { credentials: None, .. }));
     assert_eq!(faults("[storage]\nurl = \"gs://b\"\nregion = \"x\"", &[]).len(), 1);
 }
+
+/// Else an operator would believe that a credential is used which nobody reads.
+#[test]
+fn keys_of_another_kind_of_storage_are_faults() {
+    for (url, key, at) in [
+        ("file:x", "account_key = \"k\"", "account_key"),
+        ("file:x", "service_account_file = \"/f\"", "service_account_file"),
+        ("file:x", "endpoint = \"http://h\"", "endpoint"),
+        ("s3://bucket", "account_key = \"k\"", "account_key"),
+        ("s3://bucket", "service_account_file = \"/f\"", "service_account_file"),
+        ("gs://bucket", "account_key = \"k\"", "account_key"),
+        ("az://acc/box", "path_style = true", "path_style"),
+    ] {
+        let found = faults(&format!("[storage]\nurl = \"{url}\"\n{key}\n"), &[]);
+        let keys: Vec<_> = found.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(keys, [format!("storage.{at}")], "{url}: {found:?}");
+    }
+}

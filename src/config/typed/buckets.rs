@@ -6,10 +6,10 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 
 use super::super::document::{Document, Hidden, ProfileKeys};
-use super::super::place::{self, Container};
-use super::super::{BucketAccess, Profile, Storage, seeds};
+use super::super::place;
+use super::super::{Storage, seeds};
 use super::Check;
-use crate::domain::{Bucket, Credentials};
+use crate::domain::{Bucket, BucketAccess, Credentials, ObjectPath, Profile};
 
 /// Most bytes of a file with a secret.
 const MAX_SECRET_FILE: u64 = 64 * 1024;
@@ -51,7 +51,7 @@ impl Check<'_> {
         for (n, text) in urls.iter().enumerate() {
             let bucket = place::container(text).filter(|(_, prefix)| prefix.is_none());
             match bucket {
-                Some((bucket, _)) => listed.push(bucket.bucket().url()),
+                Some((bucket, _)) => listed.push(bucket.url()),
                 None => self.fault(
                     &format!("{key}[{n}]"),
                     "expected s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER",
@@ -216,21 +216,10 @@ impl Check<'_> {
     pub(super) fn cloud_storage(
         &mut self,
         document: &Document,
-        container: &Container,
-        prefix: Option<crate::domain::ObjectPath>,
+        container: Bucket,
+        prefix: Option<ObjectPath>,
     ) -> Option<Storage> {
         let storage = &document.storage;
-        for (key, given) in [
-            ("region", storage.region.is_some()),
-            ("path_style", storage.path_style.is_some()),
-            ("access_key_id", storage.access_key_id.is_some()),
-            ("secret_access_key", storage.secret_access_key.is_some()),
-            ("session_token", storage.session_token.is_some()),
-        ] {
-            if given {
-                self.fault(&format!("storage.{key}"), "means something for s3: URLs only");
-            }
-        }
         let endpoint = match &storage.endpoint {
             Some(text) => {
                 let url = self.ok("storage.endpoint", place::endpoint(text))?;
@@ -238,7 +227,7 @@ impl Check<'_> {
             }
             None => None,
         };
-        let (bucket, credentials) = match container.bucket() {
+        let (bucket, credentials) = match container {
             Bucket::Gcs { name, .. } => {
                 let file = storage.service_account_file.as_ref();
                 let own = file

@@ -14,10 +14,9 @@ use super::worker::Rule;
 use crate::domain::machine::{BACKOFF_CAP, Context, Machine, Policy, SecretsState, accepted};
 use crate::domain::testing::SeededIds;
 use crate::domain::{
-    Aggregate, Attempt, BootId, Epoch, Event, Failure, Folder, Hold, IdSource, JobId, JobRecord, JobStatus,
-    MediaInfo, OutputIndex, OutputRecord, OutputStatus, Progress, Publication, PublicationId,
-    PublicationState, RunId, RunNumber, SessionId, TaskClass, TaskId, TaskKind, TaskRecord, TaskState,
-    Tenant, Timestamp, UploadId, Waste,
+    Aggregate, Attempt, BootId, Event, Failure, Folder, Hold, IdSource, JobId, JobStatus, MediaInfo,
+    OutputIndex, OutputStatus, Progress, Publication, PublicationId, PublicationState, RunId, SessionId,
+    TaskClass, TaskId, TaskRecord, TaskState, Tenant, Timestamp, UploadId, Waste,
 };
 use crate::store::{
     Cancelled, Claimed, Deleted, Doomed, Duty, Error, Fenced, Garbage, Grant, JobFilter, JobPage, JobStore,
@@ -223,47 +222,7 @@ fn unavailable() -> Error {
 
 impl Stored {
     fn new(new: &NewJob) -> Self {
-        let record = |(n, spec): (usize, &crate::domain::OutputSpec)| OutputRecord {
-            index: OutputIndex(u16::try_from(n).unwrap()),
-            status: OutputStatus::Pending,
-            spec: spec.clone(),
-            result: None,
-            failure: None,
-            publication: None,
-        };
-        let job = Aggregate {
-            outputs: new.spec.outputs.iter().enumerate().map(record).collect(),
-            job: JobRecord {
-                id: new.id,
-                tenant: new.tenant.clone(),
-                status: JobStatus::Queued,
-                run: RunNumber(1),
-                seq: 1,
-                cancel_at: None,
-                spec: new.spec.clone(),
-                media: None,
-                progress: Progress::ZERO,
-                failure: None,
-                created_at: new.now,
-                started_at: None,
-                finished_at: None,
-            },
-            tasks: vec![TaskRecord {
-                id: new.task,
-                job_run: RunNumber(1),
-                kind: TaskKind::Transcode,
-                state: TaskState::Ready,
-                rank: crate::domain::machine::rank(new.now, new.spec.priority),
-                not_before: None,
-                epoch: Epoch(0),
-                hold: None,
-                charged: 0,
-                losses: 0,
-                crashes: 0,
-                class: TaskClass::of(&new.spec),
-            }],
-            publications: Vec::new(),
-        };
+        let job = new.accepted();
         Self { job, attempts: Vec::new(), events: vec![accepted(new.now)], deleted: false }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Configured, Destinations, Located};
 use crate::domain::{self, Access, Code, Failure, ObjectOptions, ObjectPath};
 use crate::storage::buckets::{Purpose, Wanted};
+use crate::storage::is_reserved;
 use crate::storage::object::Bucket;
 
 impl Destinations {
@@ -55,16 +56,9 @@ impl Destinations {
     }
 }
 
-/// What the address policy refused, said of a destination.
-pub(in crate::storage) fn not_permitted(failure: Failure) -> Failure {
-    let sentence =
-        "This server does not send to that address or port; its operator can permit it in 'sources.allow'.";
-    Failure::new(Code::DestinationForbidden, sentence).with_detail(failure.detail)
-}
-
 /// Names that flux itself uses beside targets.
 pub(super) fn refuse_own_names(path: &ObjectPath) -> Result<(), Failure> {
-    if path.as_str().split('/').any(|name| name.starts_with(".flux-")) {
+    if is_reserved(path.as_str()) {
         return Err(Failure::new(Code::DestinationForbidden, "names that start with '.flux-' are reserved"));
     }
     Ok(())

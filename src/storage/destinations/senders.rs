@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use reqwest::Method;
 
-use super::{HandleFate, StagedFile};
+use super::{Existing, HandleFate, StagedFile};
 use crate::domain::{Access, Code, Credentials, Destination, Failure, HttpMethod, OutputSecrets};
 use crate::storage::ftp::{self, FtpClients, FtpLimits, FtpLogin, FtpTarget, Part, Uploads};
 use crate::storage::handle::{Place, Staged};
 use crate::storage::http::{HttpClients, Lookup};
+use crate::storage::is_reserved;
 use crate::storage::pauses::Pauses;
 use crate::storage::policy::{AddressPolicy, AllowRule};
 use crate::storage::put::{self, Put, PutLimits};
@@ -58,7 +59,7 @@ impl Senders {
     /// The same for FTP.
     pub(super) fn check_ftp(&self, url: &str, secrets: &OutputSecrets) -> Result<(), Failure> {
         let (uploads, path) = self.ftp(url, secrets)?;
-        if path.split('/').any(|name| name.starts_with(".flux-")) {
+        if is_reserved(&path) {
             return Err(forbidden("names that start with '.flux-' are reserved"));
         }
         self.ftp.check(&uploads.server).map_err(ftp::destination_failure)
@@ -109,6 +110,17 @@ impl Senders {
         let uploads =
             Uploads { clients: &self.ftp, server: target.server, login, pauses: self.pauses.clone() };
         Ok((uploads, target.path))
+    }
+
+    /// What is at a path of an FTP server now.
+    pub(super) async fn existing(
+        &self,
+        url: &str,
+        secrets: &OutputSecrets,
+    ) -> Result<Option<Existing>, Failure> {
+        let (uploads, path) = self.ftp(url, secrets)?;
+        let found = uploads.existing(&path).await?;
+        Ok(found.map(|size| Existing { publication: None, size, sha256: None, etag: None }))
     }
 
     /// Sends the file to an HTTP receiver, which is all there is to it.
@@ -162,20 +174,6 @@ pub(super) fn forgotten(staged: &Staged) -> HandleFate {
         "an HTTP destination cannot say whether it has a file that was begun to be sent (publication_unknown)"
     );
     HandleFate::Dead
-}
-
-/// What is there already does not matter to a receiver; an FTP server is looked at.
-pub(super) async fn existing(
-    senders: &Senders,
-    destination: &Destination,
-    secrets: &OutputSecrets,
-) -> Result<Option<super::Existing>, Failure> {
-    let Destination::Ftp { url, .. } = destination else {
-        return Ok(None);
-    };
-    let (uploads, path) = senders.ftp(url, secrets)?;
-    let found = uploads.existing(&path).await?;
-    Ok(found.map(|size| super::Existing { publication: None, size, sha256: None, etag: None }))
 }
 
 /// Said when somebody wants to read back what was sent to a URL.

@@ -19,9 +19,9 @@ use tokio::io::AsyncReadExt;
 
 use super::{FtpClients, FtpFault, FtpLogin, FtpServer, Session, destination_failure};
 use crate::domain::{Code, Failure, Overwrite, PublicationId};
-use crate::storage::hex;
 use crate::storage::local::{LocalError, already_there, part_name, withdrawn};
 use crate::storage::pauses::Pauses;
+use crate::storage::{beside, hex};
 
 /// One handle, seen by this server.
 #[derive(Debug, Clone)]
@@ -40,19 +40,12 @@ pub(in crate::storage) struct Part {
 
 impl Part {
     pub(super) fn name(&self) -> String {
-        self.beside(&part_name(self.publication))
+        beside(&self.path, &part_name(self.publication))
     }
 
     /// Where a target is put that the rename cannot replace.
     fn aside(&self) -> String {
-        self.beside(&format!(".flux-{}.old", self.publication))
-    }
-
-    fn beside(&self, name: &str) -> String {
-        match self.path.rsplit_once('/') {
-            Some((folder, _)) => format!("{folder}/{name}"),
-            None => name.to_owned(),
-        }
+        beside(&self.path, &format!(".flux-{}.old", self.publication))
     }
 }
 

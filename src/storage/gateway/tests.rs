@@ -353,6 +353,18 @@ async fn a_redirect_whose_target_expired_is_asked_for_again() {
     assert!(expired.requests() >= 2 && target.requests() >= 1);
 }
 
+/// Reads what the content says, from the spool and over the URL.
+async fn assert_reads(remote: &Remote, content: &[u8], (offset, len): (u64, usize)) {
+    let size = content.len();
+    let from = usize::try_from(offset).unwrap().min(size);
+    let expected = &content[from..(from + len).min(size)];
+    let bytes = remote.read_at(offset, len).await.unwrap();
+    assert!(bytes == expected, "{len} bytes at {offset} of {size}");
+    if let Some(url) = remote.url().filter(|_| !expected.is_empty()) {
+        assert!(get(url, from..from + expected.len()).await == expected, "over the URL");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
@@ -370,13 +382,7 @@ proptest! {
             let bench = Bench::new();
             let remote = bench.open(&origin.url("/in"), streaming()).await.unwrap();
             for (offset, len) in reads {
-                let from = usize::try_from(offset).unwrap().min(size);
-                let expected = &content[from..(from + len).min(size)];
-                let bytes = remote.read_at(offset, len).await.unwrap();
-                assert!(bytes == expected, "{len} bytes at {offset} of {size}");
-                if let Some(url) = remote.url().filter(|_| !expected.is_empty()) {
-                    assert!(get(url, from..from + expected.len()).await == expected, "over the URL");
-                }
+                assert_reads(&remote, &content, (offset, len)).await;
             }
         });
     }

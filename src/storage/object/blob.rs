@@ -8,48 +8,19 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, CopyMode, CopyOptions, MultipartUpload, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions,
+    Attributes, CopyMode, CopyOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions,
 };
 
 use super::fault::{Answer, answer, failure};
 use super::parts::Pieces;
-use super::{PUBLICATION, SHA256, path};
+use super::path;
 use crate::domain::{Code, Failure, ObjectOptions, Overwrite, PublicationId};
 use crate::storage::StagedFile;
-
-/// Metadata names are identifiers there.
-pub(super) fn name(own: &str) -> String {
-    own.replace('-', "_")
-}
+use crate::storage::local::part_name;
 
 /// The temporary name beside a key.
 pub(super) fn beside(key: &str, publication: PublicationId) -> String {
-    match key.rsplit_once('/') {
-        Some((folder, _)) => format!("{folder}/.flux-{publication}.part"),
-        None => format!(".flux-{publication}.part"),
-    }
-}
-
-/// How the object is marked.
-pub(super) fn attributes(
-    publication: PublicationId,
-    file: &StagedFile,
-    object: &ObjectOptions,
-) -> Attributes {
-    let mut attributes: Attributes = object
-        .metadata
-        .iter()
-        .map(|(name, value)| (Attribute::Metadata(name.clone().into()), value.clone()))
-        .collect();
-    let content_type = object.content_type.clone().unwrap_or_else(|| file.content_type.clone());
-    attributes.insert(Attribute::ContentType, content_type.into());
-    if let Some(cache) = &object.cache_control {
-        attributes.insert(Attribute::CacheControl, cache.clone().into());
-    }
-    attributes.insert(Attribute::Metadata(name(PUBLICATION).into()), publication.to_string().into());
-    attributes.insert(Attribute::Metadata(name(SHA256).into()), file.sha256.clone().into());
-    attributes
+    crate::storage::beside(key, &part_name(publication))
 }
 
 /// Writes the temporary blob, whole and marked.

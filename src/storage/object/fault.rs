@@ -86,7 +86,7 @@ pub(in crate::storage) fn is_refusal(text: &str) -> bool {
 /// The failure that a client reads.
 pub(in crate::storage) fn failure(error: &object_store::Error) -> Failure {
     if let Some(failure) = super::blocked(error) {
-        return crate::storage::destinations::not_permitted(failure);
+        return crate::storage::policy::of_destination(failure);
     }
     let (code, sentence) = match answer(error) {
         Answer::NoSuchBucket => (Code::DestinationForbidden, "the destination's bucket does not exist"),

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderValue, Method, header};
 use object_store::ObjectStoreExt as _;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{Answer, Bucket, LONGEST_SETTLE_PAUSE, SETTLE_PAUSE, Staging, answer, failure, path};
+use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{Code, Failure, ObjectPath, UploadId};
 
 /// Largest upload in one request. A copy of it takes the store a second or two.
@@ -36,48 +37,6 @@ const MOST_PARTS: u64 = 1_000;
 const LONGEST: Duration = Duration::from_hours(7 * 24);
 /// Where uploads are, below the prefix.
 pub(in crate::storage) const UPLOADS: &str = ".flux-uploads";
-
-/// How a client sends an upload to the storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invitation {
-    /// All bytes in one PUT.
-    Whole {
-        /// Where to.
-        url: Url,
-        /// What the request must carry.
-        headers: Vec<(HeaderName, HeaderValue)>,
-    },
-    /// One PUT for each part, then the completion by this server.
-    Parts {
-        /// Bytes of each part but the last.
-        size: u64,
-        /// Where each part goes, in order.
-        urls: Vec<Url>,
-    },
-}
-
-/// What came of putting parts together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Assembled {
-    /// They are one object, or were before.
-    Done,
-    /// The store does not have these parts, or they are too small.
-    Refused,
-}
-
-/// What was found of an upload that a client sends to the storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// All of it; it cannot change any more.
-    Whole {
-        /// The store's entity tag.
-        etag: String,
-    },
-    /// Nothing yet, or not all parts.
-    Missing,
-    /// Another number of bytes than announced.
-    Size(u64),
-}
 
 /// Bytes of each part of an upload.
 fn part_size(size: u64) -> u64 {
@@ -116,7 +75,7 @@ impl Bucket {
     pub(in crate::storage) async fn invite(
         &self,
         (id, size): (UploadId, u64),
-        content_type: Option<&HeaderValue>,
+        content_type: Option<&str>,
         life: Duration,
     ) -> Result<Option<Invitation>, Failure> {
         let life = life.min(LONGEST);
@@ -124,12 +83,12 @@ impl Bucket {
             Staging::Blobs => self.invite_blob(id, life).await,
             Staging::Uploads if size <= WHOLE => {
                 let mut options = SignedUrlOptions::default();
-                options.signed_headers.extend(content_type.map(|kind| (header::CONTENT_TYPE, kind.clone())));
+                let kind = content_type.and_then(|kind| HeaderValue::from_str(kind).ok());
+                options.signed_headers.extend(kind.map(|kind| (header::CONTENT_TYPE, kind)));
                 let url =
                     self.reading.signed_url_opts(Method::PUT, &self.incoming(id)?, life, &options).await;
-                let headers = content_type.map(|kind| (header::CONTENT_TYPE, kind.clone()));
-                let headers = headers.into_iter().collect();
-                Ok(signable(url).map(|url| Invitation::Whole { url, headers }))
+                let headers = content_type.map(|kind| ("content-type".to_owned(), kind.to_owned()));
+                Ok(signable(url).map(|url| Invitation::Whole { url, headers: headers.into_iter().collect() }))
             }
             Staging::Uploads => self.invite_parts((id, size), life).await,
         }
@@ -137,7 +96,7 @@ impl Bucket {
 
     /// Azure signs no headers; it wants to be told what kind of blob it is.
     async fn invite_blob(&self, id: UploadId, life: Duration) -> Result<Option<Invitation>, Failure> {
-        let kind = (HeaderName::from_static("x-ms-blob-type"), HeaderValue::from_static("BlockBlob"));
+        let kind = ("x-ms-blob-type".to_owned(), "BlockBlob".to_owned());
         let signed = self.reading.signed_url(Method::PUT, &self.incoming(id)?, life).await;
         Ok(signable(signed).map(|url| Invitation::Whole { url, headers: vec![kind] }))
     }
@@ -287,12 +246,13 @@ impl Bucket {
 }
 
 /// A URL, or `None` where these credentials make none: a token, somebody else's signature, a role that may not sign.
-fn signable(signed: object_store::Result<Url>) -> Option<Url> {
+fn signable(signed: object_store::Result<Url>) -> Option<String> {
     signed
         .inspect_err(|error| {
             tracing::warn!(%error, "the storage's credentials cannot sign; uploads come to this server instead");
         })
         .ok()
+        .map(String::from)
 }
 
 #[cfg(test)]

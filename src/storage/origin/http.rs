@@ -15,7 +15,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use url::Url;
 
 use super::{ByteStream, Extent, Opened, Origin, OriginError, Pin, empty};
-use crate::domain::{Code, Failure};
+use crate::domain::Code;
 use crate::storage::http::{HttpClients, chain, refusal};
 
 /// Hops followed from one URL.
@@ -43,14 +43,24 @@ pub(crate) struct HttpRequest {
     headers: HeaderMap,
 }
 
+/// Why a URL and its headers make no request; the second half of a sentence about a source or a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRequest {
+    #[error("URL cannot be read")]
+    Url,
+    #[error("headers name one that this server sets itself")]
+    OwnHeader,
+    #[error("headers hold characters that no header may have")]
+    Header,
+}
+
 impl HttpRequest {
     /// Takes the URL apart; userinfo becomes basic authentication.
     ///
     /// # Errors
-    /// `source_blocked` for text that is no URL or a header that may not be sent.
-    pub(crate) fn parse(text: &str, headers: &BTreeMap<String, String>) -> Result<Self, Failure> {
-        let refuse = |sentence: &str| Failure::new(Code::SourceBlocked, sentence);
-        let mut url = Url::parse(text).map_err(|_| refuse("The source's URL cannot be read."))?;
+    /// [`BadRequest`].
+    pub(crate) fn parse(text: &str, headers: &BTreeMap<String, String>) -> Result<Self, BadRequest> {
+        let mut url = Url::parse(text).map_err(|_| BadRequest::Url)?;
         let decoded = |s: &str| percent_encoding::percent_decode_str(s).decode_utf8_lossy().into_owned();
         let user = (!url.username().is_empty() || url.password().is_some())
             .then(|| (decoded(url.username()), url.password().map(decoded)));
@@ -58,12 +68,12 @@ impl HttpRequest {
         let mut sent = HeaderMap::new();
         for (name, value) in headers {
             if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                return Err(refuse("The source's headers name one that this server sets itself."));
+                return Err(BadRequest::OwnHeader);
             }
             let pair =
                 HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::try_from(value.as_str()).ok());
             let Some((name, mut value)) = pair else {
-                return Err(refuse("The source's headers hold characters that no header may have."));
+                return Err(BadRequest::Header);
             };
             value.set_sensitive(true);
             sent.insert(name, value);

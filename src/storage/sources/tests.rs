@@ -34,7 +34,7 @@ fn settings(dir: &Path) -> SourceSettings {
         inline_dir: dir.join("inline"),
         upload_dir: dir.join("uploads"),
         storage: SourceStorage::Local { root: dir.join("storage") },
-        buckets: BucketSettings::default(),
+        buckets: BucketAccess::default(),
     }
 }
 

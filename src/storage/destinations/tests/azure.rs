@@ -1,5 +1,6 @@
 //! Azurite, Azure's own emulator, as a process beside the test; `scripts/ensure-emulators.sh` installs it.
 
+use crate::domain::uploads::{Claim, Invitation};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -149,8 +150,7 @@ async fn a_container_of_a_request_is_written_as_it_says_and_not_otherwise() {
     let desk = Desk::local();
     let rules = ["127.0.0.1".parse().unwrap()];
     let settings = StorageSettings::Local { root: desk.folder.path().join("storage") };
-    let open =
-        |rules| Destinations::build(&settings, &[], QUICK, (rules, &BucketSettings::default())).unwrap();
+    let open = |rules| Destinations::build(&settings, &[], QUICK, (rules, &BucketAccess::default())).unwrap();
     let mut to = Destination::Bucket {
         bucket: azurite.container(),
         path: ObjectPath::parse("out/a b.mp4").unwrap(),
@@ -197,18 +197,19 @@ async fn a_client_sends_an_upload_to_a_container_itself() {
     let id = domain::UploadId::from_uuid(uuid::Uuid::from_u128(7));
     let hour = Duration::from_hours(1);
     let invitation = bucket.invite((id, 5), None, hour).await.unwrap().unwrap();
-    let crate::storage::Invitation::Whole { url, headers } = invitation else { panic!("one request") };
-    assert!(!url.as_str().contains(KEY));
+    let Invitation::Whole { url, headers } = invitation else { panic!("one request") };
+    assert!(!url.contains(KEY));
     assert_eq!(put(&url, headers, "hello").await, 201);
-    assert_eq!(bucket.claim(id, 6).await.unwrap(), crate::storage::Claim::Size(5));
-    assert!(matches!(bucket.claim(id, 5).await.unwrap(), crate::storage::Claim::Whole { .. }));
+    assert_eq!(bucket.claim(id, 6).await.unwrap(), Claim::Size(5));
+    assert!(matches!(bucket.claim(id, 5).await.unwrap(), Claim::Whole { .. }));
     bucket.discard(id).await.unwrap();
-    assert_eq!(bucket.claim(id, 5).await.unwrap(), crate::storage::Claim::Missing);
+    assert_eq!(bucket.claim(id, 5).await.unwrap(), Claim::Missing);
     assert!(!bucket.invites(6_000 * 1024 * 1024), "more than one request carries");
 }
 
 #[expect(clippy::disallowed_methods, reason = "talks to a loopback server made by the test")]
-async fn put(url: &Url, headers: Vec<(http::HeaderName, http::HeaderValue)>, body: &'static str) -> u16 {
-    let request = reqwest::Client::new().put(url.clone()).headers(headers.into_iter().collect());
+async fn put(url: &str, headers: Vec<(String, String)>, body: &'static str) -> u16 {
+    let request = reqwest::Client::new().put(url);
+    let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
     request.body(body).send().await.unwrap().status().as_u16()
 }

@@ -2,8 +2,7 @@
 
 use super::testing::Refused;
 use super::*;
-use crate::domain::{Access, Acl, OutputSecrets};
-use crate::storage::Profile;
+use crate::domain::{Access, Acl, OutputSecrets, Profile};
 
 /// A bucket of `server` at the address that the request says.
 fn bucket(server: &S3Server, name: &str) -> domain::Bucket {
@@ -40,7 +39,7 @@ fn secrets(secret: &str) -> OutputSecrets {
     OutputSecrets { credentials: Some(credentials), ..OutputSecrets::default() }
 }
 
-fn open(desk: &Desk, rules: &[&str], buckets: &BucketSettings) -> Destinations {
+fn open(desk: &Desk, rules: &[&str], buckets: &BucketAccess) -> Destinations {
     let settings = StorageSettings::Local { root: desk.folder.path().join("storage") };
     let rules: Vec<_> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     Destinations::build(&settings, &[], QUICK, (&rules, buckets)).unwrap()
@@ -49,7 +48,7 @@ fn open(desk: &Desk, rules: &[&str], buckets: &BucketSettings) -> Destinations {
 #[tokio::test]
 async fn a_requests_own_credentials_write_and_nothing_of_them_is_recorded() {
     let (desk, server) = (Desk::local(), S3Server::start().await);
-    let destinations = open(&desk, &["127.0.0.1"], &BucketSettings::default());
+    let destinations = open(&desk, &["127.0.0.1"], &BucketAccess::default());
     let to = to(bucket(&server, BUCKET), Access::Request);
     let file = desk.file("x", b"content");
     let mine = destinations.with(&secrets(testing::SECRET));
@@ -73,7 +72,7 @@ async fn a_requests_own_credentials_write_and_nothing_of_them_is_recorded() {
 #[tokio::test]
 async fn wrong_keys_and_blocked_addresses_have_their_codes() {
     let (desk, server) = (Desk::local(), S3Server::start().await);
-    let destinations = open(&desk, &["127.0.0.1"], &BucketSettings::default());
+    let destinations = open(&desk, &["127.0.0.1"], &BucketAccess::default());
     let file = desk.file("x", b"content");
     let stage = async |destinations: &Destinations, secret: &str| {
         let to = to(bucket(&server, BUCKET), Access::Request);
@@ -81,7 +80,7 @@ async fn wrong_keys_and_blocked_addresses_have_their_codes() {
     };
     assert_eq!(stage(&destinations, "wrong").await.code, Code::DestinationForbidden);
     let before = server.requests();
-    let closed = open(&desk, &[], &BucketSettings::default());
+    let closed = open(&desk, &[], &BucketAccess::default());
     let refused = stage(&closed, testing::SECRET).await;
     assert_eq!(refused.code, Code::DestinationForbidden);
     assert!(refused.message.contains("sources.allow"), "{}", refused.message);
@@ -106,7 +105,7 @@ async fn each_refusal_of_a_store_has_its_code() {
     ] {
         let (desk, server) = (Desk::local(), S3Server::start().await);
         server.refuse(Refused::All, status, code);
-        let mine = open(&desk, &["127.0.0.1"], &BucketSettings::default()).with(&secrets(testing::SECRET));
+        let mine = open(&desk, &["127.0.0.1"], &BucketAccess::default()).with(&secrets(testing::SECRET));
         let to = to(bucket(&server, BUCKET), Access::Request);
         let staged = mine.stage(&to, publication(1), &desk.file("x", b"1"), no_journal).await;
         let failure = staged.unwrap_err();
@@ -121,7 +120,7 @@ async fn each_refusal_of_a_store_has_its_code() {
 #[tokio::test]
 async fn an_upload_whose_parts_are_refused_is_aborted() {
     let (desk, server) = (Desk::local(), S3Server::start().await);
-    let mine = open(&desk, &["127.0.0.1"], &BucketSettings::default()).with(&secrets(testing::SECRET));
+    let mine = open(&desk, &["127.0.0.1"], &BucketAccess::default()).with(&secrets(testing::SECRET));
     let to = to(bucket(&server, BUCKET), Access::Request);
     let file = desk.file("x", &bytes(20 * 1024 * 1024, 1));
     for (n, status, code, expected) in [
@@ -141,7 +140,7 @@ async fn an_upload_whose_parts_are_refused_is_aborted() {
 #[tokio::test]
 async fn the_marks_of_an_object_are_sent_and_the_acl_is_signed() {
     let (desk, server) = (Desk::local(), S3Server::start().await);
-    let mine = open(&desk, &["127.0.0.1"], &BucketSettings::default()).with(&secrets(testing::SECRET));
+    let mine = open(&desk, &["127.0.0.1"], &BucketAccess::default()).with(&secrets(testing::SECRET));
     let to = to(bucket(&server, BUCKET), Access::Request);
     let handle = mine.stage(&to, publication(1), &desk.file("x", b"1"), no_journal).await.unwrap();
     mine.commit(&handle).await.unwrap();
@@ -170,7 +169,7 @@ async fn a_profile_writes_at_its_own_address_only() {
         credentials: secrets(testing::SECRET).credentials,
         buckets: vec![BUCKET.to_owned()],
     };
-    let buckets = BucketSettings { profiles: [("archive".to_owned(), profile)].into(), ..Default::default() };
+    let buckets = BucketAccess { profiles: [("archive".to_owned(), profile)].into(), ..Default::default() };
     // No rule for loopback: the profile needs none.
     let destinations = open(&desk, &[], &buckets);
     let access = Access::Profile { name: "archive".to_owned() };
@@ -203,7 +202,7 @@ async fn read_back(
         inline_dir: folder.join("inline"),
         upload_dir: folder.join("uploads"),
         storage: crate::storage::SourceStorage::Local { root: folder.join("storage") },
-        buckets: BucketSettings::default(),
+        buckets: BucketAccess::default(),
     })
     .unwrap();
     let access = if credentials.is_some() { Access::Request } else { Access::Anonymous };

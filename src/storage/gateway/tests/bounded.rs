@@ -140,13 +140,7 @@ proptest! {
             let limits = FetchLimits { cache: bound * BLOCK, ..streaming() };
             let remote = bench.open(&origin.url("/in"), limits).await.unwrap();
             for (offset, len) in reads {
-                let from = usize::try_from(offset).unwrap().min(size);
-                let expected = &content[from..(from + len).min(size)];
-                let bytes = remote.read_at(offset, len).await.unwrap();
-                assert!(bytes == expected, "{len} bytes at {offset} of {size}");
-                if let Some(url) = remote.url().filter(|_| !expected.is_empty()) {
-                    assert!(get(url, from..from + expected.len()).await == expected, "over the URL");
-                }
+                assert_reads(&remote, content, (offset, len)).await;
                 let most = (bound * BLOCK).min(size as u64);
                 assert!(bench.cached() <= most, "{} bytes on disk, not {most}", bench.cached());
             }

@@ -21,8 +21,8 @@ fn bucket(server: &S3Server) -> Bucket {
 }
 
 #[expect(clippy::disallowed_methods, reason = "talks to a loopback server made by the test")]
-async fn put(url: &Url, kind: Option<&str>, body: Vec<u8>) -> (u16, String) {
-    let mut request = reqwest::Client::new().put(url.clone()).body(body);
+async fn put(url: &str, kind: Option<&str>, body: Vec<u8>) -> (u16, String) {
+    let mut request = reqwest::Client::new().put(url).body(body);
     if let Some(kind) = kind {
         request = request.header("content-type", kind);
     }
@@ -31,9 +31,8 @@ async fn put(url: &Url, kind: Option<&str>, body: Vec<u8>) -> (u16, String) {
     (answer.status().as_u16(), etag.unwrap_or_default())
 }
 
-async fn whole(bucket: &Bucket, size: u64, kind: Option<&str>, life: Duration) -> Url {
-    let kind = kind.map(|kind| HeaderValue::from_str(kind).unwrap());
-    match bucket.invite((id(), size), kind.as_ref(), life).await.unwrap().unwrap() {
+async fn whole(bucket: &Bucket, size: u64, kind: Option<&str>, life: Duration) -> String {
+    match bucket.invite((id(), size), kind, life).await.unwrap().unwrap() {
         Invitation::Whole { url, headers } => {
             assert_eq!(headers.len(), usize::from(kind.is_some()), "what must be sent along");
             url
@@ -47,7 +46,7 @@ async fn an_upload_in_one_request_is_the_jobs_once_it_is_claimed() {
     let server = S3Server::start().await;
     let bucket = bucket(&server);
     let url = whole(&bucket, 5, Some("video/mp4"), HOUR).await;
-    assert!(url.as_str().contains(KEY_ID) && url.path().ends_with(".incoming"));
+    assert!(url.contains(KEY_ID) && url.contains(".incoming?"));
     assert_eq!(bucket.claim(id(), 5).await.unwrap(), Claim::Missing);
     assert_eq!(put(&url, Some("video/mp4"), b"hello".to_vec()).await.0, 200);
     assert_eq!(bucket.claim(id(), 6).await.unwrap(), Claim::Size(5));
@@ -68,11 +67,11 @@ async fn a_url_is_good_for_what_it_was_signed_for() {
     let server = S3Server::start().await;
     let bucket = bucket(&server);
     let url = whole(&bucket, 5, Some("video/mp4"), HOUR).await;
-    let tampered = url.as_str().replace(".incoming", "");
-    assert_eq!(put(&tampered.parse().unwrap(), Some("video/mp4"), b"hello".to_vec()).await.0, 403);
-    let longer = url.as_str().replace("X-Amz-Expires=3600", "X-Amz-Expires=36000");
-    assert_ne!(longer, url.as_str());
-    assert_eq!(put(&longer.parse().unwrap(), Some("video/mp4"), b"hello".to_vec()).await.0, 403);
+    let tampered = url.replace(".incoming", "");
+    assert_eq!(put(&tampered, Some("video/mp4"), b"hello".to_vec()).await.0, 403);
+    let longer = url.replace("X-Amz-Expires=3600", "X-Amz-Expires=36000");
+    assert_ne!(longer, url);
+    assert_eq!(put(&longer, Some("video/mp4"), b"hello".to_vec()).await.0, 403);
     assert_eq!(put(&url, Some("text/html"), b"hello".to_vec()).await.0, 403, "another type");
     let expired = whole(&bucket, 5, None, Duration::ZERO).await;
     let (status, _) = put(&expired, None, b"hello".to_vec()).await;

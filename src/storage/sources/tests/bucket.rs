@@ -1,8 +1,8 @@
 //! Objects in buckets that requests name: who reads them, and what ends a read.
 
 use super::*;
+use crate::domain::Profile;
 use crate::domain::{Bucket, Credentials};
-use crate::storage::Profile;
 use crate::storage::destinations::testing::{BUCKET, KEY_ID, S3Server, SECRET};
 
 fn bucket(endpoint: &str, name: &str) -> Bucket {
@@ -129,7 +129,7 @@ async fn a_presigned_url_is_read_until_it_has_expired() {
         ..server.settings()
     }));
     let destinations =
-        crate::storage::Destinations::open(&settings, &[], &[], &BucketSettings::default()).unwrap();
+        crate::storage::Destinations::open(&settings, &[], &[], &BucketAccess::default()).unwrap();
     let there = domain::Destination::Storage {
         path: key("in/x.mp4"),
         overwrite: domain::Overwrite::Replace,
