@@ -35,7 +35,7 @@ use url::Url;
 
 pub(super) use self::connector::blocked;
 use self::fault::{Answer, answer};
-pub(super) use self::fault::{failure, is_elsewhere, is_refusal};
+pub(super) use self::fault::{failure, is_elsewhere, is_refusal, told};
 pub(super) use self::marks::Found;
 pub(super) use self::open::{Opening, Who};
 pub(super) use self::uploads::UPLOADS;
@@ -312,9 +312,9 @@ impl Bucket {
             return Ok(());
         }
         Err(match answer(&error) {
-            Answer::NoSuchKey if self.staging == Staging::Blobs => withdrawn().with_detail(error.to_string()),
-            Answer::NoSuchUpload => withdrawn().with_detail(error.to_string()),
-            Answer::Taken => already_there().with_detail(error.to_string()),
+            Answer::NoSuchKey if self.staging == Staging::Blobs => withdrawn().with_detail(told(&error)),
+            Answer::NoSuchUpload => withdrawn().with_detail(told(&error)),
+            Answer::Taken => already_there().with_detail(told(&error)),
             _ => failure(&error),
         })
     }

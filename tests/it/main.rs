@@ -10,6 +10,8 @@ mod bad_input;
 #[cfg(test)]
 mod buckets;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clips;

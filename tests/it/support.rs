@@ -1,8 +1,10 @@
 //! What the tests stand on: real servers, real clips, a misbehaving origin. Nothing here sleeps for a fixed time.
 
+pub mod canary;
 pub mod certs;
 pub mod chance;
 pub mod clips;
+pub mod echo;
 pub mod fake;
 #[expect(dead_code, reason = "the unit tests of the storage room use the rest")]
 pub mod ftp;

@@ -29,14 +29,31 @@ pub(super) enum Answer {
     Unreachable,
 }
 
+/// The code in an answer's body.
+fn code_in(text: &str) -> &str {
+    let (_, rest) = text.split_once("<Code>").unwrap_or_default();
+    rest.split_once("</Code>").map_or("", |(code, _)| code)
+}
+
+/// An error for the operator, without the body of an answer: a store that does not like a signature repeats there what
+/// it was sent, the token of temporary credentials included.
+pub(in crate::storage) fn told(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let code = code_in(&text);
+    let plain = (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let after = |mark: &str| Some(text.find(mark)? + mark.len());
+    // "status code: 403 Forbidden: BODY" and "error response: BODY", as `object_store` writes them.
+    let status =
+        after("status code: ").map(|from| text[from..].find(": ").map_or(text.len(), |end| from + end));
+    let end = status.or(after("error response: ")).unwrap_or(text.len());
+    let said = text[..end].trim_end_matches([':', ' ']);
+    if plain { format!("{said}: {code}") } else { said.to_owned() }
+}
+
 /// Reads an error.
 pub(super) fn answer(error: &object_store::Error) -> Answer {
     let text = error.to_string();
-    let code = text
-        .split_once("<Code>")
-        .and_then(|(_, rest)| rest.split_once("</Code>"))
-        .map_or("", |(code, _)| code);
-    match code {
+    match code_in(&text) {
         "NoSuchUpload" => return Answer::NoSuchUpload,
         "NoSuchBucket" => return Answer::NoSuchBucket,
         "NotImplemented" => return Answer::NotImplemented,
@@ -106,7 +123,7 @@ pub(in crate::storage) fn failure(error: &object_store::Error) -> Failure {
         }
         Answer::Unreachable => (Code::DestinationUnreachable, "the object store could not be reached"),
     };
-    Failure::new(code, sentence).with_detail(error.to_string())
+    Failure::new(code, sentence).with_detail(told(error))
 }
 
 #[cfg(test)]
@@ -147,6 +164,33 @@ mod tests {
         ];
         for (error, expected) in cases {
             assert_eq!(answer(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_store_repeats_of_a_request_is_not_told() {
+        let body =
+            "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>x-amz-security-token:canary: x";
+        for (text, expected) in [
+            (
+                format!(
+                    "Error performing PUT http://h/k in 1ms - Server returned non-2xx status code: 403 Forbidden: {body}"
+                ),
+                "Error performing PUT http://h/k in 1ms - Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch",
+            ),
+            (
+                format!("Server returned error response: {body}"),
+                "Server returned error response: SignatureDoesNotMatch",
+            ),
+            ("status code: 403 Forbidden: {\"you\": \"canary\"}".to_owned(), "status code: 403 Forbidden"),
+            (
+                "status code: 400 Bad Request: <Code>canary canary</Code>".to_owned(),
+                "status code: 400 Bad Request",
+            ),
+            ("status code: 404 Not Found: ".to_owned(), "status code: 404 Not Found"),
+            ("HTTP error: error sending request".to_owned(), "HTTP error: error sending request"),
+        ] {
+            assert_eq!(told(&generic(&text)), format!("Generic S3 error: {expected}"));
         }
     }
 

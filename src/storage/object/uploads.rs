@@ -249,7 +249,8 @@ impl Bucket {
 fn signable(signed: object_store::Result<Url>) -> Option<String> {
     signed
         .inspect_err(|error| {
-            tracing::warn!(%error, "the storage's credentials cannot sign; uploads come to this server instead");
+            let error = super::told(error);
+            tracing::warn!(error, "the storage's credentials cannot sign; uploads come to this server instead");
         })
         .ok()
         .map(String::from)

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore};
 
-use super::super::object::{blocked, is_elsewhere, is_refusal};
+use super::super::object::{blocked, is_elsewhere, is_refusal, told};
 use super::{ByteStream, Extent, Opened, Origin, OriginError, Pin, empty};
 use crate::domain::Code;
 
@@ -99,7 +99,7 @@ fn translate(error: &Error) -> OriginError {
             OriginError::refused(Code::SourceForbidden, "The storage refused the request for the source.")
         }
         // `Error` is open to new variants; what is not a definite answer is tried again.
-        other => OriginError::transient("the object store answered with an error", other.to_string()),
+        other => OriginError::transient("the object store answered with an error", told(other)),
     }
 }
 
