@@ -39,7 +39,7 @@ pub use crate::domain::machine::{
     Cancelled, Deleted, Fenced, OutputDone, Permit, RequeueReason, Retried, RunKey,
 };
 pub use doomed::{Doomed, DoomedJob};
-pub use outbox::{Letter, Letters, Outbox, OutboxStats, Redelivered, Take};
+pub use outbox::{Among, Letter, Letters, Outbox, OutboxStats, Redelivered, Take};
 pub use postgres::{Place, PlaceError, PostgresStore};
 pub use seal::{SealKeys, SealKeysError};
 pub use sqlite::SqliteStore;

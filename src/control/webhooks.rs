@@ -2,21 +2,25 @@
 //!
 //! Everything that must survive is in the record before it is acted upon, so this actor may die anywhere: what it had
 //! claimed is claimed again, with the same id and the same bytes. Receivers are kept apart: none has more than a few
-//! messages on their way, and a claim passes over those that have as many as they may.
+//! messages on their way, and those that are slow cannot take the room of the others (`receivers`).
 
-use std::collections::HashMap;
+mod receivers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
 
+pub(super) use self::receivers::Receivers;
+use self::receivers::Standing;
 use super::settings::Backoff;
 use super::shared::Shared;
 use crate::domain::webhook::{Retrying, Try, TryError, Verdict, WebhookEvent, WebhookSecret, sign};
 use crate::domain::{Clock, DeliveryState, IdSource, SessionId, Timestamp};
 use crate::storage::{Answer, Message, Messenger};
-use crate::store::{Fenced, Letter, Outbox, Result, Take};
+use crate::store::{Fenced, Letter, Outbox, Result};
 use crate::telemetry::metrics;
 
 /// How messages are sent.
@@ -58,34 +62,41 @@ impl Deliverer {
         Self { webhooks, clock, ids }
     }
 
-    /// Claims what is due and there is room for; `busy` counts the messages on their way, by receiver.
+    /// Claims what is due and there is room for; `receivers` counts it as on its way since `instant`.
     pub(super) async fn claim(
         &self,
         session: SessionId,
-        busy: &HashMap<String, u32>,
-        now: Timestamp,
+        receivers: &mut Receivers,
+        (now, instant): (Timestamp, Instant),
     ) -> Result<Vec<Letter>> {
-        let settings = &self.webhooks.settings;
-        let under_way: u32 = busy.values().sum();
-        let most = settings.concurrency.saturating_sub(under_way);
-        if most == 0 {
-            return Ok(Vec::new());
+        let mut letters = Vec::new();
+        for standing in Standing::ALL {
+            let Some(take) = receivers.take(standing, &self.webhooks.settings, instant) else { continue };
+            let claimed = match self.webhooks.outbox.claim_deliveries(session, &take, now).await {
+                Ok(claimed) => claimed,
+                Err(error) if letters.is_empty() => return Err(error),
+                // What is claimed goes out; the next round says what is wrong.
+                Err(_) => break,
+            };
+            for letter in &claimed {
+                receivers.sent(&letter.host, instant);
+            }
+            letters.extend(claimed);
         }
-        let full = |(host, n): (&String, &u32)| (*n >= settings.per_host).then(|| host.clone());
-        let take = Take {
-            most,
-            per_host: settings.per_host,
-            busy: busy.iter().filter_map(full).collect(),
-            lease: settings.timeout.saturating_mul(2) + Duration::from_mins(1),
-        };
-        let mut letters = self.webhooks.outbox.claim_deliveries(session, &take, now).await?;
         letters.sort_by_key(|letter| (letter.since, letter.id));
         Ok(letters)
     }
 
-    /// Sends one letter and writes down what came of it.
-    pub(super) async fn deliver(&self, session: SessionId, letter: &Letter) {
+    /// A letter of that claim has ended, after so long.
+    pub(super) fn ended(&self, receivers: &mut Receivers, host: &str, claimed: Instant, took: Duration) {
+        receivers.ended(host, claimed, took, &self.webhooks.settings);
+    }
+
+    /// Sends one letter and writes down what came of it; how long the receiver took.
+    pub(super) async fn deliver(&self, session: SessionId, letter: &Letter) -> Duration {
+        let begun = Instant::now();
         let answer = self.send(letter).await;
+        let took = begun.elapsed();
         let now = self.clock.now();
         let retrying = Retrying {
             tries: letter.tries,
@@ -107,6 +118,7 @@ impl Deliverer {
                 tracing::warn!(delivery = %letter.id, error, "a try was not written down; it is made again");
             }
         }
+        took
     }
 
     async fn send(&self, letter: &Letter) -> Answer {
@@ -154,25 +166,22 @@ fn tell(letter: &Letter, answer: Answer, verdict: Verdict) {
 /// Delivers until the control is done: as soon as something is written here, or due, and at the polling pace at the
 /// latest for what other controls wrote.
 pub(super) async fn run(shared: Arc<Shared>, webhooks: Webhooks) {
-    let outbox = Arc::clone(&webhooks.outbox);
-    let posted = outbox.posted();
+    let posted = webhooks.outbox.posted();
     let deliverer = Deliverer::new(webhooks, Arc::clone(&shared.clock), Arc::clone(&shared.ids));
-    let mut busy: HashMap<String, u32> = HashMap::new();
+    let mut receivers = Receivers::default();
     let mut under_way = FuturesUnordered::new();
     let mut backoff = Backoff::new(&shared.pace);
     loop {
-        let now = shared.clock.now();
+        let (now, claimed) = (shared.clock.now(), Instant::now());
         let session = *shared.session.borrow();
-        let round = round(&deliverer, &outbox, session, &busy, now).await;
-        let wait = match round {
+        let wait = match round(&deliverer, session, &mut receivers, (now, claimed)).await {
             Ok((letters, due)) => {
                 backoff = Backoff::new(&shared.pace);
                 for letter in letters {
-                    *busy.entry(letter.host.clone()).or_default() += 1;
                     let deliverer = &deliverer;
                     under_way.push(async move {
-                        deliverer.deliver(session, &letter).await;
-                        letter.host
+                        let took = deliverer.deliver(session, &letter).await;
+                        (letter.host, claimed, took)
                     });
                 }
                 due.map_or(shared.pace.poll, |due| due.since(now).clamp(SOON, shared.pace.poll))
@@ -185,7 +194,7 @@ pub(super) async fn run(shared: Arc<Shared>, webhooks: Webhooks) {
         };
         tokio::select! {
             biased;
-            Some(host) = under_way.next() => done(&mut busy, host),
+            Some((host, claimed, took)) = under_way.next() => deliverer.ended(&mut receivers, &host, claimed, took),
             () = posted.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -197,25 +206,18 @@ const SOON: Duration = Duration::from_millis(250);
 
 async fn round(
     deliverer: &Deliverer,
-    outbox: &Arc<dyn Outbox>,
     session: SessionId,
-    busy: &HashMap<String, u32>,
-    now: Timestamp,
+    receivers: &mut Receivers,
+    now: (Timestamp, Instant),
 ) -> Result<(Vec<Letter>, Option<Timestamp>)> {
+    let outbox = &deliverer.webhooks.outbox;
     // Looking costs a reader; only what is due is worth a commit.
     let due = outbox.next_delivery().await?;
-    if due.is_none_or(|due| due > now) {
+    if due.is_none_or(|due| due > now.0) {
         return Ok((Vec::new(), due));
     }
-    let letters = deliverer.claim(session, busy, now).await?;
-    Ok((letters, outbox.next_delivery().await?))
-}
-
-fn done(busy: &mut HashMap<String, u32>, host: String) {
-    let left = busy.get(&host).map_or(0, |n| n.saturating_sub(1));
-    if left == 0 {
-        busy.remove(&host);
-    } else {
-        busy.insert(host, left);
-    }
+    let letters = deliverer.claim(session, receivers, now).await?;
+    // An error now would lose them.
+    let due = outbox.next_delivery().await.unwrap_or(due);
+    Ok((letters, due))
 }

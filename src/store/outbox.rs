@@ -5,6 +5,7 @@
 //! A claim belongs to a session: no other takes the row while that session lives, whatever the clocks say, and the
 //! answer of a claim that is not the latest changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,16 +29,37 @@ pub trait Letters: Send + Sync + 'static {
 }
 
 /// What a control may take at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Take {
     /// Deliveries.
     pub most: u32,
-    /// Deliveries of one host.
+    /// Deliveries of one host, those on their way included.
     pub per_host: u32,
-    /// Hosts that are as busy as they may be.
-    pub busy: Vec<String>,
+    /// Of which hosts.
+    pub among: Among,
+    /// How many are on their way, by host; those with none need no entry.
+    pub busy: BTreeMap<String, u32>,
     /// How long a claim lasts should its own session forget it.
     pub lease: Duration,
+}
+
+/// Hosts whose deliveries may be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Among {
+    /// These.
+    Only(Vec<String>),
+    /// All others.
+    Except(Vec<String>),
+}
+
+impl Among {
+    /// The hosts that are named, and whether those are meant.
+    pub(super) const fn parts(&self) -> (&Vec<String>, bool) {
+        match self {
+            Self::Only(hosts) => (hosts, true),
+            Self::Except(hosts) => (hosts, false),
+        }
+    }
 }
 
 /// A claimed delivery.

@@ -89,7 +89,7 @@ async fn killed_between_state_and_delivery_the_next_start_delivers() {
     let receiver = Receiver::start(Answer::Hang).await;
     let mut server = start(Role::Control).server().await;
     let mut ids = Vec::new();
-    // As many as are on their way to one receiver at once: none is left to be due by itself.
+    // One is on its way to a receiver that nobody knows, the others wait.
     for _ in 0..3 {
         ids.push(server.submit(&waiting(&receiver.url())).await);
     }
@@ -188,6 +188,37 @@ async fn receivers_that_fail_delay_nobody_and_are_asked_again() {
     .await;
     let ids: Vec<_> = dropping.got().iter().map(|got| got.id().to_owned()).collect();
     assert!(ids.len() >= 2 && ids.iter().all(|seen| *seen == id), "{ids:?}");
+}
+
+#[tokio::test]
+async fn receivers_that_hang_from_the_start_leave_room_for_the_others() {
+    // Not one of those that hang gives its place back while this test lasts.
+    let server = start(Role::Control).set("FLUX__WEBHOOKS__TIMEOUT", "1min").server().await;
+    let mut hanging = Vec::new();
+    for _ in 0..12 {
+        hanging.push(Receiver::start(Answer::Hang).await);
+    }
+    let good = Receiver::start(Answer::Status(204)).await;
+    let mut first = Vec::new();
+    for receiver in &hanging {
+        for _ in 0..4 {
+            let id = server.submit(&waiting(&receiver.url())).await;
+            cancel(&server, &id).await;
+            first.push(id);
+        }
+    }
+    let held = || hanging.iter().map(|receiver| receiver.got().len()).sum::<usize>();
+    eventually("those that hang have what they may", async || (held() == 12).then_some(())).await;
+    for _ in 0..20 {
+        let id = server.submit(&waiting(&good.url())).await;
+        cancel(&server, &id).await;
+    }
+    came(&good, 20).await;
+    assert_eq!(held(), 12, "one place each");
+    for id in &first {
+        let delivery = deliveries(&server, id).await.remove(0);
+        assert!(delivery["last"].is_null() && delivery["state"] == "waiting", "{delivery:#}");
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Deliveries on a clock of the test's own, over the real store and, where it matters, real sockets.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
-use super::super::webhooks::{Deliverer, WebhookSettings, Webhooks};
+use super::super::webhooks::{Deliverer, Receivers, WebhookSettings, Webhooks};
 use crate::domain::fixtures::spec;
 use crate::domain::testing::{ManualClock, SeededIds};
 use crate::domain::webhook::{Delivery, Notice, TryError, WebhookEvent, WebhookSecret, verify};
@@ -15,7 +15,7 @@ use crate::domain::{
     Timestamp,
 };
 use crate::storage::{Answer, Message, Messenger};
-use crate::store::{JobStore as _, Letters, NewJob, Options, Outbox as _, SqliteStore};
+use crate::store::{JobStore as _, Letter, Letters, NewJob, Options, Outbox as _, SqliteStore};
 use std::sync::Arc;
 
 struct Plain;
@@ -125,11 +125,15 @@ impl Bench {
 
     /// What the actor does while its time stands still; how many letters went out.
     async fn round(&self) -> usize {
-        let letters = self.deliverer.claim(self.session, &HashMap::new(), self.clock.now()).await.unwrap();
+        let letters = self.claim(&mut Receivers::default(), Instant::now()).await;
         for letter in &letters {
             self.deliverer.deliver(self.session, letter).await;
         }
         letters.len()
+    }
+
+    async fn claim(&self, receivers: &mut Receivers, at: Instant) -> Vec<Letter> {
+        self.deliverer.claim(self.session, receivers, (self.clock.now(), at)).await.unwrap()
     }
 
     async fn shown(&self, job: JobId) -> Delivery {
@@ -209,21 +213,63 @@ async fn a_receiver_decides_when_it_is_asked_again_and_whether() {
     assert_eq!(bench.receiver.got().len(), 2);
 }
 
+fn hosts(letters: &[Letter]) -> Vec<&str> {
+    let mut hosts: Vec<_> = letters.iter().map(|letter| letter.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts
+}
+
 #[tokio::test]
 async fn no_receiver_takes_all_the_room() {
     let bench = Bench::new(Receiver::answering(&[OK])).await;
     for _ in 0..5 {
-        bench.cancelled("https://slow.example/").await;
+        bench.cancelled("https://one.example/").await;
     }
     bench.cancelled("https://other.example/").await;
-    let claim = async |busy: &[(&str, u32)]| {
-        let busy = busy.iter().map(|(host, n)| ((*host).to_owned(), *n)).collect();
-        let letters = bench.deliverer.claim(bench.session, &busy, bench.clock.now()).await.unwrap();
-        letters.into_iter().map(|letter| letter.host).collect::<Vec<_>>()
-    };
-    let mut first = claim(&[]).await;
-    first.sort();
-    assert_eq!(first, ["other.example:443", "slow.example:443", "slow.example:443"]);
-    assert!(claim(&[("slow.example:443", 2)]).await.is_empty());
-    assert!(claim(&[("a", 4), ("b", 4)]).await.is_empty(), "as many are on their way as may be");
+    let (mut receivers, at) = (Receivers::default(), Instant::now());
+    let first = bench.claim(&mut receivers, at).await;
+    assert_eq!(hosts(&first), ["one.example:443", "other.example:443"], "strangers have one place each");
+    assert!(bench.claim(&mut receivers, at).await.is_empty());
+    for letter in &first {
+        let took = bench.deliverer.deliver(bench.session, letter).await;
+        bench.deliverer.ended(&mut receivers, &letter.host, at, took);
+    }
+    assert_eq!(hosts(&bench.claim(&mut receivers, at).await), ["one.example:443"; 2], "it was prompt");
+    assert!(bench.claim(&mut receivers, at).await.is_empty());
+}
+
+/// Whoever hangs, and however many: what is due to a prompt receiver goes out before any of them gives its place back.
+#[tokio::test]
+async fn receivers_that_hang_leave_room_for_those_that_do_not() {
+    let bench = Bench::new(Receiver::answering(&[OK])).await;
+    let (mut receivers, mut at) = (Receivers::default(), Instant::now());
+    bench.cancelled("https://prompt.example/").await;
+    let first = bench.claim(&mut receivers, at).await.remove(0);
+    let took = bench.deliverer.deliver(bench.session, &first).await;
+    bench.deliverer.ended(&mut receivers, &first.host, at, took);
+    for n in 0..40 {
+        bench.cancelled(&format!("https://hanging{}.example/", n % 10)).await;
+        bench.cancelled("https://prompt.example/").await;
+    }
+    // As many as may be on their way; those of the hanging are never told to have ended.
+    let (mut delivered, mut hanging) = (0, 0);
+    while delivered < 40 {
+        let letters = bench.claim(&mut receivers, at).await;
+        assert!(!letters.is_empty(), "after {delivered}, {hanging} hang");
+        for letter in &letters {
+            if letter.host == "prompt.example:443" {
+                let took = bench.deliverer.deliver(bench.session, letter).await;
+                bench.deliverer.ended(&mut receivers, &letter.host, at, took);
+                delivered += 1;
+            } else {
+                hanging += 1;
+            }
+        }
+    }
+    assert_eq!(hanging, 4, "half of eight places");
+    // What they hold is late: the next strangers are heard, one after another of those that hang is found out.
+    at += Duration::from_secs(4);
+    let next = bench.claim(&mut receivers, at).await;
+    assert_eq!(next.len(), 4, "{:?}", hosts(&next));
+    assert!(hosts(&next).iter().all(|host| host.starts_with("hanging")));
 }

@@ -1,5 +1,6 @@
 //! What receivers are told: written with the state, claimed by one, ended for good.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
@@ -27,7 +28,8 @@ fn told(desk: &Desk) -> NewJob {
 }
 
 fn take(most: u32) -> Take {
-    Take { most, per_host: most, busy: Vec::new(), lease: Duration::from_mins(1) }
+    let (among, busy) = (Among::Except(Vec::new()), BTreeMap::new());
+    Take { most, per_host: most, among, busy, lease: Duration::from_mins(1) }
 }
 
 async fn letters(desk: &Desk) -> Vec<Letter> {
@@ -144,9 +146,9 @@ pub(super) async fn busy_receivers_are_passed_over(desk: Desk) {
         desk.submit(job).await;
         desk.start().await;
     }
-    let claim = |most, per_host, busy: &[&str]| {
-        let busy = busy.iter().map(|host| (*host).to_owned()).collect();
-        let take = Take { most, per_host, busy, lease: Duration::from_mins(1) };
+    let claim = |most, per_host, among, busy: &[(&str, u32)]| {
+        let busy = busy.iter().map(|(host, n)| ((*host).to_owned(), *n)).collect();
+        let take = Take { most, per_host, among, busy, lease: Duration::from_mins(1) };
         let (outbox, session, now) = (Arc::clone(&desk.outbox), desk.session, desk.now());
         async move {
             let letters = outbox.claim_deliveries(session, &take, now).await.unwrap();
@@ -156,10 +158,15 @@ pub(super) async fn busy_receivers_are_passed_over(desk: Desk) {
         }
     };
     let (even, odd) = ("h0.example:80", "h1.example:80");
-    assert_eq!(claim(9, 1, &[]).await, [even, odd]);
-    assert_eq!(claim(9, 2, &[even]).await, [odd, odd]);
-    assert_eq!(claim(1, 9, &[odd]).await, [even]);
-    assert!(claim(9, 9, &[even, odd]).await.is_empty());
+    let only = |hosts: &[&str]| Among::Only(hosts.iter().map(|host| (*host).to_owned()).collect());
+    let except = |hosts: &[&str]| Among::Except(hosts.iter().map(|host| (*host).to_owned()).collect());
+    assert_eq!(claim(9, 1, except(&[]), &[]).await, [even, odd]);
+    assert_eq!(claim(9, 2, except(&[]), &[(even, 2), (odd, 1)]).await, [odd]);
+    assert_eq!(claim(9, 2, except(&[even]), &[(odd, 1)]).await, [odd]);
+    assert_eq!(claim(1, 9, only(&[even]), &[]).await, [even]);
+    assert!(claim(9, 9, only(&[]), &[]).await.is_empty() && claim(9, 9, only(&["h2"]), &[]).await.is_empty());
+    assert!(claim(9, 9, except(&[even, odd]), &[]).await.is_empty());
+    assert_eq!(claim(9, 2, only(&[even, odd]), &[]).await, [even, even, odd]);
 }
 
 pub(super) async fn a_receiver_that_is_gone_is_told_nothing_more(desk: Desk) {

@@ -182,13 +182,18 @@ impl Verb for Claim {
         .execute(&mut **txn)
         .await
         .map_err(explain("freeing deliveries"))?;
+        let (hosts, meant) = self.take.among.parts();
+        let (busy, flights): (Vec<_>, Vec<_>) =
+            self.take.busy.iter().map(|(host, n)| (host.clone(), i64::from(*n))).unzip();
         // Chosen first and locked then: a window is no place for locks. Each row is looked at again under its lock.
         let rows = sqlx::query(
             "with due as materialized (\
-               select id, next_at, row_number() over (partition by host order by next_at, id) as n \
+               select id, host, next_at, row_number() over (partition by host order by next_at, id) as n \
                from deliveries where state = 0 and next_at <= $1 \
-               and (session_id is null or session_id = $2) and host <> all($3)), \
-             chosen as materialized (select id from due where n <= $4 order by next_at limit $5), \
+               and (session_id is null or session_id = $2) and (host = any($3)) = $7), \
+             chosen as materialized (select due.id from due \
+               left join unnest($8::text[], $9::bigint[]) as busy(host, n) on busy.host = due.host \
+               where due.n + coalesce(busy.n, 0) <= $4 order by due.next_at limit $5), \
              pick as materialized (select id from deliveries where id in (select id from chosen) \
                and state = 0 and next_at <= $1 and (session_id is null or session_id = $2) \
                order by id for update skip locked) \
@@ -197,10 +202,13 @@ impl Verb for Claim {
         )
         .bind(self.now.micros())
         .bind(self.session.uuid())
-        .bind(&self.take.busy)
+        .bind(hosts)
         .bind(i64::from(self.take.per_host))
         .bind(i64::from(self.take.most))
         .bind(self.now.plus(self.take.lease).micros())
+        .bind(meant)
+        .bind(busy)
+        .bind(flights)
         .fetch_all(&mut **txn)
         .await
         .map_err(explain("claiming deliveries"))?;

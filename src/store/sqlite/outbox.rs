@@ -170,18 +170,22 @@ impl Verb for Claim {
         .execute(&mut *txn.conn)
         .await
         .map_err(explain("freeing deliveries"))?;
+        let (hosts, meant) = self.take.among.parts();
         let rows = sqlx::query(
             "update deliveries set session_id = ?1, tries = tries + 1, next_at = ?2 where id in (\
                select id from (\
-                 select id, next_at, row_number() over (partition by host order by next_at, id) as n \
+                 select id, host, next_at, row_number() over (partition by host order by next_at, id) as n \
                  from deliveries where state = 0 and next_at <= ?3 \
                  and (session_id is null or session_id = ?1) \
-                 and host not in (select value from json_each(?4))) \
-               where n <= ?5 order by next_at limit ?6) returning *",
+                 and (host in (select value from json_each(?4))) = ?5) as due \
+               where n + coalesce((select value from json_each(?6) where key = due.host), 0) <= ?7 \
+               order by next_at limit ?8) returning *",
         )
         .bind(blob(self.session.uuid()))
         .bind(self.now.plus(self.take.lease).micros())
         .bind(self.now.micros())
+        .bind(to_json("deliveries", hosts)?)
+        .bind(meant)
         .bind(to_json("deliveries", &self.take.busy)?)
         .bind(i64::from(self.take.per_host))
         .bind(i64::from(self.take.most))
