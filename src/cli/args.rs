@@ -342,17 +342,17 @@ pub enum WebhooksAction {
     Secret,
 }
 
+const SECRET_FILE_HELP: &str = "File with the secrets, one a line [default: what FLUX_WEBHOOK_SECRET says, else \
+                                webhook.secret in the data folder]";
+
 /// Arguments of `webhooks listen`.
 #[derive(Debug, Clone, Args)]
 pub struct ListenArgs {
     /// Address to receive at; the server must be allowed to call it (webhooks.allow)
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub listen: std::net::SocketAddr,
-    /// The secrets. Everybody on the machine can read command lines: meant for the environment
-    #[arg(long, env = "FLUX_WEBHOOK_SECRET", hide_env_values = true, hide = true)]
-    pub secret: Option<String>,
-    /// File with the secrets, one a line [default: webhook.secret in the data folder]
-    #[arg(long, value_name = "FILE")]
+    /// File with the secrets.
+    #[arg(long, value_name = "FILE", help = SECRET_FILE_HELP)]
     pub secret_file: Option<PathBuf>,
     /// The data folder of a server on this machine
     #[arg(long, default_value = "./flux-data", value_name = "DIR")]

@@ -15,8 +15,12 @@ use super::jobs::segment;
 use super::output::{data, field, json, note, table};
 use super::{Exit, Failed, Outcome};
 use crate::api::{self, ServerLimits};
+use crate::config::Surroundings;
 use crate::domain::SystemClock;
 use crate::domain::webhook::WebhookSecret;
+
+/// Holds the secrets, separated by commas or lines.
+const SECRET_VARIABLE: &str = "FLUX_WEBHOOK_SECRET";
 
 pub(super) async fn run(action: WebhooksAction) -> Outcome {
     match action {
@@ -65,13 +69,14 @@ fn show(message: &api::Message, format: Format) {
     }
 }
 
-/// From the environment, a file, or the data folder of a server on this machine.
+/// From a file, the environment, or the data folder of a server on this machine: never from the command line, which
+/// everybody on the machine can read.
 fn secrets(args: &ListenArgs) -> Result<Vec<WebhookSecret>, Failed> {
-    let own = args.data_dir.join(SECRET_FILE);
-    let text = match (&args.secret, &args.secret_file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => read(file)?,
-        (None, None) => read(&own)?,
+    let mut around = Surroundings::of_process().context("cannot read the environment")?;
+    let text = match (&args.secret_file, around.env.remove(SECRET_VARIABLE)) {
+        (Some(file), _) => read(file)?,
+        (None, Some(text)) => text,
+        (None, None) => read(&args.data_dir.join(SECRET_FILE))?,
     };
     let parse = |text: &str| {
         let parsed = WebhookSecret::parse(text);
@@ -82,7 +87,7 @@ fn secrets(args: &ListenArgs) -> Result<Vec<WebhookSecret>, Failed> {
 
 fn read(file: &Path) -> Result<String, Failed> {
     std::fs::read_to_string(file).map_err(|error| {
-        let hint = "give the secret in FLUX_WEBHOOK_SECRET or a file with --secret-file";
+        let hint = format_args!("give the secret in {SECRET_VARIABLE} or a file with --secret-file");
         Failed::msg(Exit::Validation, format_args!("cannot read {}: {error}; {hint}", file.display()))
     })
 }

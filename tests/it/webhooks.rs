@@ -1,7 +1,8 @@
 //! Webhooks of real servers to real receivers.
 
+use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ use crate::support::{clips, eventually};
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// The next one, during a rotation.
 const NEXT: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+/// Nobody's.
+const STRANGER: &str = "whsec_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ";
 
 fn start(role: Role) -> Start {
     Start::role(role)
@@ -272,7 +275,7 @@ async fn official_libraries_accept_what_is_sent_and_nothing_else() {
             assert!(!library(secret, &tampered), "another body");
             assert!(!library(secret, &renamed), "another id");
         }
-        assert!(!library("whsec_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", &good), "another secret");
+        assert!(!library(STRANGER, &good), "another secret");
     }
 }
 
@@ -324,21 +327,14 @@ fn javascript(secret: &str, got: &Got) -> bool {
 
 #[tokio::test]
 async fn the_command_line_receives_lists_and_sends_again() {
-    use std::io::{BufRead, BufReader};
     let server = Start::role(Role::Control).set("FLUX__WEBHOOKS__ALLOW", "127.0.0.1").server().await;
     // With the secret that the server made for itself.
-    let mut command = flux(&["webhooks", "listen", "--listen", "127.0.0.1:0", "--data-dir"]);
-    command.arg(server.data()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut listener = Ended(command.spawn().unwrap());
-    let mut said = BufReader::new(listener.0.stderr.take().unwrap()).lines();
-    let said = said.next().unwrap().unwrap();
-    let url = said.split_whitespace().find(|word| word.starts_with("http")).unwrap().trim_end_matches(';');
-    let id = server.submit(&waiting(url)).await;
+    let mut command = listen();
+    command.arg("--data-dir").arg(server.data());
+    let mut listener = Listener::start(command);
+    let id = server.submit(&waiting(&listener.url)).await;
     cancel(&server, &id).await;
-    let out = listener.0.stdout.take().unwrap();
-    let mut lines = BufReader::new(out).lines();
-    let first = tokio::task::spawn_blocking(move || (lines.next().unwrap().unwrap(), lines));
-    let (first, lines) = first.await.unwrap();
+    let first = listener.line().await;
     assert!(first.contains("job.cancelled") && first.contains(&id), "{first}");
     let run = |arguments: &[&str]| {
         let output = flux(arguments).env("FLUX_URL", &server.url).output().unwrap();
@@ -352,18 +348,76 @@ async fn the_command_line_receives_lists_and_sends_again() {
     let delivery = listed.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     assert_eq!(run(&["webhooks", "redeliver", &id]), "", "every one was taken");
     assert!(run(&["webhooks", "redeliver", &id, &delivery]).contains("waiting"));
-    let mut lines = lines;
-    let again = tokio::task::spawn_blocking(move || lines.next().unwrap().unwrap()).await.unwrap();
-    assert_eq!(again, first);
+    assert_eq!(listener.line().await, first);
     assert!(run(&["webhooks", "secret"]).starts_with("whsec_"));
 }
 
-/// A process that ends with its test.
-struct Ended(std::process::Child);
+#[tokio::test]
+async fn the_command_line_takes_secrets_from_files_and_the_environment_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secrets");
+    std::fs::write(&file, format!("{NEXT}\n")).unwrap();
+    let by_file = || {
+        let mut command = listen();
+        // What is said explicitly counts, and here only one of the two is the server's.
+        command.arg("--secret-file").arg(&file).env("FLUX_WEBHOOK_SECRET", STRANGER);
+        command
+    };
+    let by_environment = || {
+        let mut command = listen();
+        command.env("FLUX_WEBHOOK_SECRET", format!("{STRANGER},{SECRET}"));
+        command
+    };
+    let server = start(Role::Control).server().await;
+    for command in [by_file(), by_environment()] {
+        let mut listener = Listener::start(command);
+        let id = server.submit(&waiting(&listener.url)).await;
+        cancel(&server, &id).await;
+        let line = listener.line().await;
+        assert!(line.contains(&id), "{line}");
+    }
+    let refused = flux(&["webhooks", "listen", "--secret", SECRET]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+}
 
-impl Drop for Ended {
+/// `flux webhooks listen` on a free port.
+fn listen() -> Command {
+    let mut command = flux(&["webhooks", "listen", "--listen", "127.0.0.1:0"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A listening process, which ends with its test.
+struct Listener {
+    url: String,
+    child: Child,
+    out: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Listener {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = said.next().unwrap().unwrap();
+        let url = said.split_whitespace().find(|word| word.starts_with("http")).unwrap();
+        let url = url.trim_end_matches(';').to_owned();
+        let out = Some(BufReader::new(child.stdout.take().unwrap()).lines());
+        Self { url, child, out }
+    }
+
+    /// The next message that it prints.
+    async fn line(&mut self) -> String {
+        let mut out = self.out.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || (out.next().unwrap().unwrap(), out));
+        let (line, out) = read.await.unwrap();
+        self.out = Some(out);
+        line
+    }
+}
+
+impl Drop for Listener {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
