@@ -6,6 +6,9 @@
 //! jobs read. No signed URL names it, so it never changes: one request's bytes are copied there by the store when the
 //! upload is claimed, and parts are completed there by this server alone.
 //!
+//! Nothing here binds how many bytes a client sends: the signer of `object_store` leaves `content-length` out, and Google
+//! and Azure have no such thing. What is too much is refused by the claim and swept.
+//!
 //! Azure has no multipart uploads that a server could complete for a client that it does not trust with the blob itself:
 //! there all that one request can carry goes in one, and the rest to this server.
 
@@ -250,7 +253,10 @@ fn signable(signed: object_store::Result<Url>) -> Option<String> {
     signed
         .inspect_err(|error| {
             let error = super::told(error);
-            tracing::warn!(error, "the storage's credentials cannot sign; uploads come to this server instead");
+            tracing::warn!(
+                error,
+                "the storage's credentials cannot sign; uploads come to this server instead"
+            );
         })
         .ok()
         .map(String::from)
