@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::support::moto::Moto;
 use crate::support::s3::{BUCKET, KEY_ID, S3Server, SECRET};
 use crate::support::server::{Server, Start};
 use crate::support::{clips, sha256};
@@ -139,5 +140,31 @@ async fn wrong_keys_of_a_request_end_the_job_with_whose_fault_it_is() {
         assert!(!job.to_string().contains(CANARY), "{job:#}");
     }
     assert!(!server.log().contains(CANARY));
+    server.assert_clean().await;
+}
+
+/// moto is the one server to be had that knows ACLs; it does not look at signatures, which the other tests do.
+#[tokio::test]
+async fn a_public_result_is_everybodys_to_read_and_a_private_one_is_not() {
+    let moto = Moto::start(BUCKET).await;
+    let server = Server::start().await;
+    for (acl, status) in [("public-read", 200), ("private", 403)] {
+        let path = format!("{acl}.mp4");
+        let destination = json!({"kind": "s3", "endpoint": moto.endpoint, "bucket": BUCKET, "path": path, "acl": acl,
+            "access_key_id": KEY_ID, "secret_access_key": SECRET});
+        let source = json!({"kind": "file", "path": clips::mp4(1)});
+        let body =
+            json!({"source": source, "outputs": [{"preset": "proxy_360p", "destination": destination}]});
+        let job = server.finished(&server.submit(&body).await).await;
+        assert_eq!(job["status"], "completed", "{job:#}");
+        let read = moto.request(reqwest::Method::GET, &format!("{BUCKET}/{path}")).await;
+        assert_eq!(read.status(), status, "{acl}");
+        if read.status().is_success() {
+            assert_eq!(
+                job["outputs"][0]["result"]["files"][0]["sha256"],
+                sha256(&read.bytes().await.unwrap())
+            );
+        }
+    }
     server.assert_clean().await;
 }

@@ -9,6 +9,7 @@ pub mod fake;
 #[expect(dead_code, reason = "the unit tests of the storage room use the rest")]
 pub mod ftp;
 pub mod inbox;
+pub mod moto;
 pub mod origin;
 pub mod postgres;
 pub mod proxy;
