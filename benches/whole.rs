@@ -33,6 +33,8 @@ mod process;
 mod readers;
 #[path = "whole/report.rs"]
 mod report;
+#[path = "whole/sandbox.rs"]
+mod sandbox;
 #[path = "whole/store.rs"]
 mod store;
 #[path = "whole/submit.rs"]
@@ -65,6 +67,9 @@ fn main() {
         }
         if runs("overhead") {
             overhead::run(&mut report).await;
+        }
+        if runs("sandbox") {
+            sandbox::run(&mut report);
         }
         if runs("buckets") {
             buckets::run(&mut report).await;

@@ -1,6 +1,7 @@
 //! From bucket to bucket: what that costs over local files, and what it saves over fetching all, encoding, sending all.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,8 @@ pub(crate) async fn run(report: &mut Report) {
     })
     .await;
     let bytes = std::fs::metadata(&clip).expect("the clip").len() as f64;
-    let slow = throttled(bucket.trim_start_matches("http://"), bytes / spent, &mut tasks).await;
-    let mut ratios = Vec::new();
+    let (slow, [up, down]) = throttled(bucket.trim_start_matches("http://"), bytes / spent, &mut tasks).await;
+    let (mut ratios, mut fetched, mut given) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let mut took = [0.0; 2];
         for turn in 0..2 {
@@ -60,12 +61,18 @@ pub(crate) async fn run(report: &mut Report) {
             took[side] = if side == 0 {
                 seconds(async || by_steps(&slow, &arguments, work.path()).await).await
             } else {
-                through_flux(&server, &between(&slow)).await
+                let before = [up.carried(), down.carried()];
+                let took = through_flux(&server, &between(&slow)).await;
+                fetched.push((down.carried() - before[1]) as f64 / bytes);
+                given.push((up.carried() - before[0]) as f64 / bytes);
+                took
             };
         }
         eprintln!("  fetch, encode, send {:.2} s, flux {:.2} s", took[0], took[1]);
         ratios.push(took[1] / took[0]);
     }
+    add(report, "  bytes that flux fetched / those of the source", &fetched, "");
+    add(report, "  bytes that flux sent / those of the source", &given, "");
     add(report, "S3 to S3 / fetch all, encode, send all, slow network", &ratios, "≤ 0.85");
 }
 
@@ -142,11 +149,28 @@ async fn serve(work: &Path, clip: &Path, tasks: &mut JoinSet<()>) -> String {
     endpoint
 }
 
-/// The way to `to` with so many bytes a second in each direction, all connections together; its endpoint.
-async fn throttled(to: &str, rate: f64, tasks: &mut JoinSet<()>) -> String {
+/// One direction of a network.
+struct Way {
+    /// When the next byte may go.
+    free: Mutex<Instant>,
+    carried: AtomicU64,
+}
+
+impl Way {
+    /// Bytes so far.
+    fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
+    }
+}
+
+/// The way to `to` with so many bytes a second in each direction, all connections together; its endpoint, and the ways
+/// there and back.
+async fn throttled(to: &str, rate: f64, tasks: &mut JoinSet<()>) -> (String, [Arc<Way>; 2]) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-    let (to, ways) = (to.to_owned(), [(); 2].map(|()| Arc::new(Mutex::new(Instant::now()))));
+    let way = || Arc::new(Way { free: Mutex::new(Instant::now()), carried: AtomicU64::new(0) });
+    let (to, ways) = (to.to_owned(), [way(), way()]);
+    let both = ways.clone();
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((near, _)) = listener.accept().await {
@@ -157,22 +181,23 @@ async fn throttled(to: &str, rate: f64, tasks: &mut JoinSet<()>) -> String {
             connections.spawn(carry(far_in, near_out, down, rate));
         }
     });
-    endpoint
+    (endpoint, both)
 }
 
 async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    free: Arc<Mutex<Instant>>,
+    way: Arc<Way>,
     rate: f64,
 ) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(size @ 1..) = from.read(&mut buffer).await {
         let until = {
-            let mut free = free.lock().expect("unpoisoned");
+            let mut free = way.free.lock().expect("unpoisoned");
             *free = (*free).max(Instant::now()) + Duration::from_secs_f64(size as f64 / rate);
             *free
         };
+        way.carried.fetch_add(size as u64, Ordering::Relaxed);
         tokio::time::sleep_until(until.into()).await;
         if to.write_all(&buffer[..size]).await.is_err() {
             return;
