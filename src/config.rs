@@ -224,9 +224,7 @@ pub enum Storage {
         /// Absolute; made when missing.
         root: PathBuf,
     },
-    /// A bucket of an S3-compatible store.
-    S3(S3),
-    /// A bucket of Google or a container of Azure.
+    /// A bucket of S3, of a store that speaks its protocol, or of Google; or a container of Azure.
     Bucket {
         /// Which, with its endpoint.
         bucket: Bucket,
@@ -235,34 +233,6 @@ pub enum Storage {
         /// `None`: the machine's own role.
         credentials: Option<Credentials>,
     },
-}
-
-/// A bucket and how to reach it.
-#[derive(Debug, Clone)]
-pub struct S3 {
-    /// Its name.
-    pub bucket: String,
-    /// What all keys begin with.
-    pub prefix: Option<ObjectPath>,
-    /// Another server than the vendor's own; `http` only where the operator wrote it so.
-    pub endpoint: Option<Url>,
-    /// Region.
-    pub region: String,
-    /// Bucket in the path (`true`) or in the host name; by default in the path where an endpoint is set.
-    pub path_style: bool,
-    /// `None`: the machine's own role.
-    pub credentials: Option<S3Credentials>,
-}
-
-/// A pair of keys.
-#[derive(Debug, Clone)]
-pub struct S3Credentials {
-    /// Its public half.
-    pub access_key_id: String,
-    /// Its secret half.
-    pub secret_access_key: SecretString,
-    /// Set for temporary pairs.
-    pub session_token: Option<SecretString>,
 }
 
 /// A key that seals secrets in the store.

@@ -40,7 +40,6 @@ pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, R
 pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
 pub use invitations::UploadPlace;
-pub use object::{Addressing, S3Settings};
 pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};
@@ -93,9 +92,7 @@ pub enum StorageSettings {
         /// The folder.
         root: PathBuf,
     },
-    /// A bucket of S3 or something that speaks its protocol.
-    S3(Box<S3Settings>),
-    /// A bucket of Google or a container of Azure.
+    /// A bucket of an object store; it must exist.
     Bucket {
         /// Which.
         bucket: domain::Bucket,
@@ -118,7 +115,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The S3 settings do not make a client.
+    /// The bucket's settings do not make a client.
     #[error("cannot set up the object store for bucket {bucket}")]
     ObjectStore {
         /// The bucket.

@@ -15,7 +15,7 @@ use crate::control::{Control, Found, WorkerHandle};
 use crate::domain::preset::Presets;
 use crate::lifecycle::Lifecycle;
 use crate::rpc::WorkerClient;
-use crate::storage::{self, S3Settings, Storage, StorageSettings};
+use crate::storage::{self, Storage, StorageSettings};
 use crate::worker::Worker;
 
 /// Where jobs are recorded.
@@ -76,7 +76,6 @@ pub(super) async fn start(
 pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
     let storage = match &common.storage {
         config::Storage::Local { root } => StorageSettings::Local { root: root.clone() },
-        config::Storage::S3(s3) => StorageSettings::S3(Box::new(bucket(s3))),
         config::Storage::Bucket { bucket, prefix, credentials } => StorageSettings::Bucket {
             bucket: bucket.clone(),
             prefix: prefix.clone(),
@@ -102,19 +101,4 @@ pub(super) fn open_storage(common: &Common) -> Result<Storage, Failed> {
         },
     };
     Ok(Storage::open(&settings).context("cannot open the storage")?)
-}
-
-fn bucket(s3: &config::S3) -> S3Settings {
-    let credentials = s3.credentials.clone();
-    S3Settings {
-        bucket: s3.bucket.clone(),
-        prefix: s3.prefix.clone(),
-        endpoint: s3.endpoint.clone(),
-        region: s3.region.clone(),
-        access_key_id: credentials.as_ref().map(|pair| pair.access_key_id.clone()),
-        secret_access_key: credentials.as_ref().map(|pair| pair.secret_access_key.clone()),
-        session_token: credentials.and_then(|pair| pair.session_token),
-        addressing: if s3.path_style { storage::Addressing::Path } else { storage::Addressing::VirtualHost },
-        acl: None,
-    }
 }

@@ -112,7 +112,6 @@ fn disk(config: &Config) -> Finding {
 async fn storage(config: &Config) -> Finding {
     let place = match &config.storage {
         Storage::Local { root } => root.display().to_string(),
-        Storage::S3(s3) => format!("s3://{}", s3.bucket),
         Storage::Bucket { bucket, .. } => bucket.url(),
     };
     let storage = match assemble::open_storage(&config.common()) {

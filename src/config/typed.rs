@@ -18,13 +18,12 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
 
-use super::document::{self, Document, Hidden, Size, Span};
+use super::document::{self, Document, Size, Span};
 use super::fault::{Error, Fault, Faults};
 use super::layers::{Merged, Origins};
 use super::place::{self, AllowRule, StorageUrl};
 use super::{
-    Config, Log, MemoryBound, Queue, Retention, S3, S3Credentials, Sandbox, Server, Sources, Storage,
-    Surroundings, Worker,
+    Config, Log, MemoryBound, Queue, Retention, Sandbox, Server, Sources, Storage, Surroundings, Worker,
 };
 use crate::domain::limits::SourceLimits;
 use crate::domain::{Bucket, Results, WorkerId};
@@ -187,46 +186,20 @@ impl Check<'_> {
     fn storage(&mut self, document: &Document) -> Option<Storage> {
         let storage = &document.storage;
         let url = place::storage_url(storage.url.as_deref().unwrap_or_default(), &self.around.cwd);
-        let (bucket, prefix) = match self.ok("storage.url", url)? {
+        match self.ok("storage.url", url)? {
+            StorageUrl::Folder(root) => {
+                self.only_for(storage, "file");
+                Some(Storage::Local { root })
+            }
             StorageUrl::Bucket { bucket, prefix } => {
                 self.only_for(storage, "s3");
-                (bucket, prefix)
+                self.s3_storage(storage, bucket, prefix)
             }
             StorageUrl::Container { container, prefix } => {
                 self.only_for(storage, if matches!(container, Bucket::Azure { .. }) { "az" } else { "gs" });
-                return self.cloud_storage(document, container, prefix);
+                self.cloud_storage(document, container, prefix)
             }
-            StorageUrl::Folder(root) => {
-                self.only_for(storage, "file");
-                return Some(Storage::Local { root });
-            }
-        };
-        let endpoint =
-            storage.endpoint.as_deref().map(|text| self.ok("storage.endpoint", place::endpoint(text)));
-        let credentials = match (&storage.access_key_id, &storage.secret_access_key) {
-            (Some(id), Some(Hidden(secret))) => Some(S3Credentials {
-                access_key_id: id.clone(),
-                secret_access_key: secret.clone(),
-                session_token: storage.session_token.as_ref().map(|Hidden(token)| token.clone()),
-            }),
-            (None, None) => None,
-            (Some(_), None) => {
-                self.fault("storage.access_key_id", "needs storage.secret_access_key as well");
-                None
-            }
-            (None, Some(_)) => {
-                self.fault("storage.secret_access_key", "needs storage.access_key_id as well");
-                None
-            }
-        };
-        Some(Storage::S3(S3 {
-            bucket,
-            prefix,
-            endpoint: endpoint.flatten(),
-            region: storage.region.clone().unwrap_or_default(),
-            path_style: storage.path_style.unwrap_or_default(),
-            credentials,
-        }))
+        }
     }
 
     /// Keys of `[storage]` that mean nothing for its URL are faults, not silence.

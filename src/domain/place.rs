@@ -72,6 +72,13 @@ impl Bucket {
         }
     }
 
+    /// Whether both are one bucket of one server, however it is to be talked to.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let plain = |bucket: &Self| bucket.endpoint().map(|text| text.trim_end_matches('/').to_owned());
+        self.url() == other.url() && plain(self) == plain(other)
+    }
+
     /// What people and tools call it: `s3://name`, `gs://name`, `az://account/container`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -195,6 +202,20 @@ pub enum HttpMethod {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_is_known_by_its_server_and_its_name() {
+        let s3 = |endpoint: Option<&str>, region: Option<&str>| Bucket::S3 {
+            name: "b".to_owned(),
+            region: region.map(str::to_owned),
+            endpoint: endpoint.map(str::to_owned),
+            path_style: None,
+        };
+        assert!(s3(Some("http://h/"), None).is_same(&s3(Some("http://h"), Some("eu-west-1"))));
+        assert!(!s3(Some("http://h"), None).is_same(&s3(Some("http://other"), None)));
+        assert!(!s3(Some("http://h"), None).is_same(&s3(None, None)));
+        assert!(!s3(None, None).is_same(&Bucket::Gcs { name: "b".to_owned(), endpoint: None }));
+    }
 
     #[test]
     fn bucket_urls_have_a_bucket_and_a_key() {

@@ -7,6 +7,7 @@
 //!
 //! Every verb may be repeated. Dropping a future is safe: what it leaves behind is what `destroy` removes.
 
+mod looking;
 mod places;
 mod senders;
 #[cfg(test)]
@@ -19,21 +20,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use url::Url;
-
-use self::places::{check_metadata, refuse_own_names};
-use self::senders::{Senders, Sending};
+pub(super) use self::places::Located;
+use self::places::{Resolved, check_metadata};
+use self::senders::Senders;
 use super::buckets::Buckets;
 use super::ftp;
 use super::handle::{Handle, Place, Staged};
 use super::http::{HttpClients, SystemLookup};
-use super::local::{self, LocalError, Missing, Root, Target};
-use super::object::{self, Bucket, Opening, Patience, Upload, Who};
+use super::local::{self, LocalError, Missing, Root};
+use super::object::{self, Bucket, Opening, Patience, Who};
 use super::policy::{AddressPolicy, AllowRule};
 use super::{Error, StorageSettings};
 use crate::domain::{
-    self, Access, BucketAccess, Code, Destination, Failure, ObjectOptions, ObjectPath, OutputSecrets,
-    Overwrite, PublicationId,
+    Access, BucketAccess, Code, Destination, Failure, ObjectOptions, ObjectPath, OutputSecrets, PublicationId,
 };
 
 /// How long a connection to a bucket of a request may take.
@@ -129,13 +128,6 @@ pub(super) enum Configured {
     Bucket(Arc<Bucket>),
 }
 
-/// A destination, found.
-#[derive(Debug)]
-pub(super) enum Located<'a> {
-    File { root: &'a Root, path: ObjectPath },
-    Object { bucket: Arc<Bucket>, key: String },
-}
-
 impl Destinations {
     /// Opens the configured places; no network. `allow` is what requests may name besides the public internet.
     pub(super) fn open(
@@ -162,10 +154,11 @@ impl Destinations {
         let (guarded, trusted) = (clients(AddressPolicy::new(allow.to_vec())), clients(AddressPolicy::any()));
         let storage = match storage {
             StorageSettings::Local { root } => Configured::Folder(Root::open(root, Missing::Make)?),
-            StorageSettings::S3(settings) => {
-                Configured::Bucket(Arc::new(Bucket::open(settings, patience, &trusted)?))
-            }
             StorageSettings::Bucket { bucket, prefix, credentials } => {
+                // reqwest panics without one.
+                if rustls::crypto::CryptoProvider::get_default().is_none() {
+                    return Err(Error::NoTlsProvider);
+                }
                 let who = credentials.clone().map_or(Who::Machine, Who::As);
                 let prefix = prefix.clone();
                 let opening = Opening { bucket, prefix, who, acl: None, patience, clients: &trusted };
@@ -282,24 +275,11 @@ impl Destinations {
                 };
                 check_metadata(&object.metadata)?;
                 let upload = bucket.create(&key, publication, file, &object).await?;
-                let (parts, access) = match destination {
-                    Destination::Bucket { access, .. } => (Vec::new(), Some(access.clone())),
-                    _ => (Vec::new(), None),
+                let (bucket, access) = match destination {
+                    Destination::Bucket { bucket, access, .. } => (bucket.clone(), access.clone()),
+                    _ => (bucket.identity().clone(), Access::Unsaid),
                 };
-                match (access, bucket.identity()) {
-                    (None, domain::Bucket::S3 { .. }) => {
-                        let endpoint = bucket.endpoint().map(str::to_owned);
-                        Place::S3 { endpoint, bucket: bucket.name().to_owned(), key, upload, parts }
-                    }
-                    (access, identity) => {
-                        let bucket = match destination {
-                            Destination::Bucket { bucket, .. } => bucket.clone(),
-                            _ => identity.clone(),
-                        };
-                        let access = access.unwrap_or_default();
-                        Place::Bucket { bucket, access, key, object, upload, parts }
-                    }
-                }
+                Place::Bucket { bucket, access, key, object, upload, parts: Vec::new() }
             }
         })
     }
@@ -367,195 +347,6 @@ impl Destinations {
         };
         Ok(if was_committed { HandleFate::Committed(Self::committed(staged)) } else { HandleFate::Dead })
     }
-
-    /// What is at a destination now, so that a job recognises its own publications before it encodes or refuses.
-    pub async fn existing(&self, destination: &Destination) -> Result<Option<Existing>, Failure> {
-        match destination {
-            // What is there already does not matter to a receiver.
-            Destination::Http { .. } => return Ok(None),
-            Destination::Ftp { url, .. } => return self.inner.senders.existing(url, &self.secrets).await,
-            Destination::Storage { .. } | Destination::File { .. } | Destination::Bucket { .. } => {}
-        }
-        match self.locate(destination)? {
-            Located::File { root, path } => {
-                let root = root.clone();
-                let found = blocking(move || local::existing(&root, &path)).await?;
-                Ok(found.map(|found| Existing {
-                    publication: found.mark.publication,
-                    size: found.size,
-                    sha256: found.mark.sha256,
-                    etag: Some(found.etag),
-                }))
-            }
-            Located::Object { bucket, key } => Ok(bucket.find(&key).await?.map(|found| Existing {
-                publication: found.publication,
-                size: found.size,
-                sha256: found.sha256,
-                etag: found.etag,
-            })),
-        }
-    }
-
-    /// Removes what a publication put at a destination, if it is still there; whether it was. Whatever else is there by
-    /// now stays, and so does everything where the destination cannot tell (a file system without attributes).
-    pub async fn remove(
-        &self,
-        destination: &Destination,
-        publication: PublicationId,
-    ) -> Result<bool, Failure> {
-        match self.locate(destination)? {
-            Located::File { root, path } => {
-                let root = root.clone();
-                Ok(blocking(move || local::remove_result(&root, &path, publication)).await?)
-            }
-            Located::Object { bucket, key } => {
-                let found = bucket.find(&key).await?;
-                let ours = found.is_some_and(|found| found.publication == Some(publication));
-                if ours {
-                    bucket.delete(&key).await?;
-                }
-                Ok(ours)
-            }
-        }
-    }
-
-    /// Refuses a place that must not be overwritten and is taken. A look ahead that spares an encode: who is in time is
-    /// decided by the commit.
-    pub async fn refuse_taken(&self, destination: &Destination) -> Result<(), Failure> {
-        match destination.overwrite() {
-            Overwrite::Replace => Ok(()),
-            Overwrite::Fail => match self.existing(destination).await? {
-                Some(_) => Err(local::already_there()),
-                None => Ok(()),
-            },
-        }
-    }
-
-    /// Whether what is published there is a file of this machine, which is on disk before it is visible.
-    #[must_use]
-    pub fn keeps_files(&self, destination: &Destination) -> bool {
-        matches!(self.locate(destination), Ok(Located::File { .. }))
-    }
-
-    /// Whether the configured storage can be written and fences: writes, destroys, and tries to commit. Leaves nothing
-    /// behind. `probe` is a fresh random id.
-    pub async fn reachable(&self, probe: PublicationId) -> Result<Fencing, Failure> {
-        let works = match &self.inner.storage {
-            Configured::Folder(root) => {
-                let root = root.clone();
-                blocking(move || local::check_fence(&root, probe)).await?
-            }
-            Configured::Bucket(bucket) => {
-                let name = ObjectPath::parse(format!(".flux-{probe}.check"))
-                    .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-                bucket.check_fence(&bucket.key(&name), probe).await?
-            }
-        };
-        Ok(if works { Fencing::Works } else { Fencing::Broken })
-    }
-
-    /// The storage for reading sources from.
-    #[must_use]
-    pub fn reading(&self) -> Reading {
-        match &self.inner.storage {
-            Configured::Folder(root) => Reading::Folder(root.path().to_owned()),
-            Configured::Bucket(bucket) => {
-                Reading::Objects { store: bucket.reader(), prefix: bucket.prefix().cloned() }
-            }
-        }
-    }
-
-    /// Finds the place a destination names.
-    pub(super) fn locate(&self, destination: &Destination) -> Result<Located<'_>, Failure> {
-        match destination {
-            Destination::Storage { path, .. } => self.locate_storage(path.clone()),
-            Destination::File { path, .. } => self.locate_file(path),
-            Destination::Bucket { bucket, path, access, object, .. } => {
-                refuse_own_names(path)?;
-                let bucket = self.bucket(bucket, access, object)?;
-                Ok(Located::Object { bucket: Arc::new(bucket), key: path.as_str().to_owned() })
-            }
-            Destination::Http { .. } | Destination::Ftp { .. } => Err(senders::not_read_back(destination)),
-        }
-    }
-
-    /// Finds the place a handle names, which must still be configured: a handle is not a right to write anywhere.
-    fn resolve<'a>(&'a self, staged: &'a Staged) -> Result<Resolved<'a>, Failure> {
-        let elsewhere = || {
-            Failure::new(
-                Code::DestinationForbidden,
-                "the publication belongs to a storage that is not configured now",
-            )
-        };
-        match &staged.place {
-            Place::Local { root, path, new_folders } => {
-                let storage = match &self.inner.storage {
-                    Configured::Folder(root) => Some(root),
-                    Configured::Bucket(_) => None,
-                };
-                let known = storage.into_iter().chain(&self.inner.roots).find(|known| known.path() == root);
-                Ok(Resolved::File(Target {
-                    root: known.ok_or_else(elsewhere)?.clone(),
-                    path: path.clone(),
-                    publication: staged.publication,
-                    overwrite: staged.overwrite,
-                    size: staged.size,
-                    sha256: staged.sha256.clone(),
-                    new_folders: *new_folders,
-                }))
-            }
-            Place::S3 { endpoint, bucket, key, upload, parts } => match &self.inner.storage {
-                Configured::Bucket(known)
-                    if known.name() == bucket && known.endpoint() == endpoint.as_deref() =>
-                {
-                    let upload =
-                        Upload { key, id: upload, publication: staged.publication, size: staged.size };
-                    let object = ObjectOptions::default();
-                    Ok(Resolved::Object { bucket: Arc::clone(known), upload, parts, object })
-                }
-                Configured::Bucket(_) | Configured::Folder(_) => Err(elsewhere()),
-            },
-            Place::Ftp { url, modified, .. } => {
-                let (uploads, path) = self.inner.senders.ftp(url, &self.secrets)?;
-                Ok(Resolved::Ftp { uploads, part: senders::part(staged, path, modified.as_ref()) })
-            }
-            Place::Http { url, method, source, content_type } => {
-                Ok(Resolved::Http(Sending { url, method: *method, source, content_type }))
-            }
-            Place::Bucket { bucket, access, key, object, upload, parts } => {
-                let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
-                let bucket = match &self.inner.storage {
-                    Configured::Bucket(known) if known.identity() == bucket && *access == Access::Unsaid => {
-                        Arc::clone(known)
-                    }
-                    Configured::Bucket(_) | Configured::Folder(_) => {
-                        Arc::new(self.bucket(bucket, access, object)?)
-                    }
-                };
-                Ok(Resolved::Object { bucket, upload, parts, object: object.clone() })
-            }
-        }
-    }
-
-    fn committed(staged: &Staged) -> Committed {
-        let url = match &staged.place {
-            Place::Local { root, path, .. } => {
-                Url::from_file_path(root.join(path.as_str())).map_or_else(|()| String::new(), String::from)
-            }
-            Place::S3 { bucket, key, .. } => object::url(bucket, key),
-            Place::Ftp { url, .. } | Place::Http { url, .. } => url.clone(),
-            Place::Bucket { bucket, key, .. } => format!("{}/{key}", bucket.url()),
-        };
-        Committed { url }
-    }
-}
-
-/// A handle's place among those configured.
-enum Resolved<'a> {
-    File(Target),
-    Object { bucket: Arc<Bucket>, upload: Upload<'a>, parts: &'a [String], object: ObjectOptions },
-    Ftp { uploads: ftp::Uploads<'a>, part: ftp::Part },
-    Http(Sending<'a>),
 }
 
 /// Tells the blocking pool that nobody waits any more, so that it leaves no part behind.

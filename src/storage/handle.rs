@@ -48,7 +48,8 @@ pub enum Place {
         /// the handle is destroyed and they are empty.
         new_folders: u16,
     },
-    /// An incomplete multipart upload.
+    /// An incomplete multipart upload in the configured bucket of S3, as earlier builds recorded it. Only read; what is
+    /// begun now is a [`Place::Bucket`].
     S3 {
         /// The endpoint, where it is not AWS itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,11 +85,11 @@ pub enum Place {
         /// Its MIME type.
         content_type: String,
     },
-    /// An upload, or a temporary blob, in a bucket that the request named or that is not of S3.
+    /// An upload, or a temporary blob, in a bucket: the configured one or one that the request named.
     Bucket {
         /// The bucket.
         bucket: Bucket,
-        /// With whose credentials; those of a request are brought by whoever commits or destroys.
+        /// With whose credentials; unsaid for the configured one; those of a request are brought by whoever commits or destroys.
         access: Access,
         /// The whole key.
         key: String,
@@ -166,13 +167,34 @@ mod tests {
         assert_eq!(Handle::from_json(text).unwrap(), local());
     }
 
+    /// What earlier builds recorded of uploads to the configured bucket.
+    #[test]
+    fn the_first_shape_of_uploads_is_read() {
+        let text = concat!(
+            r#"{"version":"1","publication":"00000000-0000-0000-0000-000000000007","overwrite":"fail","size":3,"#,
+            r#""sha256":"ab","place":{"kind":"s3","endpoint":"http://h:9000/","bucket":"b","key":"k","upload":"u","#,
+            r#""parts":["\"1\""]}}"#
+        );
+        let Handle::V1(staged) = Handle::from_json(text).unwrap();
+        let expected = Place::S3 {
+            endpoint: Some("http://h:9000/".to_owned()),
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+            upload: "u".to_owned(),
+            parts: vec!["\"1\"".to_owned()],
+        };
+        assert_eq!(staged.place, expected);
+        assert_eq!(Handle::V1(staged).to_json(), text);
+    }
+
     #[test]
     fn an_upload_with_parts_round_trips() {
         let Handle::V1(mut staged) = local();
-        staged.place = Place::S3 {
-            endpoint: None,
-            bucket: "b".to_owned(),
+        staged.place = Place::Bucket {
+            bucket: Bucket::Gcs { name: "b".to_owned(), endpoint: None },
+            access: Access::Unsaid,
             key: "k".to_owned(),
+            object: ObjectOptions::default(),
             upload: "u".to_owned(),
             parts: vec!["\"1\"".to_owned()],
         };

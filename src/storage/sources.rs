@@ -5,14 +5,16 @@
 //! [`Origin`]; add it to [`Sources::open`] and [`Sources::check`].
 
 mod local;
+mod opened;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use object_store::ObjectStore;
 
 use self::local::Local;
+use self::opened::Kind;
+pub use self::opened::{OpenSource, SourceInput};
 use super::beneath::{BeneathError, Root, stays_below};
 use super::buckets::{Buckets, Purpose, Wanted};
 use super::ftp::{FtpClients, FtpLimits, FtpLogin, FtpTarget};
@@ -74,18 +76,6 @@ pub enum SourcesError {
         /// What the system said.
         #[source]
         error: std::io::Error,
-    },
-}
-
-/// What is given to ffmpeg.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceInput {
-    /// A whole file; no network is needed.
-    File(PathBuf),
-    /// A seekable URL on this machine.
-    Loopback {
-        /// `http://127.0.0.1:PORT/TOKEN/in`.
-        url: String,
     },
 }
 
@@ -336,7 +326,7 @@ impl Sources {
             }
         };
         self.fits(local.size())?;
-        Ok(OpenSource { kind: Kind::Local(local) })
+        Ok(Kind::Local(local).into())
     }
 
     async fn remote(
@@ -347,107 +337,7 @@ impl Sources {
     ) -> Result<OpenSource, Failure> {
         let place = Place { work, disk: &self.inner.disk, max_bytes: self.inner.limits.max_bytes, ids };
         let remote = Remote::open(origin, self.inner.fetch.clone(), place).await?;
-        Ok(OpenSource { kind: Kind::Remote(remote) })
-    }
-}
-
-/// An open source. Dropping it cancels its fetches, closes its listener and removes what it put into the work folder.
-pub struct OpenSource {
-    kind: Kind,
-}
-
-enum Kind {
-    Local(Local),
-    Remote(Remote),
-}
-
-impl OpenSource {
-    /// Bytes in all; never 0.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        match &self.kind {
-            Kind::Local(local) => local.size(),
-            Kind::Remote(remote) => remote.size(),
-        }
-    }
-
-    /// Bytes of it that are on this machine's disk for it at most; 0 for a file that is here anyway.
-    #[must_use]
-    pub fn cached_at_most(&self) -> u64 {
-        match &self.kind {
-            Kind::Local(_) => 0,
-            Kind::Remote(remote) => remote.cached_at_most(),
-        }
-    }
-
-    /// The best way to read it right now: a file as soon as all of it is here.
-    #[must_use]
-    pub fn input(&self) -> SourceInput {
-        match &self.kind {
-            Kind::Local(local) => SourceInput::File(local.path().to_owned()),
-            Kind::Remote(remote) => match (remote.file(), remote.url()) {
-                (None, Some(url)) => SourceInput::Loopback { url: url.to_owned() },
-                (file, _) => SourceInput::File(file.unwrap_or_default()),
-            },
-        }
-    }
-
-    /// Up to `len` bytes at `offset`; fewer only at the end, none beyond it. Waits for bytes that are not here yet.
-    ///
-    /// # Errors
-    /// The source's failure.
-    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Failure> {
-        match &self.kind {
-            Kind::Local(local) => local.read_at(offset, len).await,
-            Kind::Remote(remote) => remote.read_at(offset, len).await,
-        }
-    }
-
-    /// Fetches what is missing as soon as no reader wants anything else, where its cache has room for all of it; a hint.
-    pub fn fill_to_end(&self) {
-        match &self.kind {
-            Kind::Local(_) => {}
-            Kind::Remote(remote) => remote.fill_to_end(),
-        }
-    }
-
-    /// Waits until all of it is here, so that [`OpenSource::input`] is a file.
-    ///
-    /// # Errors
-    /// The source's failure; `disk_full` where it is larger than its cache may be.
-    pub async fn whole(&self) -> Result<(), Failure> {
-        match &self.kind {
-            Kind::Local(_) => Ok(()),
-            Kind::Remote(remote) => remote.whole().await,
-        }
-    }
-
-    /// Resolves on a definite failure and never otherwise. Readers are held from then on: whoever runs ffmpeg kills it.
-    pub async fn failed(&self) -> Failure {
-        match &self.kind {
-            Kind::Local(_) => std::future::pending().await,
-            Kind::Remote(remote) => remote.failed().await,
-        }
-    }
-
-    /// What was moved so far.
-    #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        match &self.kind {
-            Kind::Local(local) => local.traffic(),
-            Kind::Remote(remote) => remote.traffic(),
-        }
-    }
-
-    /// Whether what was read was the source. To be asked once its readers are gone, before their result is believed.
-    ///
-    /// # Errors
-    /// The source's failure: bytes that are missing, or that changed while they were read.
-    pub async fn verdict(self) -> Result<(), Failure> {
-        match &self.kind {
-            Kind::Local(local) => local.verdict().await,
-            Kind::Remote(remote) => remote.failure().map_or(Ok(()), Err),
-        }
+        Ok(Kind::Remote(remote).into())
     }
 }
 

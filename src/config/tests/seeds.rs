@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{faults, load};
-use crate::config::{LogFormat, S3, Storage};
-use crate::domain::Tenant;
+use crate::config::{LogFormat, Storage};
+use crate::domain::{Bucket, Credentials, ObjectPath, Tenant};
 
 #[test]
 fn the_seeds_variables() {
@@ -47,12 +47,35 @@ fn the_seeds_variables() {
     assert_eq!(faults("", &[("PORT", "tcp://x")])[0].key, "server.listen");
 }
 
+/// A configured bucket of S3.
+struct S3 {
+    bucket: String,
+    region: String,
+    path_style: bool,
+    prefix: Option<ObjectPath>,
+    credentials: Option<Pair>,
+}
+
+struct Pair {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+}
+
 fn s3(file: &str, env: &[(&str, &str)]) -> S3 {
-    match load(file, env).unwrap().storage {
-        Storage::S3(s3) => s3,
-        Storage::Local { root } => panic!("expected a bucket, got {}", root.display()),
-        Storage::Bucket { bucket, .. } => panic!("expected a bucket of S3, got {}", bucket.url()),
-    }
+    let storage = load(file, env).unwrap().storage;
+    let Storage::Bucket { bucket: Bucket::S3 { name, region, path_style, .. }, prefix, credentials } =
+        storage
+    else {
+        panic!("expected a bucket of S3, got {storage:?}");
+    };
+    let credentials = credentials.map(|credentials| {
+        let Credentials::S3 { access_key_id, secret_access_key, session_token } = credentials else {
+            panic!("expected a pair of keys, got {credentials:?}");
+        };
+        Pair { access_key_id, secret_access_key, session_token }
+    });
+    S3 { bucket: name, region: region.unwrap(), path_style: path_style.unwrap(), prefix, credentials }
 }
 
 #[test]
@@ -104,7 +127,6 @@ fn the_vendors_variables_fill_gaps_and_never_mix_pairs() {
 
 #[test]
 fn the_two_spellings_of_the_secret_are_one_key() {
-    use secrecy::ExposeSecret as _;
     let file = "[storage]\nurl = \"s3://media\"\naccess_key_id = \"AK\"\naccess_key_secret = \"file\"";
     for (variable, secret) in [
         ("UNRELATED", "file"),
@@ -113,7 +135,7 @@ fn the_two_spellings_of_the_secret_are_one_key() {
         ("FLUX__STORAGE__SECRET_ACCESS_KEY", "higher"),
     ] {
         let credentials = s3(file, &[(variable, "higher")]).credentials.unwrap();
-        assert_eq!(credentials.secret_access_key.expose_secret(), secret, "{variable}");
+        assert_eq!(credentials.secret_access_key, secret, "{variable}");
     }
     let both = format!("{file}\nsecret_access_key = \"two\"");
     assert!(faults(&both, &[])[0].problem.contains("duplicate field"));

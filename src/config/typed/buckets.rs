@@ -5,7 +5,7 @@ use std::path::Path;
 
 use secrecy::ExposeSecret;
 
-use super::super::document::{Document, Hidden, ProfileKeys};
+use super::super::document::{self, Document, Hidden, ProfileKeys};
 use super::super::place;
 use super::super::{Storage, seeds};
 use super::Check;
@@ -29,11 +29,7 @@ impl Check<'_> {
             }
         }
         let s3 = match storage {
-            Some(Storage::S3(s3)) => s3.credentials.as_ref().map(|pair| Credentials::S3 {
-                access_key_id: pair.access_key_id.clone(),
-                secret_access_key: pair.secret_access_key.expose_secret().to_owned(),
-                session_token: pair.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
-            }),
+            Some(Storage::Bucket { bucket: Bucket::S3 { .. }, credentials, .. }) => credentials.clone(),
             _ => None,
         };
         // The vendors' own variables and files are looked at where they may serve somebody only.
@@ -212,6 +208,50 @@ impl Check<'_> {
             .or_else(|| get("AZURE_STORAGE_SAS_TOKEN").map(|token| Credentials::Sas { token }))
     }
 
+    /// A bucket of S3 as the configured storage.
+    pub(super) fn s3_storage(
+        &mut self,
+        storage: &document::Storage,
+        name: String,
+        prefix: Option<ObjectPath>,
+    ) -> Option<Storage> {
+        let endpoint = self.storage_endpoint(storage)?;
+        let credentials = match (&storage.access_key_id, &storage.secret_access_key) {
+            (Some(id), Some(Hidden(secret))) => Some(Credentials::S3 {
+                access_key_id: id.clone(),
+                secret_access_key: secret.expose_secret().to_owned(),
+                session_token: storage
+                    .session_token
+                    .as_ref()
+                    .map(|Hidden(token)| token.expose_secret().to_owned()),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.fault("storage.access_key_id", "needs storage.secret_access_key as well");
+                None
+            }
+            (None, Some(_)) => {
+                self.fault("storage.secret_access_key", "needs storage.access_key_id as well");
+                None
+            }
+        };
+        // Both were filled in where the file says nothing.
+        let (region, path_style) = (storage.region.clone(), storage.path_style);
+        Some(Storage::Bucket {
+            bucket: Bucket::S3 { name, region, endpoint, path_style },
+            prefix,
+            credentials,
+        })
+    }
+
+    /// Without a slash at its end. `None` = it is wrong.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things")]
+    fn storage_endpoint(&mut self, storage: &document::Storage) -> Option<Option<String>> {
+        let Some(text) = &storage.endpoint else { return Some(None) };
+        let url = self.ok("storage.endpoint", place::endpoint(text))?;
+        Some(Some(url.as_str().trim_end_matches('/').to_owned()))
+    }
+
     /// A bucket of Google or a container of Azure as the configured storage.
     pub(super) fn cloud_storage(
         &mut self,
@@ -220,13 +260,7 @@ impl Check<'_> {
         prefix: Option<ObjectPath>,
     ) -> Option<Storage> {
         let storage = &document.storage;
-        let endpoint = match &storage.endpoint {
-            Some(text) => {
-                let url = self.ok("storage.endpoint", place::endpoint(text))?;
-                Some(url.as_str().trim_end_matches('/').to_owned())
-            }
-            None => None,
-        };
+        let endpoint = self.storage_endpoint(storage)?;
         let (bucket, credentials) = match container {
             Bucket::Gcs { name, .. } => {
                 let file = storage.service_account_file.as_ref();

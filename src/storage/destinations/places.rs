@@ -1,16 +1,120 @@
-//! Which places a destination may name, and what may be said of an object there.
+//! Which places destinations and handles may name, and what may be said of an object there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Configured, Destinations, Located};
-use crate::domain::{self, Access, Code, Failure, ObjectOptions, ObjectPath};
+use url::Url;
+
+use super::senders::{self, Sending};
+use super::{Committed, Configured, Destinations};
+use crate::domain::{self, Access, Code, Destination, Failure, ObjectOptions, ObjectPath};
 use crate::storage::buckets::{Purpose, Wanted};
-use crate::storage::is_reserved;
-use crate::storage::object::Bucket;
+use crate::storage::handle::{Place, Staged};
+use crate::storage::local::{Root, Target};
+use crate::storage::object::{Bucket, Upload};
+use crate::storage::{ftp, is_reserved};
+
+/// A destination, found.
+#[derive(Debug)]
+pub(in crate::storage) enum Located<'a> {
+    File { root: &'a Root, path: ObjectPath },
+    Object { bucket: Arc<Bucket>, key: String },
+}
+
+/// A handle's place among those configured.
+pub(super) enum Resolved<'a> {
+    File(Target),
+    Object { bucket: Arc<Bucket>, upload: Upload<'a>, parts: &'a [String], object: ObjectOptions },
+    Ftp { uploads: ftp::Uploads<'a>, part: ftp::Part },
+    Http(Sending<'a>),
+}
 
 impl Destinations {
+    /// Finds the place a destination names.
+    pub(in crate::storage) fn locate(&self, destination: &Destination) -> Result<Located<'_>, Failure> {
+        match destination {
+            Destination::Storage { path, .. } => self.locate_storage(path.clone()),
+            Destination::File { path, .. } => self.locate_file(path),
+            Destination::Bucket { bucket, path, access, object, .. } => {
+                refuse_own_names(path)?;
+                let bucket = self.bucket(bucket, access, object)?;
+                Ok(Located::Object { bucket: Arc::new(bucket), key: path.as_str().to_owned() })
+            }
+            Destination::Http { .. } | Destination::Ftp { .. } => Err(senders::not_read_back(destination)),
+        }
+    }
+
+    /// Finds the place a handle names, which must still be configured: a handle is not a right to write anywhere.
+    pub(super) fn resolve<'a>(&'a self, staged: &'a Staged) -> Result<Resolved<'a>, Failure> {
+        let elsewhere = || {
+            Failure::new(
+                Code::DestinationForbidden,
+                "the publication belongs to a storage that is not configured now",
+            )
+        };
+        match &staged.place {
+            Place::Local { root, path, new_folders } => {
+                let storage = match &self.inner.storage {
+                    Configured::Folder(root) => Some(root),
+                    Configured::Bucket(_) => None,
+                };
+                let known = storage.into_iter().chain(&self.inner.roots).find(|known| known.path() == root);
+                Ok(Resolved::File(Target {
+                    root: known.ok_or_else(elsewhere)?.clone(),
+                    path: path.clone(),
+                    publication: staged.publication,
+                    overwrite: staged.overwrite,
+                    size: staged.size,
+                    sha256: staged.sha256.clone(),
+                    new_folders: *new_folders,
+                }))
+            }
+            Place::S3 { endpoint, bucket, key, upload, parts } => {
+                let (name, endpoint) = (bucket.clone(), endpoint.clone());
+                let place = domain::Bucket::S3 { name, region: None, endpoint, path_style: None };
+                let bucket = self.configured(&place).ok_or_else(elsewhere)?;
+                let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
+                Ok(Resolved::Object { bucket, upload, parts, object: ObjectOptions::default() })
+            }
+            Place::Ftp { url, modified, .. } => {
+                let (uploads, path) = self.inner.senders.ftp(url, &self.secrets)?;
+                Ok(Resolved::Ftp { uploads, part: senders::part(staged, path, modified.as_ref()) })
+            }
+            Place::Http { url, method, source, content_type } => {
+                Ok(Resolved::Http(Sending { url, method: *method, source, content_type }))
+            }
+            Place::Bucket { bucket, access, key, object, upload, parts } => {
+                let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
+                let bucket = match self.configured(bucket).filter(|_| *access == Access::Unsaid) {
+                    Some(known) => known,
+                    None => Arc::new(self.bucket(bucket, access, object)?),
+                };
+                Ok(Resolved::Object { bucket, upload, parts, object: object.clone() })
+            }
+        }
+    }
+
+    /// The configured bucket, where it is this one.
+    fn configured(&self, bucket: &domain::Bucket) -> Option<Arc<Bucket>> {
+        match &self.inner.storage {
+            Configured::Bucket(known) if known.identity().is_same(bucket) => Some(Arc::clone(known)),
+            Configured::Bucket(_) | Configured::Folder(_) => None,
+        }
+    }
+
+    pub(super) fn committed(staged: &Staged) -> Committed {
+        let url = match &staged.place {
+            Place::Local { root, path, .. } => {
+                Url::from_file_path(root.join(path.as_str())).map_or_else(|()| String::new(), String::from)
+            }
+            Place::S3 { bucket, key, .. } => format!("s3://{bucket}/{key}"),
+            Place::Ftp { url, .. } | Place::Http { url, .. } => url.clone(),
+            Place::Bucket { bucket, key, .. } => format!("{}/{key}", bucket.url()),
+        };
+        Committed { url }
+    }
+
     /// Finds a key of the configured storage.
     pub(in crate::storage) fn locate_storage(&self, path: ObjectPath) -> Result<Located<'_>, Failure> {
         refuse_own_names(&path)?;

@@ -19,9 +19,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::domain::Acl;
-use crate::storage::S3Settings;
-use crate::storage::object::Addressing;
+use crate::domain::{self, Credentials, ObjectPath};
+use crate::storage::StorageSettings;
 
 pub(in crate::storage) const BUCKET: &str = "results";
 pub(in crate::storage) const KEY_ID: &str = "test-key";
@@ -91,18 +90,15 @@ impl S3Server {
         Self { endpoint, folder, faults, _tasks: tasks }
     }
 
-    pub(in crate::storage) fn settings(&self) -> S3Settings {
-        S3Settings {
-            bucket: BUCKET.to_owned(),
-            prefix: Some(crate::domain::ObjectPath::parse("team/a").unwrap()),
-            endpoint: Some(self.endpoint.clone()),
-            region: "us-east-1".to_owned(),
-            access_key_id: Some(KEY_ID.to_owned()),
-            secret_access_key: Some(SECRET.to_owned().into()),
-            session_token: None,
-            addressing: Addressing::Auto,
-            acl: Some(Acl::PublicRead),
-        }
+    /// The bucket.
+    pub(in crate::storage) fn bucket(&self) -> domain::Bucket {
+        let (name, endpoint) = (BUCKET.to_owned(), Some(self.plain_endpoint()));
+        domain::Bucket::S3 { name, region: None, endpoint, path_style: None }
+    }
+
+    /// It as the configured storage, below a prefix.
+    pub(in crate::storage) fn settings(&self) -> StorageSettings {
+        settings_of(self.bucket(), SECRET)
     }
 
     /// Without the slash at its end.
@@ -158,6 +154,25 @@ impl S3Server {
 
     pub(in crate::storage) fn requests(&self) -> u32 {
         self.faults.requests.load(Ordering::SeqCst)
+    }
+}
+
+/// A bucket as the configured storage, used with this secret.
+pub(in crate::storage) fn settings_of(bucket: domain::Bucket, secret: &str) -> StorageSettings {
+    StorageSettings::Bucket { bucket, prefix: Some(prefix()), credentials: Some(key(secret)) }
+}
+
+/// What its keys begin with.
+pub(in crate::storage) fn prefix() -> ObjectPath {
+    ObjectPath::parse("team/a").unwrap()
+}
+
+/// The server's key with this secret.
+pub(in crate::storage) fn key(secret: &str) -> Credentials {
+    Credentials::S3 {
+        access_key_id: KEY_ID.to_owned(),
+        secret_access_key: secret.to_owned(),
+        session_token: None,
     }
 }
 

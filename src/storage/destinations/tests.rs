@@ -16,9 +16,10 @@ use tempfile::TempDir;
 
 use super::testing::{BUCKET, S3Server};
 use super::*;
-use crate::domain::{Credentials, OutputFile, Overwrite};
+use crate::domain::{self, Credentials, OutputFile, Overwrite};
+use crate::storage::hex;
+use crate::storage::object::Upload;
 use crate::storage::results::{ByteRange, ReadError};
-use crate::storage::{S3Settings, hex};
 
 const QUICK: Patience =
     Patience { retries: 3, within: Duration::from_secs(5), backoff: Duration::from_millis(1) };
@@ -70,7 +71,7 @@ impl Desk {
         let server = S3Server::start().await;
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
-        let destinations = s3_destinations(server.settings());
+        let destinations = s3_destinations(&server.settings());
         Self { folder, destinations, server: Some(server), azurite: None }
     }
 
@@ -81,7 +82,7 @@ impl Desk {
         std::fs::create_dir(folder.path().join("work")).unwrap();
         let settings = StorageSettings::Bucket {
             bucket: domain::Bucket::Gcs { name: BUCKET.to_owned(), endpoint: Some(server.plain_endpoint()) },
-            prefix: Some(ObjectPath::parse("team/a").unwrap()),
+            prefix: Some(testing::prefix()),
             credentials: Some(Credentials::Bearer { token: testing::SECRET.to_owned() }),
         };
         let destinations = Destinations::open_with(&settings, &[], QUICK).unwrap();
@@ -94,7 +95,7 @@ impl Desk {
         std::fs::create_dir(folder.path().join("work")).unwrap();
         let settings = StorageSettings::Bucket {
             bucket: azurite.container(),
-            prefix: Some(ObjectPath::parse("team/a").unwrap()),
+            prefix: Some(testing::prefix()),
             credentials: Some(azure::key()),
         };
         let destinations = Destinations::open_with(&settings, &[], QUICK).unwrap();
@@ -145,8 +146,8 @@ impl Desk {
     }
 }
 
-fn s3_destinations(settings: S3Settings) -> Destinations {
-    Destinations::open_with(&StorageSettings::S3(Box::new(settings)), &[], QUICK).unwrap()
+fn s3_destinations(settings: &StorageSettings) -> Destinations {
+    Destinations::open_with(settings, &[], QUICK).unwrap()
 }
 
 macro_rules! on_all {

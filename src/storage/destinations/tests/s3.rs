@@ -77,12 +77,42 @@ async fn metadata_that_could_break_a_header_is_refused_at_submission() {
     }
 }
 
+fn bucket_at(endpoint: &str, name: &str) -> domain::Bucket {
+    let (name, endpoint) = (name.to_owned(), Some(endpoint.to_owned()));
+    domain::Bucket::S3 { name, region: None, endpoint, path_style: None }
+}
+
+/// A newer build took over between the permit and the commit.
+#[tokio::test]
+async fn uploads_that_earlier_builds_recorded_are_committed_or_destroyed() {
+    let desk = Desk::s3().await;
+    let endpoint = desk.server.as_ref().unwrap().endpoint.to_string();
+    assert!(endpoint.ends_with('/'), "as it was recorded");
+    let recorded = |handle: &Handle, bucket: &str| {
+        let mut text: serde_json::Value = serde_json::from_str(&handle.to_json()).unwrap();
+        let place = text["place"].take();
+        text["place"] = serde_json::json!({"kind": "s3", "endpoint": endpoint, "bucket": bucket,
+            "key": place["key"], "upload": place["upload"], "parts": place["parts"]});
+        Handle::from_json(&text.to_string()).unwrap()
+    };
+    let to = storage("a", Overwrite::Replace);
+    let first = desk.stage(&to, 1, &desk.file("x", b"1")).await;
+    let second = desk.stage(&to, 2, &desk.file("y", b"2")).await;
+    let elsewhere = desk.destinations.commit(&recorded(&first, "another")).await.unwrap_err();
+    assert_eq!(elsewhere.code, Code::DestinationForbidden);
+    let committed = desk.destinations.commit(&recorded(&first, BUCKET)).await.unwrap();
+    assert_eq!(committed, desk.destinations.commit(&first).await.unwrap());
+    assert_eq!(desk.visible("a").await, Some(b"1".to_vec()));
+    assert_eq!(desk.destinations.destroy(&recorded(&second, BUCKET)).await.unwrap(), HandleFate::Dead);
+    assert!(desk.destinations.commit(&second).await.is_err());
+    assert_eq!(desk.leftovers().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_wrong_secret_is_forbidden() {
     let desk = Desk::s3().await;
-    let mut settings = desk.server.as_ref().unwrap().settings();
-    settings.secret_access_key = Some("wrong".to_owned().into());
-    let destinations = s3_destinations(settings);
+    let settings = testing::settings_of(desk.server.as_ref().unwrap().bucket(), "wrong");
+    let destinations = s3_destinations(&settings);
     let to = storage("a", Overwrite::Replace);
     let staged = destinations.stage(&to, publication(1), &desk.file("x", b"1"), no_journal).await;
     assert_eq!(staged.unwrap_err().code, Code::DestinationForbidden);
@@ -96,9 +126,9 @@ async fn a_wrong_secret_is_forbidden() {
 #[tokio::test]
 async fn a_missing_bucket_is_forbidden() {
     let desk = Desk::s3().await;
-    let mut settings = desk.server.as_ref().unwrap().settings();
-    settings.bucket = "missing".to_owned();
-    let failure = s3_destinations(settings).reachable(publication(1)).await;
+    let missing = bucket_at(&desk.server.as_ref().unwrap().plain_endpoint(), "missing");
+    let settings = testing::settings_of(missing, testing::SECRET);
+    let failure = s3_destinations(&settings).reachable(publication(1)).await;
     // s3s-fs notices a missing bucket only at Complete, when it is asked for the object.
     assert!(matches!(failure, Ok(Fencing::Works) | Err(Failure { code: Code::DestinationForbidden, .. })));
 }
@@ -116,9 +146,9 @@ async fn an_unreachable_store_is_given_up_after_bounded_retries() {
     assert_eq!(server.requests() - before, 1 + u32::try_from(QUICK.retries).unwrap());
     // A port that nobody listens on: bound, then closed again.
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let mut settings = server.settings();
-    settings.endpoint = Some(Url::parse(&format!("http://127.0.0.1:{port}")).unwrap());
-    let failure = s3_destinations(settings).stage(&to, publication(1), &file, no_journal).await.unwrap_err();
+    let closed = bucket_at(&format!("http://127.0.0.1:{port}"), BUCKET);
+    let settings = testing::settings_of(closed, testing::SECRET);
+    let failure = s3_destinations(&settings).stage(&to, publication(1), &file, no_journal).await.unwrap_err();
     assert_eq!(failure.code, Code::DestinationUnreachable);
     assert!(!failure.message.contains("127.0.0.1"), "{}", failure.message);
 }
@@ -156,7 +186,7 @@ async fn overwrite_fail_holds_between_the_look_and_the_commit() {
     desk.destinations.commit(&first).await.unwrap();
     let Configured::Bucket(bucket) = &desk.destinations.inner.storage else { panic!("a bucket") };
     let Handle::V1(staged) = &second;
-    let Place::S3 { key, upload, parts, .. } = &staged.place else { panic!("a bucket") };
+    let Place::Bucket { key, upload, parts, .. } = &staged.place else { panic!("a bucket") };
     let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
     assert!(bucket.complete_new(upload, parts).await.is_err());
     assert_eq!(desk.visible("a").await, Some(b"1".to_vec()));

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use super::super::super::destinations::testing::{KEY_ID, Refused, S3Server};
-use super::super::Patience;
+use super::super::super::destinations::testing::{self, KEY_ID, Refused, S3Server};
+use super::super::{Opening, Patience, Who};
 use super::*;
+use crate::domain;
 use crate::storage::http::{HttpClients, SystemLookup};
 use crate::storage::policy::AddressPolicy;
 
@@ -17,7 +18,15 @@ fn bucket(server: &S3Server) -> Bucket {
     let patience = Patience { retries: 1, within: Duration::from_secs(5), backoff: Duration::from_millis(1) };
     let policy = AddressPolicy::any();
     let clients = Arc::new(HttpClients::new(policy, Arc::new(SystemLookup), Duration::from_secs(1)));
-    Bucket::open(&server.settings(), patience, &clients).unwrap()
+    let opening = Opening {
+        bucket: &server.bucket(),
+        prefix: Some(testing::prefix()),
+        who: Who::As(testing::key(testing::SECRET)),
+        acl: Some(domain::Acl::PublicRead),
+        patience,
+        clients: &clients,
+    };
+    Bucket::open_at(opening).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "talks to a loopback server made by the test")]
@@ -101,7 +110,8 @@ async fn a_large_upload_goes_in_parts() {
     assert_eq!(bucket.claim(id(), size + 1).await.unwrap(), Claim::Size(size));
     assert!(matches!(bucket.claim(id(), size).await.unwrap(), Claim::Whole { .. }));
     bucket.assemble(id(), &[etag, last]).await.unwrap();
-    assert_ne!(put(&urls[1], None, vec![3; 5]).await.0, 200, "its parts are closed");
+    let late = put(&urls[1], None, vec![3; length(size - part)]).await;
+    assert_ne!(late.0, 200, "its parts are closed");
     bucket.discard(id()).await.unwrap();
     assert_eq!(bucket.claim(id(), size).await.unwrap(), Claim::Missing);
 }
@@ -112,7 +122,7 @@ async fn an_upload_that_is_not_finished_leaves_nothing_behind() {
     let bucket = bucket(&server);
     let invitation = bucket.invite((id(), 65 * MIB), None, HOUR).await.unwrap().unwrap();
     let Invitation::Parts { urls, .. } = invitation else { panic!("a large upload") };
-    assert_eq!(put(&urls[1], None, vec![2; 100]).await.0, 200);
+    assert_eq!(put(&urls[1], None, vec![2; usize::try_from(MIB).unwrap()]).await.0, 200);
     assert!(!server.leftovers().is_empty());
     bucket.discard(id()).await.unwrap();
     assert_eq!(server.leftovers(), Vec::<String>::new());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::Profile;
 use crate::domain::{Bucket, Credentials};
-use crate::storage::destinations::testing::{BUCKET, KEY_ID, S3Server, SECRET};
+use crate::storage::destinations::testing::{self, BUCKET, KEY_ID, S3Server, SECRET};
 
 fn bucket(endpoint: &str, name: &str) -> Bucket {
     let endpoint = Some(endpoint.trim_end_matches('/').to_owned());
@@ -124,10 +124,11 @@ async fn a_presigned_url_is_read_until_it_has_expired() {
     server.put("in/x.mp4", &content);
     let http = |url: &str| Source::Http { url: url.to_owned() };
     let house = house_with(|_| {});
-    let settings = crate::storage::StorageSettings::S3(Box::new(crate::storage::S3Settings {
+    let settings = crate::storage::StorageSettings::Bucket {
+        bucket: server.bucket(),
         prefix: None,
-        ..server.settings()
-    }));
+        credentials: Some(testing::key(SECRET)),
+    };
     let destinations =
         crate::storage::Destinations::open(&settings, &[], &[], &BucketAccess::default()).unwrap();
     let there = domain::Destination::Storage {
