@@ -12,7 +12,7 @@ use crate::support::inbox::Inbox;
 use crate::support::origin::{Fault, Origin};
 use crate::support::receiver::{Answer, Receiver};
 use crate::support::s3::{BUCKET, KEY_ID, S3Server, SECRET};
-use crate::support::server::{Server, Start, flux};
+use crate::support::server::{Role, Server, Start, flux};
 use crate::support::{clips, eventually};
 
 /// Nobody listens there.
@@ -384,6 +384,60 @@ async fn no_secret_is_anywhere_but_where_it_is_meant_to_go() {
     assert!(others.receiver.got().iter().any(|got| !canaries.found("", got.path.as_bytes()).is_empty()));
     assert!(!canaries.found_below(server.dir.path(), SMALL).is_empty(), "the settings hold some");
     assert!(server.log().contains("TRACE") && answers.iter().any(|(_, answer)| answer.contains("failed")));
+    found.sort();
+    found.dedup();
+    assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
+}
+
+/// What a control sends to a worker goes over a network, through libraries that log a lot.
+#[tokio::test]
+async fn a_worker_apart_keeps_them_to_itself_as_well() {
+    let canaries = Canaries::new();
+    let others = Others::start(&canaries).await;
+    let shared = tempfile::tempdir().unwrap();
+    let token = canaries.of("worker token");
+    let start = |role| {
+        Start::role(role)
+            .set("FLUX__STORAGE__URL", format!("file:{}", shared.path().display()))
+            .set("FLUX__SOURCES__RETRIES", "0")
+            .set("FLUX__LOG__LEVEL", "trace")
+    };
+    let worker = start(Role::Worker).set("FLUX__WORKER__TOKEN", &token).server().await;
+    let control = start(Role::Control)
+        .set("FLUX__WORKERS__NODES", worker.address())
+        .set("FLUX__WORKERS__TOKEN", &token)
+        .set("FLUX__WEBHOOKS__ALLOW", "127.0.0.1")
+        .server()
+        .await;
+    let hook = format!("http://{}/hook?key={}", others.receiver.address, canaries.of("hook query"));
+    let stored = json!({"kind": "storage", "path": "{job_id}/out.mp4"});
+    let local = json!({"kind": "file", "path": clips::mp4(1)});
+    let refusing = buckets(&others.refusing.address().to_string(), &canaries);
+    let mut ids = Vec::new();
+    for (source, destination) in [
+        (&others.good_sources(&canaries)[0], &others.destinations(&canaries)[0]),
+        (&refusing[0], &stored),
+        (&local, &refusing[0]),
+        (&local, &refusing[2]),
+    ] {
+        ids.push(control.submit(&job(source, destination, &hook)).await);
+    }
+    for id in &ids {
+        tried(&control, id).await;
+    }
+    let mut found = Vec::new();
+    for (who, server) in [("control", &control), ("worker", &worker)] {
+        let log = server.log();
+        assert!(log.contains("TRACE"), "{who}");
+        for line in log.lines() {
+            found.extend(canaries.found(who, line.as_bytes()));
+        }
+        found.extend(canaries.found_below(&server.data(), u64::MAX));
+    }
+    for id in &ids {
+        found.extend(canaries.found("job", control.job(id).await.to_string().as_bytes()));
+    }
+    assert!(others.inbox.taken().iter().any(|taken| !canaries.found("", taken.head.as_bytes()).is_empty()));
     found.sort();
     found.dedup();
     assert!(found.is_empty(), "{} places:\n{}", found.len(), found.join("\n"));
