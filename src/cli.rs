@@ -21,6 +21,7 @@ mod retention;
 mod serve;
 mod sse;
 mod submit;
+mod validate;
 mod watch;
 mod webhooks;
 mod workers;
@@ -135,6 +136,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Doctor(args) => Box::pin(doctor::run(&args)).await,
         Command::Config(args) => config::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Validate(args) => validate::run(args).await,
         Command::Webhooks(args) => webhooks::run(args.action).await,
         Command::Completions(args) => completions::run(&args),
     }

@@ -12,13 +12,17 @@
 //! To add a container: `domain::Demuxer`, then `sniff`, then `structure` if it declares where it ends.
 
 pub mod argv;
+mod boxes;
 pub mod encode;
+pub mod lint;
+pub mod package;
 pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod sniff;
 pub mod structure;
 pub mod tools;
+mod ts;
 pub mod verify;
 
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ mod invitations;
 mod local;
 mod object;
 mod origin;
+mod pages;
 mod pauses;
 mod policy;
 mod put;
@@ -40,6 +41,7 @@ pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, R
 pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
 pub use invitations::UploadPlace;
+pub use pages::{Page, PageError, Pages};
 pub use policy::{AddressPolicy, AllowRule, InvalidRule};
 pub use results::{ByteRange, ReadError, ResultBody};
 pub use sources::{OpenSource, SourceInput, SourceSettings, SourceStorage, Sources, SourcesError};

@@ -66,6 +66,8 @@ pub enum Command {
     Workers(Server),
     /// Show what retention is about to remove, or would with another time
     Retention(RetentionArgs),
+    /// Check an HLS or DASH presentation; exit code 1 if it breaks a rule that must hold
+    Validate(ValidateArgs),
     /// Check this machine: ffmpeg, encoders, disk, storage
     Doctor(ConfigFile),
     /// Check or show the configuration
@@ -370,6 +372,17 @@ pub struct RedeliverArgs {
     pub job: IdArgs,
     /// The delivery's id [default: every one that no receiver took]
     pub delivery: Option<String>,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Clone, Args)]
+pub struct ValidateArgs {
+    /// Folder, master or media playlist or MPD; or the URL of one (http, https)
+    #[arg(value_name = "PATH|URL")]
+    pub place: String,
+    /// How findings are written
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
 }
 
 /// Arguments of `completions`.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use flux::domain::Code;
+use flux::media::lint::Rule;
 
 fn page(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -33,6 +34,20 @@ fn the_failure_catalogue_is_complete_and_true() {
 }
 
 #[test]
+fn every_rule_of_the_linter_is_described() {
+    let page = page("docs/validate.md");
+    let known: Vec<_> = Rule::ALL
+        .iter()
+        .map(|rule| {
+            [rule.as_str(), rule.severity().as_str(), rule.source(), rule.text()].map(str::to_owned).to_vec()
+        })
+        .collect();
+    let said: Vec<Vec<String>> =
+        rows(&page).iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+    assert_eq!(said, known);
+}
+
+#[test]
 fn the_readme_lists_the_built_in_presets() {
     let readme = page("README.md");
     let presets = flux::domain::preset::Presets::builtin();
@@ -44,7 +59,14 @@ fn the_readme_lists_the_built_in_presets() {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "docs/api.md", "docs/failures.md", "docs/guarantees.md"] {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/api.md",
+        "docs/failures.md",
+        "docs/guarantees.md",
+        "docs/validate.md",
+    ] {
         let text = page(name);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

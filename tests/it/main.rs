@@ -30,6 +30,8 @@ mod jobs;
 #[cfg(test)]
 mod nemesis;
 #[cfg(test)]
+mod package;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod recovery;
@@ -43,6 +45,8 @@ mod storage;
 mod support;
 #[cfg(test)]
 mod uploads;
+#[cfg(test)]
+mod validate;
 #[cfg(test)]
 mod waking;
 #[cfg(test)]
