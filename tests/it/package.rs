@@ -1,6 +1,8 @@
 //! Packages made of what a real ffmpeg encodes: read back by ffmpeg and by independent parsers, and checked by our own.
 
+mod codecs;
 mod faults;
+mod hostile;
 pub mod kit;
 
 use std::collections::BTreeSet;

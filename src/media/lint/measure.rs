@@ -168,7 +168,8 @@ fn fragments(init: &Init, bytes: &[u8]) -> Result<Measured, Unreadable> {
             measured.decode_time = Some(decode);
             measured.start = track.presented(piece.first_composition().unwrap_or(0));
         } else if let Some(next) = next {
-            measured.gap += i64::try_from(decode).unwrap_or(0) - i64::try_from(next).unwrap_or(0);
+            let gap = i64::try_from(decode).unwrap_or(0).saturating_sub(i64::try_from(next).unwrap_or(0));
+            measured.gap = measured.gap.saturating_add(gap);
         }
         if track.is_picture() {
             pictures(&mut measured, track, piece, bytes.get(atom.start..).unwrap_or_default(), first);

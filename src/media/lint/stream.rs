@@ -96,7 +96,7 @@ impl Stream {
                 Some(next) if next.timescale == this.timescale && next.start > this.start => next.start,
                 _ => this.start.saturating_add_unsigned(this.duration),
             };
-            seconds(u64::try_from(end - start).unwrap_or(0), this.timescale)
+            seconds(u64::try_from(end.saturating_sub(start)).unwrap_or(0), this.timescale)
         };
         self.segments.iter().enumerate().map(|(n, part)| length(n, part)).collect()
     }

@@ -67,7 +67,7 @@ fn lengths(session: &mut Session<'_>, stream: &Stream) {
                 );
             }
         } else if let Some(told) = part.begins {
-            let begins = signed_seconds(this.start - origin, this.timescale).max(0.0);
+            let begins = signed_seconds(this.start.saturating_sub(origin), this.timescale).max(0.0);
             if (told - begins).abs() > tolerance || (part.claimed - length).abs() > tolerance {
                 let said = format!("{told:.3} s for {:.3} s", part.claimed);
                 session.find(
@@ -107,7 +107,8 @@ fn keys(session: &mut Session<'_>, stream: &Stream) {
             session.find(Rule::KeyFrameFirst, &part.place, "begins with another picture", "an IDR picture");
         }
         for &key in &measured.keys {
-            gap = gap.max(last.map_or(0.0, |last| signed_seconds(key - last, measured.timescale)));
+            gap = gap
+                .max(last.map_or(0.0, |last| signed_seconds(key.saturating_sub(last), measured.timescale)));
             last = Some(key);
         }
     }

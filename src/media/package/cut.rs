@@ -184,7 +184,9 @@ pub(super) fn boundaries(starts: &[i64], end: i64, timescale: u32, wanted: f64) 
         let next = starts.get(n + 1).copied().unwrap_or(end);
         let length = |ticks: i64| seconds(ticks.max(0).unsigned_abs(), timescale);
         // Half of the next GOP would be too much.
-        if length(start - from) + length(next - start) / 2.0 > wanted * (1.0 + 1e-6) {
+        if length(start.saturating_sub(from)) + length(next.saturating_sub(start)) / 2.0
+            > wanted * (1.0 + 1e-6)
+        {
             cuts.push(n);
             from = start;
         }

@@ -85,7 +85,7 @@ impl Grid {
         let cuts = boundaries(&starts, leader.end(), timescale, wanted);
         let starts: Vec<i64> = cuts.iter().filter_map(|&n| starts.get(n).copied()).collect();
         let step = match starts.as_slice() {
-            [first, second, ..] => second - first,
+            [first, second, ..] => second.saturating_sub(*first),
             _ => ((wanted * f64::from(timescale)).round() as i64).max(leader.end()),
         };
         Self { leader: leader.rendition.name.clone(), starts, timescale, step: step.max(1) }
@@ -220,7 +220,7 @@ impl<'r> Opened<'r> {
             for (n, group) in groups.iter().enumerate() {
                 let after =
                     groups.get(n + 1).or_else(|| self.groups.get(to)).map_or(self.end(), |next| next.start);
-                let length = u64::try_from(after - group.start).unwrap_or(group.duration);
+                let length = u64::try_from(after.saturating_sub(group.start)).unwrap_or(group.duration);
                 // The head of the segment goes with its first key frame only in so far as it lies before it.
                 let offset = writer.sink()?.size();
                 keys.push(Key { offset, size: group.first_sample, duration: length });

@@ -62,7 +62,8 @@ fn starts(grid: &Grid, end: i64, timescale: u32) -> Vec<i64> {
     let own = |instant: i64| {
         (i128::from(instant) * i128::from(timescale) / i128::from(grid.timescale.max(1))) as i64
     };
-    let crumb = |start: i64| seconds(u64::try_from(end - start).unwrap_or(0), timescale) <= CRUMB;
+    let crumb =
+        |start: i64| seconds(u64::try_from(end.saturating_sub(start)).unwrap_or(0), timescale) <= CRUMB;
     let mut instants = grid.starts.clone();
     let last = instants.last().copied().unwrap_or(0);
     let mut next = last.saturating_add(grid.step);
@@ -130,7 +131,7 @@ impl Pending {
         let end = begin.saturating_add_unsigned(ticks);
         // Priming is there to be decoded and not to be heard.
         let start = begin.max(0);
-        let duration = u64::try_from(end - start).unwrap_or(0);
+        let duration = u64::try_from(end.saturating_sub(start)).unwrap_or(0);
         writer.finish(Segment { place, start, duration, keys: Vec::new() }, out)?;
         *self = Self::default();
         Ok(number + 1)

@@ -94,7 +94,8 @@ pub fn made(name: &str, arguments: &str) -> PathBuf {
 #[expect(clippy::disallowed_methods, reason = "tests make and look at media with the real tools")]
 fn tool(program: &str, arguments: &str, path: Option<&Path>) -> String {
     let mut command = Command::new(program);
-    command.args(["-v", "error"]);
+    // SVT-AV1 has a log of its own.
+    command.args(["-v", "error"]).env("SVT_LOG", "1");
     if program == "ffmpeg" {
         command.args(["-nostdin", "-y", "-bitexact"]);
     }
