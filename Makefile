@@ -25,6 +25,10 @@ test: ffmpeg postgres proftpd webhook-libraries emulators moto ## Run all tests
 	@# Last, so that its summary is the last thing to read.
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
 
+.PHONY: test-garage
+test-garage: ffmpeg ## Test with garage, a strict S3 server (built once, 5 minutes; FLUX_TEST_GARAGE=program)
+	FLUX_TEST_GARAGE=$$(scripts/ensure-garage.sh) && export FLUX_TEST_GARAGE && $(CARGO) test --test it -- --ignored garage::
+
 .PHONY: soak
 soak: ffmpeg postgres ## Attack real processes for long (2 h; SEEDS=200 START=1; a quarter as many share a database)
 	FLUX_SIM_TASKS=100000 $(CARGO) test --lib -- --nocapture a_thousand_workers_and_their_crowd_of_tasks

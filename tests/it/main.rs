@@ -26,6 +26,8 @@ mod docs;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod garage;
+#[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod nemesis;

@@ -8,6 +8,7 @@ pub mod echo;
 pub mod fake;
 #[expect(dead_code, reason = "the unit tests of the storage room use the rest")]
 pub mod ftp;
+pub mod garage;
 pub mod inbox;
 pub mod moto;
 pub mod origin;
