@@ -20,7 +20,7 @@ run: ffmpeg ## Serve on http://127.0.0.1:8080, data in ./flux-data
 	$(CARGO) run -- serve --role all
 
 .PHONY: test
-test: ffmpeg postgres proftpd webhook-libraries emulators moto ## Run all tests
+test: ffmpeg postgres proftpd webhook-libraries emulators moto chromium ## Run all tests
 	$(CARGO) test --doc --quiet
 	@# Last, so that its summary is the last thing to read.
 	if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test --lib --bins --tests; fi
@@ -45,6 +45,6 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 bench: ffmpeg postgres ## Measure (25 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead sandbox buckets readers)
 	$(CARGO) bench -- $(ONLY)
 
-.PHONY: ffmpeg postgres proftpd webhook-libraries emulators moto
-ffmpeg postgres proftpd webhook-libraries emulators moto:
+.PHONY: ffmpeg postgres proftpd webhook-libraries emulators moto chromium
+ffmpeg postgres proftpd webhook-libraries emulators moto chromium:
 	@scripts/ensure-$@.sh

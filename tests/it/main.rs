@@ -36,6 +36,8 @@ mod package;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod playback;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod retention;

@@ -183,6 +183,34 @@ fn fractional_rates_half_rates_and_sound_alone_are_exact() {
 }
 
 #[test]
+fn clips_of_any_length_pass() {
+    for length in ["0.04", "0.5", "6.01", "6.1"] {
+        let source = format!("-f lavfi -i testsrc2=s=160x90:r=25:d={length}");
+        let tone = format!("-f lavfi -i sine=f=440:d={length}:r=44100 -c:a aac");
+        let codec = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -bf 2 -x264-params keyint=50:min-keyint=50:scenecut=0:open-gop=0";
+        let video = made(&format!("short-{length}.mp4"), &format!("{source} {codec} {}", kit::FRAGMENTS));
+        let audio = made(&format!("short-sound-{length}.mp4"), &format!("{tone} {}", kit::FRAGMENTS));
+        let stream = format!("{source} {tone} {codec} {}", kit::TRANSPORT);
+        let stream = made(&format!("short-{length}.ts"), &stream);
+        for layout in [Layout::Fragments, Layout::SingleFile, Layout::Transport] {
+            let mut request = Ladder::standard().request(layout);
+            request.segment_seconds = 6.0;
+            request.renditions.truncate(1);
+            if layout == Layout::Transport {
+                request.renditions[0].file.clone_from(&stream);
+            } else {
+                request.renditions[0].file.clone_from(&video);
+                request.renditions.push(kit::sound("de", audio.clone(), true));
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let done = package(&request, folder.path())
+                .unwrap_or_else(|error| panic!("{length} {layout:?}: {error}"));
+            kit::passes(folder.path(), done.entries());
+        }
+    }
+}
+
+#[test]
 fn one_huge_fragment_of_sound_is_cut_like_many() {
     let folder = tempfile::tempdir().unwrap();
     let mut request = Ladder::standard().request(Layout::Fragments);

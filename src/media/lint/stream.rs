@@ -94,11 +94,20 @@ impl Stream {
             let next = self.segments.get(n + 1).and_then(|part| part.measured.as_deref());
             let end = match next {
                 Some(next) if next.timescale == this.timescale && next.start > this.start => next.start,
-                _ => this.start.saturating_add_unsigned(this.duration),
+                _ => this.start.saturating_add_unsigned(self.own_duration(this)),
             };
             seconds(u64::try_from(end.saturating_sub(start)).unwrap_or(0), this.timescale)
         };
         self.segments.iter().enumerate().map(|(n, part)| length(n, part)).collect()
+    }
+
+    /// Ticks of a segment by itself. In MPEG-TS a picture alone does not say how long it lasts; the others do.
+    fn own_duration(&self, this: &Measured) -> u64 {
+        if this.facts.transport && this.samples == 1 {
+            self.first().map_or(0, Measured::frame)
+        } else {
+            this.duration
+        }
     }
 
     pub(super) fn duration(&self) -> f64 {

@@ -83,7 +83,22 @@ impl Grid {
         let starts: Vec<i64> = leader.groups.iter().map(|group| group.start).collect();
         let timescale = leader.track.timescale;
         let cuts = boundaries(&starts, leader.end(), timescale, wanted);
-        let starts: Vec<i64> = cuts.iter().filter_map(|&n| starts.get(n).copied()).collect();
+        let mut starts: Vec<i64> = cuts.iter().filter_map(|&n| starts.get(n).copied()).collect();
+        // A rendition at half the rate may round its last picture away: then nobody is cut there.
+        let reaches = |one: &Opened<'_>, start: i64| {
+            let last = one.groups.last().map_or(0, |group| group.start);
+            let (last, start) = (
+                i128::from(last) * i128::from(timescale),
+                i128::from(start) * i128::from(one.track.timescale),
+            );
+            last + i128::from(one.track.timescale.max(timescale)) >= start
+        };
+        let videos = || opened.iter().filter(|one| matches!(one.rendition.kind, Kind::Video));
+        while let [_, .., last] = starts.as_slice()
+            && !videos().all(|one| reaches(one, *last))
+        {
+            starts.pop();
+        }
         let step = match starts.as_slice() {
             [first, second, ..] => second.saturating_sub(*first),
             _ => ((wanted * f64::from(timescale)).round() as i64).max(leader.end()),

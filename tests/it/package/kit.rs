@@ -11,6 +11,8 @@ use flux::media::package::{AudioRendition, Kind, Layout, Manifests, Names, Rendi
 const VIDEO: &str = "-c:v libx264 -preset ultrafast -profile:v high -pix_fmt yuv420p -bf 2 -b:v 400k -maxrate 400k -bufsize 400k -x264-params keyint=25:min-keyint=25:scenecut=0:open-gop=0:cabac=1:8x8dct=1";
 pub const FRAGMENTS: &str = "-map_metadata -1 -movflags +frag_keyframe+delay_moov+default_base_moof -f mp4";
 
+pub const TRANSPORT: &str = "-f mpegts -muxdelay 0 -muxpreload 0 -mpegts_flags +resend_headers";
+
 /// Tells files apart that are being made at the same time.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -43,9 +45,8 @@ impl Ladder {
     pub fn transport() -> Self {
         let stream = |size: &str| {
             let tone = "-f lavfi -i sine=f=440:d=13:r=48000 -ac 2 -c:a aac -b:a 64k";
-            let wrapped = "-f mpegts -muxdelay 0 -muxpreload 0 -mpegts_flags +resend_headers";
             let name = format!("stream-{size}.ts");
-            made(&name, &format!("-f lavfi -i testsrc2=s={size}:r=25:d=13 {tone} {VIDEO} {wrapped}"))
+            made(&name, &format!("-f lavfi -i testsrc2=s={size}:r=25:d=13 {tone} {VIDEO} {TRANSPORT}"))
         };
         Self { renditions: vec![picture("180p", stream("320x180")), picture("90p", stream("160x90"))] }
     }
