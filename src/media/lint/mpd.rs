@@ -42,7 +42,8 @@ pub(super) fn check(session: &mut Session<'_>, entry: &str, text: &str, document
     if mpd.get("profiles").is_none() {
         session.find(Rule::MpdSyntax, entry, "no profiles", "a list of profiles");
     }
-    let mut reader = Reader { session, entry, streams: Vec::new() };
+    let total = mpd.get("mediaPresentationDuration").and_then(duration);
+    let mut reader = Reader { session, entry, total, streams: Vec::new() };
     for period in mpd.all("Period") {
         for set in period.all("AdaptationSet") {
             for representation in set.all("Representation") {
@@ -84,6 +85,8 @@ fn duration(text: &str) -> Option<f64> {
 struct Reader<'s, 'f> {
     session: &'s mut Session<'f>,
     entry: &'s str,
+    /// Seconds that the MPD says it lasts.
+    total: Option<f64>,
     streams: Vec<Stream>,
 }
 
@@ -92,7 +95,8 @@ struct Listed {
     uri: String,
     range: Option<(u64, u64)>,
     claimed: f64,
-    begins: f64,
+    /// `None` where the MPD says it only roughly.
+    begins: Option<f64>,
 }
 
 impl Reader<'_, '_> {
@@ -169,14 +173,23 @@ impl Reader<'_, '_> {
             self.syntax(place, "a SegmentTemplate without media or initialization", "both");
             return None;
         };
-        let Some(timeline) = template.child("SegmentTimeline") else {
-            self.syntax(place, "a SegmentTemplate without SegmentTimeline", "a timeline");
-            return None;
-        };
         let fill = |text: &str, n: u64, time: u64| filled(text, id, bandwidth.unwrap_or(0), n, time);
         let mut number = template.number("startNumber").unwrap_or(1);
         let zero = template.number("presentationTimeOffset").unwrap_or(0);
         let (mut listed, mut time) = (Vec::new(), 0_u64);
+        let Some(timeline) = template.child("SegmentTimeline") else {
+            let lengths = template.number("duration").and_then(|length| even(length, timescale, self.total?));
+            let Some(lengths) = lengths else {
+                self.syntax(place, "a SegmentTemplate without SegmentTimeline or duration", "one of them");
+                return None;
+            };
+            for (n, claimed) in (number..).zip(lengths) {
+                listed.push(Listed { uri: fill(media, n, 0), range: None, claimed, begins: None });
+            }
+            let init = self.resolve(base, &fill(initialization, 0, 0))?;
+            let init = self.session.init(&init, None)?;
+            return self.read(place, base, &init, listed);
+        };
         for entry in timeline.all("S") {
             time = entry.number("t").unwrap_or(time);
             let Some(length) = entry.number("d").filter(|&length| length > 0) else {
@@ -200,7 +213,7 @@ impl Reader<'_, '_> {
                     uri: fill(media, number, time),
                     range: None,
                     claimed: ratio(length, timescale),
-                    begins: ratio(time.saturating_sub(zero), timescale),
+                    begins: Some(ratio(time.saturating_sub(zero), timescale)),
                 });
                 number = number.saturating_add(1);
                 time = time.saturating_add(length);
@@ -243,7 +256,7 @@ impl Reader<'_, '_> {
             let file = if uri.is_empty() { base.to_owned() } else { self.resolve(base, &uri)? };
             let measured = self.session.segment(Some(init), &file, range);
             let place = format!("{place} segment {n}");
-            parts.push(Part { place, claimed, begins: Some(begins), measured });
+            parts.push(Part { place, claimed, begins, measured });
         }
         Some(parts)
     }
@@ -257,6 +270,22 @@ fn nearest<'a>(path: &[&'a Element; 4], name: &str) -> Option<&'a Element> {
 #[expect(clippy::cast_precision_loss, reason = "exact to far below a microsecond for any film")]
 fn ratio(ticks: u64, timescale: u64) -> f64 {
     ticks as f64 / timescale as f64
+}
+
+/// Seconds of segments that are all as long but for the last (ISO 23009-1 §5.3.9.5.3).
+fn even(length: u64, timescale: u64, total: f64) -> Option<Vec<f64>> {
+    let length = Some(ratio(length, timescale)).filter(|&length| length > 0.0)?;
+    let mut lengths = Vec::new();
+    let mut left = total;
+    // Less than a millisecond is rounding.
+    while left > 0.001 {
+        if lengths.len() >= MAX_SEGMENTS {
+            return None;
+        }
+        lengths.push(length.min(left));
+        left -= length;
+    }
+    Some(lengths)
 }
 
 /// ISO 23009-1 §5.3.9.4.4.
@@ -309,7 +338,7 @@ fn entries(sidx: &[u8], anchor: u64) -> Option<Vec<Listed>> {
             uri: String::new(),
             range: Some((offset, size)),
             claimed: ratio(length, timescale),
-            begins: ratio(time, timescale),
+            begins: Some(ratio(time, timescale)),
         });
         offset = offset.checked_add(size)?;
         time = time.checked_add(length)?;
@@ -326,6 +355,14 @@ mod tests {
         assert_eq!(filled("$RepresentationID$_$Number%05d$.m4s", "720p", 0, 7, 0), "720p_00007.m4s");
         assert_eq!(filled("a$$b$Time$-$Bandwidth$", "", 5, 0, 90), "a$b90-5");
         assert_eq!(filled("plain.mp4", "x", 0, 0, 0), "plain.mp4");
+    }
+
+    #[test]
+    fn segments_of_one_length_fill_the_presentation() {
+        assert_eq!(even(4000, 1000, 9.0), Some(vec![4.0, 4.0, 1.0]));
+        assert_eq!(even(4, 1, 8.0), Some(vec![4.0, 4.0]));
+        assert_eq!(even(0, 1, 8.0), None);
+        assert_eq!(even(1, 1_000_000, 1e9), None);
     }
 
     #[test]

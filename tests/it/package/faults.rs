@@ -399,6 +399,28 @@ fn hevc_in_transport_streams_is_found() {
     assert_eq!(rules, BTreeSet::from([Rule::SegmentFormat]), "{list}");
 }
 
+#[test]
+fn templates_with_one_length_for_all_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut request = four_seconds();
+    request.renditions.truncate(3);
+    package(&request, folder.path()).unwrap();
+    let entry = ["manifest.mpd".to_owned()];
+    let (before, _) = said(&mut Folder::new(folder.path()), &entry);
+    let mut plain =
+        text(folder.path(), "manifest.mpd").replace("startNumber", "duration=\"51200\" startNumber");
+    while let (Some(from), Some(to)) = (plain.find("<SegmentTimeline>"), plain.find("</SegmentTimeline>")) {
+        plain.replace_range(from..to + "</SegmentTimeline>".len(), "");
+    }
+    fs::write(folder.path().join("manifest.mpd"), &plain).unwrap();
+    let report = lint_all(&mut Folder::new(folder.path()), ["manifest.mpd"]);
+    assert_eq!((report.renditions, report.segments), (3, 12));
+    assert_eq!(report.findings.iter().map(|finding| finding.rule).collect::<BTreeSet<_>>(), before);
+    fs::remove_file(folder.path().join("0a1b2c3d/90p_00003.m4s")).unwrap();
+    let (after, list) = said(&mut Folder::new(folder.path()), &entry);
+    assert!(after.contains(&Rule::Fetch), "{list}");
+}
+
 /// A folder behind a server.
 struct Web {
     folder: Folder,
