@@ -39,14 +39,14 @@ pub use ids::{
 pub use media::{
     AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
 };
-pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues};
+pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues, beside};
 pub use place::{Access, Acl, Bucket, HttpMethod, ObjectOptions};
 pub use progress::{Phase, Progress, TaskReport};
 pub use rational::{InvalidRational, Rational};
 pub use record::{
-    Aggregate, Attempt, DeliveryState, Event, EventKind, Hold, JobRecord, JobStatus, OutputFile,
-    OutputRecord, OutputResult, OutputStatus, Publication, PublicationState, RunOutcome, TaskKind,
-    TaskRecord, TaskState,
+    Aggregate, Attempt, DeliveryState, Event, EventKind, FileRole, Hold, JobRecord, JobStatus, OutputFile,
+    OutputRecord, OutputResult, OutputStatus, Publication, PublicationState, RenditionResult, RunOutcome,
+    TaskKind, TaskRecord, TaskState,
 };
 pub use sandbox::SandboxMode;
 pub use secrets::{BucketAccess, Credentials, JobSecrets, OutputSecrets, Profile};

@@ -37,7 +37,9 @@ use std::sync::Arc;
 use crate::domain;
 use crate::domain::limits::SourceLimits;
 
-pub use destinations::{Committed, Destinations, Existing, Fencing, HandleFate, Reading, StagedFile};
+pub use destinations::{
+    Committed, Destinations, Existing, Fencing, HandleFate, Reading, SetFiles, StagedFile,
+};
 pub use gateway::{FetchLimits, Traffic};
 pub use handle::Handle;
 pub use invitations::UploadPlace;
@@ -199,14 +201,6 @@ fn make_folder(path: &Path) -> Result<(), Error> {
 /// Whether flux itself uses names like one in this path: for what is not published yet, and for clients' uploads.
 fn is_reserved(path: &str) -> bool {
     path.split('/').any(|name| name.starts_with(".flux-"))
-}
-
-/// A name in the folder of a path.
-fn beside(path: &str, name: &str) -> String {
-    match path.rsplit_once('/') {
-        Some((folder, _)) => format!("{folder}/{name}"),
-        None => name.to_owned(),
-    }
 }
 
 /// Bytes as lower-case hex.

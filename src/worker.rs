@@ -10,6 +10,7 @@
 mod delivery;
 mod disk;
 mod log;
+mod packaging;
 mod progress;
 mod publish;
 mod register;

@@ -6,12 +6,12 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Api;
 use super::auth::Principal;
 use super::jobs;
 use super::problem::{Kind, Problem};
 use super::range::{self, Asked};
-use crate::domain::{OutputFile, OutputStatus};
+use super::{Api, PREFIX};
+use crate::domain::{FileRole, OutputFile, OutputStatus, beside};
 use crate::store::StoredJob;
 
 /// `GET /jobs/{id}/outputs/{n}/content`: the output's first file.
@@ -45,6 +45,9 @@ async fn serve(
 ) -> Result<Response, Problem> {
     let stored = jobs::find(&api, &who, &id).await?;
     let (destination, file) = locate(&stored, &output, name.as_deref())?;
+    if name.is_none() && file.role.is_some() {
+        return moved(&id, &output, file);
+    }
     let described = describe(file, &headers);
     // A HEAD or a 304 needs no byte of the file, and a presigned GET would not answer a HEAD.
     let asked = match described {
@@ -52,7 +55,9 @@ async fn serve(
         Described::Send(asked) if method == Method::HEAD => return Ok(head(file, asked, Body::empty())),
         Described::Send(asked) => asked,
     };
-    if let Some(url) = api.files.presign(destination, file).await? {
+    // What a list names is found from where the list was read: here.
+    let is_list = file.role.is_some_and(FileRole::is_list);
+    if let Some(url) = if is_list { None } else { api.files.presign(destination, file).await? } {
         let location = HeaderValue::from_str(&url).map_err(|_| Problem::internal())?;
         return Ok((StatusCode::FOUND, [(header::LOCATION, location)]).into_response());
     }
@@ -62,6 +67,14 @@ async fn serve(
     };
     let bytes = api.files.open_result(destination, file, part).await?;
     Ok(head(file, asked, Body::from_stream(bytes)))
+}
+
+/// To where the list of a set has its files beside it.
+fn moved(job: &str, output: &str, file: &OutputFile) -> Result<Response, Problem> {
+    let name = utf8_percent_encode(file.path.rsplit('/').next().unwrap_or_default(), NON_ALPHANUMERIC);
+    let location = format!("{PREFIX}/jobs/{job}/outputs/{output}/content/{name}");
+    let location = HeaderValue::from_str(&location).map_err(|_| Problem::internal())?;
+    Ok((StatusCode::FOUND, [(header::LOCATION, location)]).into_response())
 }
 
 fn locate<'a>(
@@ -77,7 +90,13 @@ fn locate<'a>(
     })?;
     let file = match name {
         None => result.files.first(),
-        Some(name) => result.files.iter().find(|f| f.path == name || f.path.rsplit('/').next() == Some(name)),
+        Some(name) => {
+            let beside = beside(output.spec.destination.text(), name);
+            let is = |file: &&OutputFile| {
+                file.path == beside || file.path == name || file.path.rsplit('/').next() == Some(name)
+            };
+            result.files.iter().find(is)
+        }
     };
     Ok((&output.spec.destination, file.ok_or_else(|| Problem::no_such("file"))?))
 }
@@ -156,6 +175,7 @@ mod tests {
             size: 10,
             sha256: "ab".into(),
             content_type: "video/mp4".into(),
+            role: None,
         }
     }
 

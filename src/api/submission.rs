@@ -26,7 +26,7 @@ use crate::domain::preset::{BoxSize, EncodeSpec, PresetName, Presets};
 use crate::domain::webhook::WebhookEvent;
 use crate::domain::{
     Credentials, Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputIndex, OutputSecrets,
-    OutputSpec, PathValues, Source, UploadId,
+    OutputSpec, PathValues, Source, UploadId, beside,
 };
 
 /// Longest `timeout_seconds`: a week.
@@ -199,7 +199,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
     let (mut outputs, mut destinations_at) = (Vec::new(), Vec::new());
     for (index, output) in draft.outputs.into_iter().enumerate() {
         let encode = resolve(&output, presets, faults);
-        let Some(destination) = output.destination else { continue };
+        let Some(mut destination) = output.destination else { continue };
         let preset = output.preset.as_deref().and_then(|name| name.parse::<PresetName>().ok());
         let values = PathValues {
             job_id: &job.to_string(),
@@ -212,12 +212,20 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         let path_at = destination.path.at.clone();
         if let Some(encode) = &encode {
             destination.agrees_with(encode.container, faults);
+            destination.point_at_entry(encode, faults);
         }
         // Filled in even where the setting is wrong: all faults are told at once.
         let (Some((destination, secret)), Some(encode)) = (destination.fill(&values, faults), encode) else {
             continue;
         };
-        if let Some(other) = places.insert(place_key(&destination, &secret), index) {
+        let key = place_key(&destination, &secret);
+        let folder = encode.container.is_set().then(|| beside(&key, ""));
+        if let Some(other) = folder.and_then(|folder| places.insert(folder, index)) {
+            faults.add(
+                &path_at,
+                format!("is in the folder of output {other}, which is a set too; give each its own"),
+            );
+        } else if let Some(other) = places.insert(key, index) {
             faults.add(
                 &path_at,
                 format!("is the destination of output {other} too; use {{index}}, {{preset}} or {{height}}"),

@@ -54,11 +54,13 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
             size: 1000,
             sha256: "ab".repeat(32),
             content_type: "video/mp4".into(),
+            role: None,
         }],
         duration_seconds: 30.03,
         frames: Some(900),
         width: Some(1280),
         height: Some(720),
+        renditions: Vec::new(),
         warnings: vec!["not_upscaled".into()],
     };
     let spec = JobSpec {
@@ -424,6 +426,7 @@ impl Server {
             size: content.len() as u64,
             sha256: "ab".repeat(32),
             content_type: "video/mp4".into(),
+            role: None,
         };
         let result = OutputResult {
             url: format!("file:///srv/{path}"),
@@ -432,6 +435,7 @@ impl Server {
             frames: Some(25),
             width: Some(1280),
             height: Some(720),
+            renditions: Vec::new(),
             warnings: vec![],
         };
         let publication = Publication {

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::PREFIX;
 use crate::domain::{
     Access, Attempt, Bucket, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, ObjectOptions,
-    ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputStatus, Phase, Progress, RunOutcome, Source,
-    TaskReport, Timestamp, WorkerId,
+    ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputStatus, Phase, Progress, RenditionResult,
+    RunOutcome, Source, TaskReport, Timestamp, WorkerId,
 };
 use crate::store::StoredJob;
 
@@ -80,6 +80,9 @@ struct AudioView<'a> {
     language: Option<&'a str>,
 }
 
+/// Files of one output that are listed: lists and init segments come first, and the segments of a film are thousands.
+const MAX_FILES: usize = 100;
+
 #[derive(Debug, Serialize)]
 struct OutputView<'a> {
     index: OutputIndex,
@@ -95,10 +98,12 @@ struct OutputView<'a> {
 struct ResultView<'a> {
     url: String,
     files: &'a [OutputFile],
+    file_count: usize,
     duration_seconds: f64,
     frames: Option<u64>,
     width: Option<u32>,
     height: Option<u32>,
+    renditions: &'a [RenditionResult],
     warnings: Vec<&'a str>,
 }
 
@@ -234,11 +239,13 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
         );
         ResultView {
             url: result_url(job, output),
-            files: &result.files,
+            files: result.files.get(..MAX_FILES).unwrap_or(&result.files),
+            file_count: result.files.len(),
             duration_seconds: result.duration_seconds,
             frames: result.frames,
             width: result.width,
             height: result.height,
+            renditions: &result.renditions,
             warnings,
         }
     });

@@ -42,11 +42,12 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     let mut config = assemble::load(&overrides)?;
     crate::telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
     let encode = resolve(&config, &args.preset)?;
-    let output = output_path(&args, &encode)?;
+    let (root, output) = output_path(&args, &encode)?;
     let (source, secrets) = source(&args.input)?;
     let scratch = Scratch::new()?;
-    confine(&mut config, &scratch.0, &source, &output)?;
+    confine(&mut config, &scratch.0, &source, root)?;
 
+    let single = !encode.container.is_set();
     let lifecycle = Lifecycle::new();
     let (control, worker) = config.alone();
     let machinery = assemble::start((&control, &worker), Record::Ephemeral, &lifecycle).await?;
@@ -75,7 +76,8 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     lifecycle.drain(std::time::Duration::from_secs(5)).await;
     match ended? {
         None => Ok(Exit::Interrupted),
-        Some(job) => Ok(say(&job, args.output.as_deref().unwrap_or(&output))),
+        // A file is said as it was asked for; what to open of a set was not asked for.
+        Some(job) => Ok(say(&job, args.output.as_deref().filter(|_| single).unwrap_or(&output))),
     }
 }
 
@@ -87,11 +89,17 @@ fn resolve(config: &Config, name: &str) -> Result<EncodeSpec, Failed> {
     })
 }
 
-fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<PathBuf, Failed> {
+/// The folder that may be written, which exists, and the file to open afterwards. A set gets a folder of its own, unless
+/// a list is named.
+fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<(PathBuf, PathBuf), Failed> {
     let default = || {
         let name = args.input.split(['?', '#']).next().unwrap_or(&args.input);
         let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("output");
-        PathBuf::from(format!("{stem}_{}.{}", args.preset, encode.container.extension()))
+        let stem = format!("{stem}_{}", args.preset);
+        if encode.container.is_set() {
+            return PathBuf::from(stem);
+        }
+        PathBuf::from(format!("{stem}.{}", encode.container.extension()))
     };
     let path = args.output.clone().unwrap_or_else(default);
     let absolute = std::path::absolute(&path).context("cannot resolve the output's path")?;
@@ -99,7 +107,13 @@ fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<PathBuf, Failed
     let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()));
     let folder = folder.map_err(|error| Failed::new(Exit::NotFound, error))?;
     let name = absolute.file_name().ok_or_else(|| Failed::msg(Exit::Usage, "the output names no file"))?;
-    Ok(folder.join(name))
+    let output = folder.join(name);
+    let named = name.to_str().is_some_and(|name| encode.lists_in(name));
+    let output = match encode.entry_name() {
+        Some(entry) if !named => output.join(entry),
+        _ => output,
+    };
+    Ok((folder, output))
 }
 
 fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
@@ -120,13 +134,13 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
 }
 
 /// What is given to a job on the command line, and no more, is within its reach.
-fn confine(config: &mut Config, scratch: &Path, source: &Source, output: &Path) -> Result<(), Failed> {
+fn confine(config: &mut Config, scratch: &Path, source: &Source, root: PathBuf) -> Result<(), Failed> {
     scratch.clone_into(&mut config.server.data_dir);
     config.worker.work_dir = scratch.join("work");
     config.storage = config::Storage::Local { root: scratch.join("storage") };
     config.queue.max_attempts = std::num::NonZeroU32::MIN;
     config.queue.max_pending = 1;
-    config.destination_roots = output.parent().map(Path::to_owned).into_iter().collect();
+    config.destination_roots = vec![root];
     // Whoever types the command may reach what they can reach.
     config.sources.allow = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
     if let Source::File { path } = source {

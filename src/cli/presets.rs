@@ -57,5 +57,5 @@ fn shape(spec: &EncodeSpec) -> String {
     });
     let audio = spec.audio.as_ref().map(|audio| audio.codec.codec_name().to_owned());
     let streams: Vec<String> = [video, audio].into_iter().flatten().collect();
-    format!("{}: {}", spec.container.extension(), streams.join(" + "))
+    format!("{}: {}", spec.container.name(), streams.join(" + "))
 }

@@ -75,7 +75,13 @@ pub(crate) fn queued(outputs: u16, now: Timestamp) -> Aggregate {
 pub(crate) fn output(n: u16) -> OutputSpec {
     OutputSpec {
         preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
+        encode: EncodeSpec {
+            container: Container::Mp4,
+            video: None,
+            audio: None,
+            ladder: Vec::new(),
+            package: None,
+        },
         destination: destination(n, Overwrite::Replace),
         warnings: Vec::new(),
     }
@@ -96,6 +102,7 @@ pub(crate) fn result() -> OutputResult {
         frames: Some(25),
         width: None,
         height: None,
+        renditions: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -99,6 +99,15 @@ impl From<ObjectPath> for String {
     }
 }
 
+/// A name in the folder of a path or URL.
+#[must_use]
+pub fn beside(path: &str, name: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, _)) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
 /// A destination path with placeholders `{job_id} {index} {preset} {name} {height} {ext}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -2,7 +2,9 @@
 
 mod catalogue;
 mod check;
+mod container;
 mod merge;
+mod package;
 mod read;
 mod units;
 
@@ -10,11 +12,13 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{InvalidPreset, PresetName, Presets};
 pub use check::AV1_MIN_SIDE;
+pub use container::{Container, FileFormat};
+pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
 pub use units::{BitRate, BoxSize, InvalidUnit};
 
 use super::Rational;
 
-/// A complete, checked encode setting: one output file.
+/// A complete, checked encode setting: one output, which is a file or a set of them.
 ///
 /// Made by [`Presets::resolve`], which checks it. Deserialising (a stored job) does not check again; [`Self::faults`] does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,55 +32,12 @@ pub struct EncodeSpec {
     /// The sound; absent = no sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio: Option<AudioSpec>,
-}
-
-/// File formats that flux writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Container {
-    /// MPEG-4, index at the front.
-    Mp4,
-    /// `WebM`: VP9 or AV1 with Opus.
-    Webm,
-    /// Matroska.
-    Mkv,
-    /// `QuickTime`.
-    Mov,
-}
-
-impl Container {
-    /// File extension without the dot; also the name in the API.
-    #[must_use]
-    pub const fn extension(self) -> &'static str {
-        match self {
-            Self::Mp4 => "mp4",
-            Self::Webm => "webm",
-            Self::Mkv => "mkv",
-            Self::Mov => "mov",
-        }
-    }
-
-    /// MIME type.
-    #[must_use]
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Mp4 => "video/mp4",
-            Self::Webm => "video/webm",
-            Self::Mkv => "video/x-matroska",
-            Self::Mov => "video/quicktime",
-        }
-    }
-
-    /// ffmpeg's muxer.
-    #[must_use]
-    pub const fn muxer(self) -> &'static str {
-        match self {
-            Self::Mp4 => "mp4",
-            Self::Webm => "webm",
-            Self::Mkv => "matroska",
-            Self::Mov => "mov",
-        }
-    }
+    /// The pictures of a set, top first; empty = one, as `video` says. Each inherits what it does not say from `video`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ladder: Vec<Rung>,
+    /// How a set is cut and listed; present exactly where the container is a set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageSpec>,
 }
 
 /// Picture codecs that flux encodes.
@@ -379,6 +340,9 @@ const fn default_gop_seconds() -> f32 {
     5.0
 }
 
+/// Apple's authoring rules want a key frame every 2 s in a set (FIELD §3.1, 1.13).
+const SET_GOP_SECONDS: f32 = 2.0;
+
 /// Channel layout of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
@@ -418,6 +382,54 @@ impl TryFrom<serde_json::Value> for Channels {
     }
 }
 
+/// Which of a source's sound tracks are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
+pub enum Tracks {
+    /// The one that a player would choose.
+    #[default]
+    First,
+    /// All of them, each as a rendition of its own.
+    All,
+    /// Those of these languages (ISO 639-2, three letters), in this order, each as a rendition of its own.
+    Languages(Vec<String>),
+}
+
+impl Tracks {
+    fn is_first(&self) -> bool {
+        *self == Self::First
+    }
+}
+
+impl From<Tracks> for serde_json::Value {
+    fn from(tracks: Tracks) -> Self {
+        match tracks {
+            Tracks::First => "first".into(),
+            Tracks::All => "all".into(),
+            Tracks::Languages(tags) => tags.into(),
+        }
+    }
+}
+
+impl TryFrom<serde_json::Value> for Tracks {
+    type Error = &'static str;
+    fn try_from(value: serde_json::Value) -> Result<Self, Self::Error> {
+        const WANTED: &str = "tracks is \"first\", \"all\" or 1 to 16 languages of three letters";
+        let language = |tag: &serde_json::Value| {
+            let tag = tag.as_str()?;
+            (tag.len() == 3 && tag.bytes().all(|b| b.is_ascii_lowercase())).then(|| tag.to_owned())
+        };
+        match (value.as_str(), value.as_array()) {
+            (Some("first"), _) => Ok(Self::First),
+            (Some("all"), _) => Ok(Self::All),
+            (_, Some(tags)) if (1..=16).contains(&tags.len()) => {
+                tags.iter().map(language).collect::<Option<_>>().map(Self::Languages).ok_or(WANTED)
+            }
+            _ => Err(WANTED),
+        }
+    }
+}
+
 /// Loudness target.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -448,6 +460,9 @@ pub struct AudioSpec {
     /// Samples per second; default 48,000.
     #[serde(default = "default_sample_rate")]
     pub sample_rate: u32,
+    /// Which of the source's tracks.
+    #[serde(default, skip_serializing_if = "Tracks::is_first")]
+    pub tracks: Tracks,
     /// Whether a source without sound is refused.
     #[serde(default)]
     pub required: bool,

@@ -220,9 +220,26 @@ pub struct OutputResult {
     pub width: Option<u32>,
     /// Height of the picture, pixels.
     pub height: Option<u32>,
+    /// The streams of a set; empty for a single file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renditions: Vec<RenditionResult>,
     /// What the client should know (`not_upscaled`, damage, ignored fields).
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+impl OutputResult {
+    /// The files beside the first, by their paths from its folder; those of a set.
+    #[must_use]
+    pub fn others(&self) -> Vec<String> {
+        let Some((entry, others)) = self.files.split_first() else { return Vec::new() };
+        let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let within = |file: &OutputFile| {
+            let path = file.path.strip_prefix(folder)?;
+            Some(path.strip_prefix('/').unwrap_or(path).to_owned())
+        };
+        others.iter().filter_map(within).collect()
+    }
 }
 
 /// One published file.
@@ -236,6 +253,59 @@ pub struct OutputFile {
     pub sha256: String,
     /// MIME type.
     pub content_type: String,
+    /// What it is in a set; absent for a single file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<FileRole>,
+}
+
+/// What a file is in a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileRole {
+    /// The multivariant playlist of HLS.
+    Master,
+    /// A playlist of one rendition.
+    Playlist,
+    /// A playlist of key frames.
+    IframePlaylist,
+    /// The MPD of DASH.
+    Manifest,
+    /// What a decoder needs first.
+    Init,
+    /// Media: a segment, or a whole rendition.
+    Segment,
+}
+
+impl FileRole {
+    /// Whether it names other files.
+    #[must_use]
+    pub const fn is_list(self) -> bool {
+        match self {
+            Self::Master | Self::Playlist | Self::IframePlaylist | Self::Manifest => true,
+            Self::Init | Self::Segment => false,
+        }
+    }
+}
+
+/// A stream of a set, as measured on its bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RenditionResult {
+    /// Its name in the ladder; `audio0`, … for sound.
+    pub name: String,
+    /// As manifests name them (RFC 6381).
+    pub codecs: String,
+    /// Pixels.
+    pub width: Option<u32>,
+    /// Pixels.
+    pub height: Option<u32>,
+    /// Frames per second.
+    pub frame_rate: Option<f64>,
+    /// Bit/s over all segments.
+    pub average_bandwidth: u64,
+    /// Bit/s of the largest segment.
+    pub peak_bandwidth: u64,
+    /// How many.
+    pub segments: u32,
 }
 
 /// A task's row.

@@ -276,6 +276,22 @@ impl Destination {
         }
     }
 
+    /// The same place for another file: `relative` is read from the folder of this one. `None` where a destination is
+    /// one receiver and no place among others, or the name is none.
+    #[must_use]
+    pub fn beside(&self, relative: &str) -> Option<Self> {
+        let mut other = self.clone();
+        match &mut other {
+            Self::Storage { path, .. } | Self::Bucket { path, .. } => {
+                *path = ObjectPath::parse(super::path::beside(path.as_str(), relative)).ok()?;
+            }
+            Self::File { path, .. } => *path = super::path::beside(path, relative),
+            Self::Ftp { url, .. } => *url = super::path::beside(url, relative),
+            Self::Http { .. } => return None,
+        }
+        Some(other)
+    }
+
     /// Its path or URL, for naming files; never a secret.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -301,6 +317,24 @@ pub enum Overwrite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_a_set_lie_beside_each_other() {
+        let beside =
+            |destination: Destination, name| destination.beside(name).map(|other| other.text().to_owned());
+        let storage = |path: &str| Destination::Storage {
+            path: ObjectPath::parse(path).unwrap(),
+            overwrite: Overwrite::Fail,
+            metadata: BTreeMap::new(),
+        };
+        assert_eq!(beside(storage("a/b/master.m3u8"), "c0/1.m4s").as_deref(), Some("a/b/c0/1.m4s"));
+        assert_eq!(beside(storage("master.m3u8"), "c0/1.m4s").as_deref(), Some("c0/1.m4s"));
+        assert_eq!(beside(storage("a/master.m3u8"), "../1.m4s"), None);
+        let ftp = Destination::Ftp { url: "ftp://h/x/m.mpd".into(), overwrite: Overwrite::Replace };
+        assert_eq!(beside(ftp, "c0/i.mp4").as_deref(), Some("ftp://h/x/c0/i.mp4"));
+        let http = Destination::Http { url: "https://h/m.mpd".into(), method: HttpMethod::Put };
+        assert_eq!(beside(http, "i.mp4"), None);
+    }
 
     #[test]
     fn stems_come_from_the_last_segment() {

@@ -26,6 +26,9 @@ pub enum Waste {
         destination: Box<Destination>,
         /// As what: whatever else is there by now is nobody's to remove.
         publication: PublicationId,
+        /// The other files of a set, by their paths from the folder of this one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<String>,
     },
 }
 

@@ -12,9 +12,13 @@ use std::num::NonZeroU16;
 
 use super::Input;
 use super::plan::{AudioPlan, EncodePlan, Filter, OutputPlan, VideoPlan};
+use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
-use crate::domain::preset::{Container, VideoCodec};
-use crate::domain::{Demuxer, OutputIndex};
+use crate::domain::preset::{FileFormat, VideoCodec};
+
+/// Length of a fragment of sound, microseconds: segments are cut between fragments, so short ones let the cuts of
+/// sound lie close to those of the picture.
+const SOUND_FRAGMENT_MICROS: u32 = 500_000;
 
 /// What a command line says about resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +65,8 @@ pub enum LookAhead {
     Near,
 }
 
-/// Measured gains in dB by output, for [`encode`].
-pub type Gains = BTreeMap<OutputIndex, f64>;
+/// Measured gains in dB by place in the plan, for [`encode`].
+pub type Gains = BTreeMap<usize, f64>;
 
 /// Input options shared by ffmpeg and ffprobe, up to and including `-i INPUT` (GATEWAY §5, RELIABILITY §4.1).
 #[must_use]
@@ -120,10 +124,10 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
                 argv.pair("-map", format!("0:{}", video.stream));
                 argv.pair("-vf", filter::chain(&video.filters));
             }
-            picture(&mut argv, output.container, video, reading.limits.threads);
+            picture(&mut argv, output.format, video, reading.limits.threads);
         }
         if let Some(audio) = &output.audio {
-            sound(&mut argv, audio, gains.get(&output.index).copied());
+            sound(&mut argv, audio, gains.get(&position).copied());
         }
         file(&mut argv, output, plan.brake_seconds());
     }
@@ -145,7 +149,7 @@ pub fn loudness(audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
     argv.0
 }
 
-fn picture(argv: &mut Argv, container: Container, video: &VideoPlan, threads: Option<NonZeroU16>) {
+fn picture(argv: &mut Argv, format: FileFormat, video: &VideoPlan, threads: Option<NonZeroU16>) {
     codec::video(argv, video, threads);
     argv.pair("-pix_fmt:v", video.pix_fmt);
     // Also for even rates: the fps filter has already put every frame on its tick, and ffmpeg's own cfr mode would
@@ -154,7 +158,7 @@ fn picture(argv: &mut Argv, container: Container, video: &VideoPlan, threads: Op
     // The specifier matters: without it the sound's encoder gets these ticks too, and `-t` then cuts it (measured
     // with 5.1.9: one AAC frame left of a second).
     argv.pair("-enc_time_base:v", video.time_base);
-    if matches!(container, Container::Mp4 | Container::Mov) {
+    if format.is_isobmff() {
         argv.pair("-video_track_timescale", timescale(video.time_base.den()));
         if video.codec == VideoCodec::Hevc {
             // Apple's players take no other tag.
@@ -190,11 +194,25 @@ fn file(argv: &mut Argv, output: &OutputPlan, brake_seconds: f64) {
     argv.flag("-sn");
     argv.flag("-dn");
     argv.pair("-t", format!("{brake_seconds:.3}"));
-    match output.container {
-        Container::Mp4 | Container::Mov => argv.pair("-movflags", "+faststart"),
-        Container::Mkv | Container::Webm => {}
+    match output.format {
+        FileFormat::Mp4 | FileFormat::Mov | FileFormat::M4a => argv.pair("-movflags", "+faststart"),
+        // With `empty_moov` there are no edit lists, and renditions begin at different times (MEDIA-RULES §1.6).
+        FileFormat::Fragments => {
+            argv.pair("-movflags", "+frag_keyframe+delay_moov+default_base_moof");
+            if output.video.is_none() {
+                // Every packet of a sound is a key: one fragment about as long as a GOP.
+                argv.pair("-frag_duration", SOUND_FRAGMENT_MICROS);
+                argv.pair("-min_frag_duration", SOUND_FRAGMENT_MICROS);
+            }
+        }
+        FileFormat::Ts => {
+            argv.pair("-muxdelay", 0);
+            argv.pair("-muxpreload", 0);
+            argv.pair("-mpegts_flags", "+resend_headers");
+        }
+        FileFormat::Matroska | FileFormat::Webm | FileFormat::Mp3 | FileFormat::Ogg => {}
     }
-    argv.pair("-f", output.container.muxer());
+    argv.pair("-f", output.format.muxer());
     argv.flag(format!("file:{}", output.file_name));
 }
 

@@ -2,19 +2,21 @@
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
 //! them. Files: `size` (geometry), `timing` (frame rates, keyframes), `color` (signals and conversions), `level`
-//! (H.264 and HEVC levels), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `filter` (what may stand in a filter graph).
+//! (H.264 and HEVC levels), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `set` (ladders),
+//! `filter` (what may stand in a filter graph).
 
 mod bytes;
 mod color;
 mod filter;
 mod level;
+mod set;
 mod size;
 mod sound;
 mod timing;
 
 use crate::domain::preset::{
-    AV1_MIN_SIDE, AudioCodec, BitDepth, Container, Deinterlace, EncodeSpec, Profile, Rate, Speed, VideoCodec,
-    VideoSpec,
+    AV1_MIN_SIDE, AudioCodec, BitDepth, Deinterlace, EncodeSpec, FileFormat, Profile, Rate, Speed,
+    VideoCodec, VideoSpec,
 };
 use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational, VideoStream};
 
@@ -41,7 +43,7 @@ impl Default for Policy {
 /// One ffmpeg process: one source, one decode, all outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodePlan {
-    /// The outputs, in job order.
+    /// The files, in the job's order of outputs; those of a set follow each other, pictures first.
     pub outputs: Vec<OutputPlan>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
@@ -57,32 +59,34 @@ impl EncodePlan {
         self.max_seconds + 1.0
     }
 
-    /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the
-    /// outputs that use its result (MEDIA-RULES §1.14).
+    /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the places
+    /// of the files that use its result (MEDIA-RULES §1.14).
     #[must_use]
-    pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<OutputIndex>)> {
-        let mut passes: Vec<(&AudioPlan, Vec<OutputIndex>)> = Vec::new();
-        for output in &self.outputs {
+    pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<usize>)> {
+        let mut passes: Vec<(&AudioPlan, Vec<usize>)> = Vec::new();
+        for (place, output) in self.outputs.iter().enumerate() {
             let Some(audio) = output.audio.as_ref().filter(|a| a.loudness.is_some()) else {
                 continue;
             };
             match passes.iter_mut().find(|(known, _)| known.sounds_like(audio)) {
-                Some((_, users)) => users.push(output.index),
-                None => passes.push((audio, vec![output.index])),
+                Some((_, users)) => users.push(place),
+                None => passes.push((audio, vec![place])),
             }
         }
         passes
     }
 }
 
-/// One output file.
+/// One file that ffmpeg writes: an output, or a rendition of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputPlan {
     /// The job's output.
     pub index: OutputIndex,
+    /// What it is in a set; `None` = it is the whole output.
+    pub rendition: Option<String>,
     /// File format.
-    pub container: Container,
-    /// File name in the work folder: `out-{index}.{ext}`.
+    pub format: FileFormat,
+    /// File name in the work folder: `out-{index}.{ext}`, `out-{index}-{rendition}.{ext}`.
     pub file_name: String,
     /// The picture.
     pub video: Option<VideoPlan>,
@@ -97,6 +101,8 @@ pub struct OutputPlan {
 pub struct VideoPlan {
     /// Source stream index.
     pub stream: u32,
+    /// What the filter chain begins with.
+    pub feed: Feed,
     /// Codec.
     pub codec: VideoCodec,
     /// Encoder effort.
@@ -115,8 +121,8 @@ pub struct VideoPlan {
     pub time_base: Rational,
     /// Frames per second to tell encoders that need one for rate control and level; `None` when nobody knows.
     pub frame_rate: Option<Rational>,
-    /// Keyframe distance, frames.
-    pub keyframe_interval: u32,
+    /// Where key frames stand.
+    pub keyframes: Keyframes,
     /// B-frames, where set.
     pub bframes: Option<u8>,
     /// Profile as the encoder spells it, where set.
@@ -127,6 +133,34 @@ pub struct VideoPlan {
     pub pix_fmt: &'static str,
     /// Colour of the result, tagged so.
     pub color: PlannedColor,
+}
+
+/// What a chain of filters works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// The decoded source.
+    Source,
+    /// The finished picture of the file at this place of the plan: scaling a small picture is cheaper.
+    Picture(usize),
+}
+
+/// Where key frames stand, in frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyframes {
+    /// At most so far apart; where scenes change, too.
+    Within(u32),
+    /// At the multiples of this and nowhere else, so that all pictures of a set can be cut at the same times.
+    Every(u32),
+}
+
+impl Keyframes {
+    /// The longest distance, frames.
+    #[must_use]
+    pub const fn longest(self) -> u32 {
+        match self {
+            Self::Within(frames) | Self::Every(frames) => frames,
+        }
+    }
 }
 
 /// Frame timing of an output.
@@ -201,11 +235,17 @@ pub fn plan(
     outputs: &[(OutputIndex, EncodeSpec)],
     policy: &Policy,
 ) -> Result<EncodePlan, (OutputIndex, Failure)> {
-    let planned: Result<Vec<OutputPlan>, _> = outputs
-        .iter()
-        .map(|(index, spec)| output(info, *index, spec, policy).map_err(|f| (*index, f)))
-        .collect();
-    let outputs = planned?;
+    let mut planned = Vec::new();
+    for (index, spec) in outputs {
+        let files = match (&spec.package, spec.container.file()) {
+            (Some(package), None) => set::plan(info, *index, spec, package, policy, planned.len()),
+            (_, format) => {
+                output(info, *index, spec, format.unwrap_or(FileFormat::Mp4), policy).map(|file| vec![file])
+            }
+        };
+        planned.extend(files.map_err(|failure| (*index, failure))?);
+    }
+    let outputs = planned;
     let expected_seconds = timing::expected_seconds(info, &outputs);
     let max_seconds = timing::cap(expected_seconds, policy);
     Ok(EncodePlan { outputs, expected_seconds, max_seconds })
@@ -215,6 +255,7 @@ fn output(
     info: &MediaInfo,
     index: OutputIndex,
     spec: &EncodeSpec,
+    format: FileFormat,
     policy: &Policy,
 ) -> Result<OutputPlan, Failure> {
     let mut warnings = Vec::new();
@@ -233,8 +274,8 @@ fn output(
     if needed && audio.is_none() {
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
-    let file_name = format!("out-{index}.{}", spec.container.extension());
-    Ok(OutputPlan { index, container: spec.container, file_name, video, audio, warnings })
+    let file_name = format!("out-{index}.{}", format.extension());
+    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, warnings })
 }
 
 fn picture(
@@ -290,6 +331,7 @@ fn picture(
     });
     Ok(VideoPlan {
         stream: stream.index,
+        feed: Feed::Source,
         codec: spec.codec,
         speed: spec.speed,
         rate: spec.rate,
@@ -299,7 +341,7 @@ fn picture(
         timing: timed.timing,
         time_base: timed.time_base,
         frame_rate: timed.frame_rate,
-        keyframe_interval: timed.keyframe_interval,
+        keyframes: Keyframes::Within(timed.keyframe_interval),
         bframes: spec.bframes,
         profile: profile(spec),
         level,

@@ -23,9 +23,10 @@ use super::probe::Document;
 use super::process::{Reach, RunError, Spec, Tidy, run, run_lines};
 use super::structure::Facts;
 use super::{Input, Toolbox};
-use crate::domain::preset::Container;
+use crate::domain::preset::FileFormat;
 use crate::domain::{Code, Demuxer, Failure, MediaInfo, OnDamage, VerifyLevel};
 
+pub use digest::of as digest;
 use packets::PacketTable;
 
 /// What is checked, and against what.
@@ -197,9 +198,12 @@ impl Checker<'_> {
     }
 
     fn input_options(&self) -> Vec<String> {
-        let demuxer = match self.plan.container {
-            Container::Mp4 | Container::Mov => Demuxer::Mov,
-            Container::Webm | Container::Mkv => Demuxer::Matroska,
+        let demuxer = match self.plan.format {
+            FileFormat::Mp4 | FileFormat::Fragments | FileFormat::M4a | FileFormat::Mov => Demuxer::Mov,
+            FileFormat::Webm | FileFormat::Matroska => Demuxer::Matroska,
+            FileFormat::Ts => Demuxer::Mpegts,
+            FileFormat::Mp3 => Demuxer::Mp3,
+            FileFormat::Ogg => Demuxer::Ogg,
         };
         let reading = Reading { input: self.input, demuxer, limits: &argv::Limits::default() };
         argv::input_options(&reading, LookAhead::Far)

@@ -10,6 +10,7 @@
 mod looking;
 mod places;
 mod senders;
+mod set;
 #[cfg(test)]
 pub(in crate::storage) mod testing;
 #[cfg(test)]
@@ -49,6 +50,17 @@ pub struct StagedFile {
     pub sha256: String,
     /// MIME type, kept by object stores.
     pub content_type: String,
+}
+
+/// Files that are published together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetFiles {
+    /// The file that clients open.
+    pub entry: StagedFile,
+    /// The other files with names of the client's, by their paths from the entry's folder.
+    pub lists: Vec<(String, StagedFile)>,
+    /// Those in the publication's own folder, likewise.
+    pub members: Vec<(String, StagedFile)>,
 }
 
 /// A publication that is visible.
@@ -219,9 +231,10 @@ impl Destinations {
         J: FnOnce(Handle) -> F + Send,
         F: Future<Output = Result<(), Failure>> + Send,
     {
-        let handle = self.begin(destination, publication, file).await?;
+        let begun = self.begin(destination, publication, file).await?;
+        let handle = Handle::V1(begun.clone());
         let sent = match journal(handle.clone()).await {
-            Ok(()) => self.send(handle.clone(), file).await,
+            Ok(()) => self.send(begun, file).await.map(Handle::V1),
             Err(failure) => Err(failure),
         };
         if sent.is_err() {
@@ -237,18 +250,18 @@ impl Destinations {
         destination: &Destination,
         publication: PublicationId,
         file: &StagedFile,
-    ) -> Result<Handle, Failure> {
+    ) -> Result<Staged, Failure> {
         let place = match self.inner.senders.place(destination, &self.secrets, file)? {
             Some(place) => place,
             None => self.begin_at(destination, publication, file).await?,
         };
-        Ok(Handle::V1(Staged {
+        Ok(Staged {
             publication,
             overwrite: destination.overwrite(),
             size: file.size,
             sha256: file.sha256.clone(),
             place,
-        }))
+        })
     }
 
     async fn begin_at(
@@ -285,8 +298,7 @@ impl Destinations {
     }
 
     /// Sends the bytes of a begun handle and returns it whole.
-    async fn send(&self, handle: Handle, file: &StagedFile) -> Result<Handle, Failure> {
-        let Handle::V1(mut staged) = handle;
+    async fn send(&self, mut staged: Staged, file: &StagedFile) -> Result<Staged, Failure> {
         if staged.size != file.size || staged.sha256 != file.sha256 {
             return Err(LocalError::Changed.into());
         }
@@ -312,14 +324,20 @@ impl Destinations {
             // Sending is the commit.
             Resolved::Http(_) => {}
         }
-        Ok(Handle::V1(staged))
+        Ok(staged)
     }
 
     /// Makes a staged file visible. Only under a permit, and after the lower handles were destroyed. The answer is on
     /// disk (or with the store) when this returns; repeating it says the same. A destroyed handle is refused by the
     /// destination itself.
     pub async fn commit(&self, handle: &Handle) -> Result<Committed, Failure> {
-        let Handle::V1(staged) = handle;
+        match handle {
+            Handle::V1(staged) => self.commit_file(staged).await,
+            Handle::V2(set) => self.commit_set(set).await,
+        }
+    }
+
+    async fn commit_file(&self, staged: &Staged) -> Result<Committed, Failure> {
         let committed = Self::committed(staged);
         match self.resolve(staged)? {
             Resolved::File(target) => blocking(move || local::commit(&target)).await?,
@@ -334,7 +352,13 @@ impl Destinations {
 
     /// Makes it impossible for ever to commit a handle, and says whether that had happened already.
     pub async fn destroy(&self, handle: &Handle) -> Result<HandleFate, Failure> {
-        let Handle::V1(staged) = handle;
+        match handle {
+            Handle::V1(staged) => self.destroy_file(staged).await,
+            Handle::V2(set) => self.destroy_set(set).await,
+        }
+    }
+
+    async fn destroy_file(&self, staged: &Staged) -> Result<HandleFate, Failure> {
         let was_committed = match self.resolve(staged)? {
             Resolved::File(target) => {
                 blocking(move || local::destroy(&target)).await? == local::Fate::Committed

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Access, Bucket, Code, Failure, HttpMethod, ObjectOptions, ObjectPath, Overwrite, PublicationId,
+    Access, Bucket, Code, Failure, HttpMethod, ObjectOptions, ObjectPath, Overwrite, PublicationId, beside,
 };
 
 /// A publishing handle, as recorded with the permit (PROTOCOL F3). It is written to the store and read by other
@@ -13,9 +13,56 @@ use crate::domain::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "version")]
 pub enum Handle {
-    /// The first shape.
+    /// One file.
     #[serde(rename = "1")]
     V1(Staged),
+    /// A set of files.
+    #[serde(rename = "2")]
+    V2(StagedSet),
+}
+
+/// Files that become visible together. What nobody finds without the lists lies under its own name already, in a folder
+/// that only this publication uses (PROTOCOL §1.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StagedSet {
+    /// The file that clients open. It is committed last, and what it has come to is what the set has come to.
+    pub entry: Staged,
+    /// The other files with names of the client's, in the order they are committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<Staged>,
+    /// The files in the publication's own folder, by their paths from the entry's folder.
+    pub members: Vec<String>,
+}
+
+impl StagedSet {
+    /// The members as their destination has them; their sizes and hashes are not known any more.
+    pub fn members(&self) -> impl Iterator<Item = Staged> + '_ {
+        self.members.iter().enumerate().filter_map(|(n, name)| {
+            let place = self.entry.place.beside(name)?;
+            let publication = Self::mark_of_member(self.entry.publication, n);
+            Some(Staged { publication, overwrite: Overwrite::Replace, size: 0, sha256: String::new(), place })
+        })
+    }
+
+    /// What the list of this number is marked with: files of one folder that wait for their commit have names by it.
+    #[must_use]
+    pub fn mark_of_list(publication: PublicationId, n: usize) -> PublicationId {
+        Self::mark(publication, n + 1)
+    }
+
+    /// The same for a member.
+    #[must_use]
+    pub fn mark_of_member(publication: PublicationId, n: usize) -> PublicationId {
+        /// More lists than a set has.
+        const LISTS: usize = 256;
+        Self::mark(publication, n + LISTS)
+    }
+
+    fn mark(publication: PublicationId, n: usize) -> PublicationId {
+        let mark = u128::try_from(n).unwrap_or(u128::MAX);
+        PublicationId::from_uuid(uuid::Uuid::from_u128(publication.uuid().as_u128() ^ mark))
+    }
 }
 
 /// One file that was, or is about to be, sent to its destination without being visible there.
@@ -104,19 +151,44 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// The place of another file, whose path is read from the folder of this one; `None` = there is none.
+    fn beside(&self, name: &str) -> Option<Self> {
+        let mut other = self.clone();
+        match &mut other {
+            Self::Local { path, new_folders, .. } => {
+                *path = ObjectPath::parse(beside(path.as_str(), name)).ok()?;
+                // The publication's own folder goes with its last file.
+                *new_folders = 1;
+            }
+            Self::S3 { key, .. } | Self::Bucket { key, .. } => *key = beside(key, name),
+            Self::Ftp { url, .. } => *url = beside(url, name),
+            Self::Http { .. } => return None,
+        }
+        Some(other)
+    }
+}
+
 impl Handle {
+    /// What becomes visible last, and decides.
+    #[must_use]
+    pub const fn entry(&self) -> &Staged {
+        match self {
+            Self::V1(staged) => staged,
+            Self::V2(set) => &set.entry,
+        }
+    }
+
     /// The publication it belongs to.
     #[must_use]
     pub const fn publication(&self) -> PublicationId {
-        let Self::V1(staged) = self;
-        staged.publication
+        self.entry().publication
     }
 
     /// Whether nobody can act on it without the secrets of its job.
     #[must_use]
     pub const fn needs_secrets(&self) -> bool {
-        let Self::V1(staged) = self;
-        match &staged.place {
+        match &self.entry().place {
             Place::Local { .. } | Place::S3 { .. } | Place::Http { .. } => false,
             Place::Ftp { access, .. } | Place::Bucket { access, .. } => matches!(access, Access::Request),
         }
@@ -175,7 +247,7 @@ mod tests {
             r#""sha256":"ab","place":{"kind":"s3","endpoint":"http://h:9000/","bucket":"b","key":"k","upload":"u","#,
             r#""parts":["\"1\""]}}"#
         );
-        let Handle::V1(staged) = Handle::from_json(text).unwrap();
+        let Handle::V1(staged) = Handle::from_json(text).unwrap() else { panic!("a file") };
         let expected = Place::S3 {
             endpoint: Some("http://h:9000/".to_owned()),
             bucket: "b".to_owned(),
@@ -188,8 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn a_set_keeps_its_shape() {
+        let text = concat!(
+            r#"{"version":"2","entry":{"publication":"00000000-0000-0000-0000-000000000007","overwrite":"fail","size":3,"#,
+            r#""sha256":"ab","place":{"kind":"local","root":"/srv/out","path":"a/b.mp4","new_folders":1}},"#,
+            r#""members":["1a2b3c4d/0.m4s"]}"#
+        );
+        let Handle::V1(entry) = local() else { panic!("a file") };
+        let set = StagedSet { entry, lists: Vec::new(), members: vec!["1a2b3c4d/0.m4s".to_owned()] };
+        let member = set.members().next().unwrap();
+        assert!(matches!(member.place, Place::Local { path, .. } if path.as_str() == "a/1a2b3c4d/0.m4s"));
+        let outside = StagedSet { members: vec!["../x".to_owned()], ..set.clone() };
+        assert_eq!(outside.members().count(), 0);
+        let set = Handle::V2(set);
+        assert_eq!(set.to_json(), text);
+        assert_eq!(Handle::from_json(text).unwrap(), set);
+    }
+
+    #[test]
     fn an_upload_with_parts_round_trips() {
-        let Handle::V1(mut staged) = local();
+        let Handle::V1(mut staged) = local() else { panic!("a file") };
         staged.place = Place::Bucket {
             bucket: Bucket::Gcs { name: "b".to_owned(), endpoint: None },
             access: Access::Unsaid,
@@ -206,7 +296,7 @@ mod tests {
     fn a_path_that_leaves_its_root_is_refused_when_a_handle_is_read() {
         let text = local().to_json().replace("a/b.mp4", "../b.mp4");
         assert_eq!(Handle::from_json(&text).unwrap_err().code, Code::Internal);
-        let newer = local().to_json().replace(r#""version":"1""#, r#""version":"2""#);
+        let newer = local().to_json().replace(r#""version":"1""#, r#""version":"3""#);
         assert!(Handle::from_json(&newer).is_err());
     }
 }

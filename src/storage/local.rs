@@ -9,7 +9,8 @@ mod transfer;
 
 pub(super) use mark::read as read_mark;
 pub(super) use publish::{
-    Fate, Target, check_fence, commit, destroy, existing, part_name, remove_result, send,
+    Fate, Target, check_fence, commit, destroy, existing, part_name, remove_member, remove_result, send,
+    take_away,
 };
 
 use std::fs::File;

@@ -28,7 +28,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
 use object_store::multipart::MultipartStore;
 use object_store::signer::Signer;
-use object_store::{Attribute, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMultipartOptions};
+use object_store::{Attribute, GetOptions, GetRange, ObjectStore, PutMultipartOptions};
 use url::Url;
 
 pub(super) use self::commit::{Destroyed, Upload};
@@ -178,9 +178,9 @@ impl Bucket {
         }
     }
 
-    /// Removes an object.
+    /// Removes an object; one that is not there is removed already.
     pub(super) async fn delete(&self, key: &str) -> Result<(), Failure> {
-        self.reading.delete(&path(key)?).await.map_err(|error| failure(&error))
+        blob::delete(&*self.reading, key).await
     }
 
     /// Reads a range of bytes; `None` = no such key.

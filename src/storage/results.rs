@@ -148,37 +148,12 @@ impl Destinations {
 
     /// A single file is at the destination's own path; a file of a set is below it.
     fn locate_result(&self, destination: &Destination, file: &OutputFile) -> Result<Located<'_>, Failure> {
-        let itself = match self.locate(destination)? {
-            Located::File { path, .. } => path,
-            Located::Object { .. } => match destination {
-                Destination::Storage { path, .. } => path.clone(),
-                Destination::File { .. }
-                | Destination::Bucket { .. }
-                | Destination::Http { .. }
-                | Destination::Ftp { .. } => return self.locate(destination),
-            },
-        };
-        if file.path == itself.as_str() || file.path == itself.file_name() || file.path == destination.text()
-        {
-            return self.locate(destination);
-        }
-        let joined = format!("{}/{}", destination.text(), file.path);
-        let below = match destination {
-            Destination::Storage { overwrite, metadata, .. } => Destination::Storage {
-                path: ObjectPath::parse(joined).map_err(|error| {
-                    Failure::new(Code::Internal, "the file's name is not a path")
-                        .with_detail(error.to_string())
-                })?,
-                overwrite: *overwrite,
-                metadata: metadata.clone(),
-            },
-            Destination::File { overwrite, .. } => Destination::File { path: joined, overwrite: *overwrite },
-            // Nothing but a single file is sent there.
-            Destination::Bucket { .. } | Destination::Http { .. } | Destination::Ftp { .. } => {
-                return self.locate(destination);
-            }
-        };
-        self.locate(&below)
+        let folder = destination.text().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let within = file.path.strip_prefix(folder).map_or(&*file.path, |path| path.trim_start_matches('/'));
+        let other = destination.beside(within).ok_or_else(|| {
+            Failure::new(Code::Internal, "the file's name is not a path").with_detail(within.to_owned())
+        })?;
+        self.locate(&other)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::columns::{Cells, Columns};
 use super::{Result, UploadRecord};
 use crate::domain::{
-    Destination, JobId, JobSpec, JobStatus, PublicationId, Tenant, Timestamp, UploadId, Waste,
+    Destination, JobId, JobSpec, JobStatus, OutputResult, PublicationId, Tenant, Timestamp, UploadId, Waste,
 };
 
 /// What a round would remove.
@@ -75,15 +75,29 @@ pub(super) fn doomed<R: Cells>(
     })
 }
 
-/// Publications on record: job, output, publication.
-type Published = Vec<(uuid::Uuid, usize, PublicationId)>;
+/// A publication on record.
+pub(super) struct OnRecord {
+    job: uuid::Uuid,
+    output: usize,
+    publication: PublicationId,
+    /// The other files of a set.
+    others: Vec<String>,
+}
+
+/// Publications on record.
+type Published = Vec<OnRecord>;
 
 /// From rows of completed outputs.
 pub(super) fn published<R: Cells>(outputs: &[R]) -> Result<Published> {
     let one = |row| {
         let columns = Columns { table: "outputs", row };
-        let publication = PublicationId::from_uuid(columns.id("publication")?);
-        Ok((columns.id("job_id")?, columns.narrow::<u16>("idx")?.into(), publication))
+        let result: Option<OutputResult> = columns.maybe_json("result")?;
+        Ok(OnRecord {
+            job: columns.id("job_id")?,
+            output: columns.narrow::<u16>("idx")?.into(),
+            publication: PublicationId::from_uuid(columns.id("publication")?),
+            others: result.map(|result| result.others()).unwrap_or_default(),
+        })
     };
     outputs.iter().map(one).collect()
 }
@@ -92,17 +106,21 @@ fn results<'a>(
     job: uuid::Uuid,
     spec: &'a JobSpec,
     published: &'a Published,
-) -> impl Iterator<Item = (Destination, PublicationId)> + 'a {
-    published.iter().filter(move |(of, ..)| *of == job).filter_map(|(_, output, publication)| {
+) -> impl Iterator<Item = (Destination, &'a OnRecord)> + 'a {
+    published.iter().filter(move |found| found.job == job).filter_map(|found| {
         // What only its request could reach stays: its credentials are gone.
-        let output = spec.outputs.get(*output).filter(|output| !output.destination.needs_request())?;
-        Some((output.destination.clone(), *publication))
+        let output = spec.outputs.get(found.output).filter(|output| !output.destination.needs_request())?;
+        Some((output.destination.clone(), found))
     })
 }
 
 /// What a job published, for the sweeper.
 pub(super) fn waste(job: uuid::Uuid, spec: &JobSpec, published: &Published) -> Vec<Waste> {
     results(job, spec, published)
-        .map(|(destination, publication)| Waste::Result { destination: Box::new(destination), publication })
+        .map(|(destination, found)| Waste::Result {
+            destination: Box::new(destination),
+            publication: found.publication,
+            others: found.others.clone(),
+        })
         .collect()
 }

@@ -15,19 +15,27 @@ use crate::domain::{
     Publication, PublicationId, PublicationState,
 };
 use crate::rpc::wire::{PermitGrant, Permitted, RunEvent};
-use crate::storage::{Committed, Destinations, Handle, HandleFate, StagedFile};
+use crate::storage::{Committed, Destinations, Handle, HandleFate, SetFiles, StagedFile};
 
 /// Time kept back from a permit for the commit itself (PROTOCOL §2, step 6).
 const PERMIT_MARGIN: Duration = Duration::from_secs(5);
 
-/// A verified file and where it goes.
+/// What is sent.
+pub(super) enum Files {
+    One(StagedFile),
+    Set(SetFiles),
+}
+
+/// Verified files and where they go.
 pub(super) struct Publishing<'a> {
+    /// A fresh one.
+    pub(super) id: PublicationId,
     pub(super) output: OutputIndex,
     pub(super) epoch: Epoch,
     pub(super) destination: &'a Destination,
     /// What the destination asks for.
     pub(super) secrets: &'a OutputSecrets,
-    pub(super) file: StagedFile,
+    pub(super) files: Files,
     /// What the record will say; `url` is filled in by the commit.
     pub(super) result: OutputResult,
 }
@@ -40,7 +48,7 @@ pub(super) async fn publish(
     publishing: Publishing<'_>,
 ) -> Result<(), Ended> {
     let destinations = context.worker.deps.destinations.with(publishing.secrets);
-    let id = PublicationId::from_uuid(context.worker.deps.ids.random());
+    let id = publishing.id;
     let begun = OnceLock::new();
     let journal = |handle: Handle| {
         let written = folder.journal(id, &handle.to_json()).map_err(|error| disk_failure(&error));
@@ -48,8 +56,15 @@ pub(super) async fn publish(
         async move { written }
     };
     let stop = context.stop.token().clone();
+    let destination = publishing.destination;
+    let staging = async {
+        match &publishing.files {
+            Files::One(file) => destinations.stage(destination, id, file, journal).await,
+            Files::Set(files) => destinations.stage_set(destination, id, files, journal).await,
+        }
+    };
     let sent = tokio::select! {
-        sent = destinations.stage(publishing.destination, id, &publishing.file, journal) => sent.map_err(Ended::from),
+        sent = staging => sent.map_err(Ended::from),
         () = stop.cancelled() => Err(Ended::Stopped),
     };
     let handle = match sent {

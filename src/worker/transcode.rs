@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::delivery;
 use super::disk::Ever;
+use super::packaging::{self, Packing};
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
 use super::run::{Ended, StopReason};
@@ -17,8 +18,8 @@ use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Code, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSecrets, OutputSpec,
-    OutputStatus, Source, TaskReport, VerifyLevel,
+    Code, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec, OutputStatus,
+    PublicationId, Source, TaskReport, VerifyLevel,
 };
 use crate::media::argv::{self, Gains, Reading};
 use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
@@ -148,8 +149,8 @@ async fn encode_from(
         failure: failure.clone(),
         outputs: vec![(index, failure)],
     })?;
-    for output in &plan.outputs {
-        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Encoding));
+    for (index, _) in wanted {
+        context.log.tell(RunEvent::OutputMoved(*index, OutputStatus::Encoding));
     }
     let input = input(source);
     let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
@@ -221,9 +222,9 @@ async fn loudness(
     context: &RunContext,
     plan: &EncodePlan,
     reading: &Reading<'_>,
-) -> Result<(Gains, Vec<(OutputIndex, String)>), Ended> {
+) -> Result<(Gains, Vec<(usize, String)>), Ended> {
     let (mut gains, mut notes) = (Gains::new(), Vec::new());
-    for (audio, outputs) in plan.loudness_passes() {
+    for (audio, places) in plan.loudness_passes() {
         let measuring = media::encode::measure_loudness(
             &context.worker.deps.toolbox,
             (argv::loudness(audio, reading), reading.input),
@@ -240,19 +241,19 @@ async fn loudness(
         let Some((gain, limited)) = media::plan::gain(target, measured) else {
             continue;
         };
-        for output in outputs {
-            gains.insert(output, gain);
+        for place in places {
+            gains.insert(place, gain);
             if limited {
-                notes.push((output, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
+                notes.push((place, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
             }
         }
     }
     Ok((gains, notes))
 }
 
-fn with_notes(mut plan: EncodePlan, notes: Vec<(OutputIndex, String)>) -> EncodePlan {
-    for (index, note) in notes {
-        if let Some(output) = plan.outputs.iter_mut().find(|output| output.index == index) {
+fn with_notes(mut plan: EncodePlan, notes: Vec<(usize, String)>) -> EncodePlan {
+    for (place, note) in notes {
+        if let Some(output) = plan.outputs.get_mut(place) {
             output.warnings.push(note);
         }
     }
@@ -279,8 +280,55 @@ struct Finishing<'a> {
     encoded: Encoded,
 }
 
+/// Outputs that will not be published, with why.
+type Failed = Vec<(OutputIndex, Failure)>;
+
 async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishing<'_>) -> Result<(), Ended> {
     let Finishing { job, epoch, work, wanted, encoded } = finishing;
+    let check = Checking { seed: seed(job, epoch), work, wanted, encoded: &encoded };
+    let (verified, mut failed) = checked(context, folder, &check).await?;
+    let ready = ready(context, folder, &check, (epoch, &verified), &mut failed).await?;
+    // From here on bytes are sent, not computed: the next task may have the CPU.
+    context.worker.vacate(context.run);
+    let worker = std::sync::Arc::clone(&context.worker);
+    let sending = context.stop.token().run_until_cancelled(worker.sends.acquire()).await;
+    let _sending = sending.and_then(Result::ok).ok_or(Ended::Stopped)?;
+    let count = ready.len();
+    for (n, publishing) in ready.into_iter().enumerate() {
+        let output = publishing.output;
+        context.log.report(&Step::Uploading(ratio(n, count)).report(Figures::default()));
+        context.log.tell(RunEvent::OutputMoved(output, OutputStatus::Uploading));
+        let bytes = publishing.result.files.iter().map(|file| file.size).sum();
+        let begun = tokio::time::Instant::now();
+        match publish::publish(context, folder, &work.secrets, publishing).await {
+            Ok(()) => metrics::published(begun.elapsed(), bytes),
+            Err(Ended::Stopped) => return Err(Ended::Stopped),
+            Err(Ended::Failed { failure, .. }) => failed.push((output, failure)),
+        }
+    }
+    context.log.report(&Step::Uploading(1.0).report(Figures::default()));
+    match failed.first() {
+        None => Ok(()),
+        Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
+    }
+}
+
+/// What is checked, and how.
+struct Checking<'a> {
+    /// Chooses what is decoded.
+    seed: u64,
+    work: &'a Transcode,
+    wanted: &'a [(OutputIndex, &'a OutputSpec)],
+    encoded: &'a Encoded,
+}
+
+/// Checks every file that the encoder wrote. One rendition that fails is one failure of its output.
+async fn checked<'a>(
+    context: &RunContext,
+    folder: &RunFolder,
+    checking: &Checking<'a>,
+) -> Result<(Vec<(&'a OutputPlan, Verified)>, Failed), Ended> {
+    let Checking { seed, work, wanted, encoded } = *checking;
     let level = match (work.earlier_failures, work.spec.options.verify) {
         (_, Some(level)) => level,
         (0, None) => context.worker.settings.limits.verify,
@@ -288,12 +336,13 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
         (1.., None) => VerifyLevel::Full,
     };
     let count = encoded.plan.outputs.len();
-    let (mut verified, mut failed) = (Vec::new(), Vec::new());
+    let (mut verified, mut failed) = (Vec::new(), Failed::new());
     for (n, output) in encoded.plan.outputs.iter().enumerate() {
         context.log.report(&Step::Verifying(ratio(n, count)).report(Figures::default()));
         context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
         let spec = wanted.iter().find(|(index, _)| *index == output.index).map(|(_, spec)| spec);
-        if spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination)) {
+        let kept = spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination));
+        if kept && output.rendition.is_none() {
             begin_flush(folder.path().join(&output.file_name));
         }
         let check = VerifyRequest {
@@ -304,7 +353,7 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
             facts: &encoded.facts,
             work: folder.path(),
             level,
-            seed: seed(job, epoch),
+            seed,
             on_damage: work.spec.options.on_damage,
             time: context.worker.settings.limits.timeout,
         };
@@ -313,35 +362,57 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
         match checking.await.map_err(|failure| stopped_or(context, failure)) {
             Ok(result) => verified.push((output, result)),
             Err(Ended::Stopped) => return Err(Ended::Stopped),
-            Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
+            Err(Ended::Failed { failure, .. }) if failed.last().is_none_or(|(at, _)| *at != output.index) => {
+                failed.push((output.index, failure));
+            }
+            Err(Ended::Failed { .. }) => {}
         }
         metrics::verified(begun.elapsed());
     }
-    // From here on bytes are sent, not computed: the next task may have the CPU.
-    context.worker.vacate(context.run);
-    let worker = std::sync::Arc::clone(&context.worker);
-    let sending = context.stop.token().run_until_cancelled(worker.sends.acquire()).await;
-    let _sending = sending.and_then(Result::ok).ok_or(Ended::Stopped)?;
-    for (n, (output, verified)) in verified.iter().enumerate() {
-        context.log.report(&Step::Uploading(ratio(n, count)).report(Figures::default()));
-        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Uploading));
-        let Some((_, spec)) = wanted.iter().find(|(index, _)| *index == output.index) else {
+    Ok((verified, failed))
+}
+
+/// What can be published: files as they are, sets once they are cut.
+async fn ready<'a>(
+    context: &RunContext,
+    folder: &RunFolder,
+    checking: &Checking<'a>,
+    (epoch, verified): (Epoch, &[(&'a OutputPlan, Verified)]),
+    failed: &mut Failed,
+) -> Result<Vec<Publishing<'a>>, Ended> {
+    let mut ready = Vec::new();
+    for (index, spec) in checking.wanted {
+        let files: Vec<_> = verified.iter().filter(|(output, _)| output.index == *index).collect();
+        let Some(first) = files.first().filter(|_| failed.iter().all(|(failed, _)| failed != index)) else {
             continue;
         };
-        let secrets = work.secrets.output(output.index);
-        let publishing = publishing(folder, epoch, output, (spec, secrets), verified);
-        let begun = tokio::time::Instant::now();
-        match publish::publish(context, folder, &work.secrets, publishing).await {
-            Ok(()) => metrics::published(begun.elapsed(), verified.size),
+        let (id, destination) =
+            (PublicationId::from_uuid(context.worker.deps.ids.random()), &spec.destination);
+        let made = match &spec.encode.package {
+            None => Ok(single(folder, spec, first)),
+            Some(package) => {
+                let packing = Packing {
+                    publication: id,
+                    package,
+                    destination,
+                    work: folder.path().to_owned(),
+                    renditions: files.into_iter().map(|(plan, found)| (*plan, found)).collect(),
+                    warnings: spec.warnings.clone(),
+                };
+                let packed = stoppable(context, packaging::pack(packing)).await;
+                packed.map(|packed| (publish::Files::Set(packed.files), packed.result))
+            }
+        };
+        match made {
+            Ok((files, result)) => {
+                let secrets = checking.work.secrets.output(*index);
+                ready.push(Publishing { id, output: *index, epoch, destination, secrets, files, result });
+            }
             Err(Ended::Stopped) => return Err(Ended::Stopped),
-            Err(Ended::Failed { failure, .. }) => failed.push((output.index, failure)),
+            Err(Ended::Failed { failure, .. }) => failed.push((*index, failure)),
         }
     }
-    context.log.report(&Step::Uploading(1.0).report(Figures::default()));
-    match failed.first() {
-        None => Ok(()),
-        Some((_, first)) => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
-    }
+    Ok(ready)
 }
 
 /// Begins to write a file out beside its checks. Publishing syncs it again, and then finds little left to wait for.
@@ -350,43 +421,33 @@ fn begin_flush(path: PathBuf) {
     drop(tokio::task::spawn_blocking(flush));
 }
 
-fn publishing<'a>(
+/// An output that is one file.
+fn single(
     folder: &RunFolder,
-    epoch: Epoch,
-    output: &OutputPlan,
-    (spec, secrets): (&'a OutputSpec, &'a OutputSecrets),
-    verified: &Verified,
-) -> Publishing<'a> {
-    let content_type = output.container.content_type();
-    let path = spec.destination.text().to_owned();
-    let warnings = [&spec.warnings[..], &verified.warnings].concat();
-    Publishing {
-        output: output.index,
-        epoch,
-        destination: &spec.destination,
-        secrets,
-        file: publish::staged(
-            &folder.path().join(&output.file_name),
-            verified.size,
-            &verified.sha256,
-            content_type,
-        ),
-        result: OutputResult {
-            url: String::new(),
-            files: vec![OutputFile {
-                path,
-                size: verified.size,
-                sha256: verified.sha256.clone(),
-                content_type: content_type.to_owned(),
-            }],
-            // Sums of float timestamps carry noise below a microsecond.
-            duration_seconds: (verified.duration_seconds * 1e6).round() / 1e6,
-            frames: output.video.as_ref().map(|_| verified.frames),
-            width: verified.width,
-            height: verified.height,
-            warnings,
-        },
-    }
+    spec: &OutputSpec,
+    (output, verified): &(&OutputPlan, Verified),
+) -> (publish::Files, OutputResult) {
+    let content_type = output.format.content_type();
+    let path = folder.path().join(&output.file_name);
+    let file = publish::staged(&path, verified.size, &verified.sha256, content_type);
+    let result = OutputResult {
+        url: String::new(),
+        files: vec![OutputFile {
+            path: spec.destination.text().to_owned(),
+            size: verified.size,
+            sha256: verified.sha256.clone(),
+            content_type: content_type.to_owned(),
+            role: None,
+        }],
+        // Sums of float timestamps carry noise below a microsecond.
+        duration_seconds: (verified.duration_seconds * 1e6).round() / 1e6,
+        frames: output.video.as_ref().map(|_| verified.frames),
+        width: verified.width,
+        height: verified.height,
+        renditions: Vec::new(),
+        warnings: [&spec.warnings[..], &verified.warnings].concat(),
+    };
+    (publish::Files::One(file), result)
 }
 
 async fn stoppable<T>(

@@ -44,6 +44,8 @@ mod retention;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
+mod sets;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod support;

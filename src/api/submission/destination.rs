@@ -9,7 +9,7 @@ use super::source::header_fits;
 use super::{ftp_url, http_url};
 use crate::api::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_HEADERS, MAX_KEYS};
-use crate::domain::preset::Container;
+use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::{
     Destination, HttpMethod, ObjectOptions, OutputSecrets, Overwrite, PathTemplate, PathValues,
 };
@@ -48,11 +48,34 @@ pub(super) enum Shape {
 impl DestinationDraft {
     /// Reports a declared shape that the container does not give.
     pub(super) fn agrees_with(&self, container: Container, faults: &Faults) {
-        let given = match container {
-            Container::Mp4 | Container::Webm | Container::Mkv | Container::Mov => Shape::Single,
+        let (given, name) = match container {
+            Container::Hls | Container::Cmaf => (Shape::Hls, "hls"),
+            Container::Dash => (Shape::Dash, "dash"),
+            _ => (Shape::Single, "single"),
         };
         if let Some(said) = self.shape.as_ref().filter(|said| said.value != given) {
-            faults.add(said.at.as_str(), "does not agree with the preset, which gives \"single\"");
+            faults.add(said.at.as_str(), format!("does not agree with the preset, which gives \"{name}\""));
+        }
+    }
+
+    /// Makes the path of a set that of the file which clients open: a path that ends with a list's name says it, any
+    /// other is a folder (MEDIA-RULES §4).
+    pub(super) fn point_at_entry(&mut self, encode: &EncodeSpec, faults: &Faults) {
+        let Some(entry) = encode.entry_name() else { return };
+        if let Kind::Http { .. } = self.kind {
+            faults.add(
+                self.path.at.as_str(),
+                format!("{} makes many files; an HTTP server takes one", encode.container.name()),
+            );
+            return;
+        }
+        let last = self.path.value.rsplit('/').next().unwrap_or_default();
+        let names_a_list = [".m3u8", ".mpd"].iter().any(|end| last.ends_with(end));
+        if !names_a_list {
+            self.path.value = format!("{}/{entry}", self.path.value.trim_end_matches('/'));
+        } else if !encode.lists_in(last) {
+            let container = encode.container.name();
+            faults.add(self.path.at.as_str(), format!("names a list that {container} does not have"));
         }
     }
 

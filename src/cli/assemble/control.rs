@@ -280,8 +280,8 @@ struct StorageSweeper(Storage);
 #[async_trait]
 impl Sweeper for StorageSweeper {
     async fn sweep(&self, what: &Waste) -> bool {
-        if let Waste::Result { destination, publication } = what {
-            return match self.0.destinations().remove(destination, *publication).await {
+        if let Waste::Result { destination, publication, others } = what {
+            return match self.0.destinations().remove(destination, *publication, others).await {
                 Ok(_) => true,
                 Err(failure) => {
                     tracing::warn!(%failure, detail = failure.detail, "could not remove a result");

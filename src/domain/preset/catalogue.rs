@@ -232,9 +232,9 @@ impl Presets {
                 return Ok(preset.clone());
             }
             if let Some(container) = overrides.remove("container")
-                && container.as_str() != Some(preset.container.extension())
+                && container.as_str() != Some(preset.container.name())
             {
-                let kept = preset.container.extension();
+                let kept = preset.container.name();
                 faults.push(Fault::new(
                     "/container",
                     format!("the preset's container ({kept}) cannot be changed"),

@@ -1,8 +1,10 @@
 //! What may stand in one setting together: ranges, and codecs against containers.
 
+mod set;
+
 use super::{
     AudioCodec, AudioSpec, BitDepth, Channels, Container, DynamicRange, EncodeSpec, Fit, Profile, Rate,
-    VideoCodec, VideoSpec,
+    Tracks, VideoCodec, VideoSpec,
 };
 use crate::domain::Fault;
 
@@ -25,12 +27,15 @@ impl EncodeSpec {
             audio(spec, &mut faults);
         }
         container(self.container, self.video.as_ref(), self.audio.as_ref(), &mut faults);
+        set(self, &mut faults);
         if self.video.is_none() && self.audio.is_none() {
             faults.push(nothing());
         }
         faults
     }
 }
+
+pub(super) use set::check as set;
 
 /// An output of nothing.
 pub(super) fn nothing() -> Fault {
@@ -51,16 +56,23 @@ pub(super) fn container(
         Container::Webm => (&[Vp9, Av1], &[Opus]),
         Container::Mkv => (&[H264, Hevc, Av1, Vp9], &[Aac, Opus, Mp3]),
         Container::Mov => (&[H264, Hevc], &[Aac]),
+        Container::M4a => (&[], &[Aac]),
+        Container::Mp3 => (&[], &[Mp3]),
+        Container::Ogg => (&[], &[Opus]),
+        // MEDIA-RULES §1.17: Apple's players take neither VP9 nor Opus.
+        Container::Hls | Container::Cmaf => (&[H264, Hevc, Av1], &[Aac]),
+        Container::Dash => (&[H264, Hevc, Av1, Vp9], &[Aac, Opus]),
     };
-    let name = container.extension();
+    let name = container.name();
     if let Some(spec) = video
         && !pictures.contains(&spec.codec)
     {
         let names: Vec<_> = pictures.iter().map(|c| c.codec_name()).collect();
-        faults.push(Fault::new(
-            "/video/codec",
-            format!("{name} does not hold {}; use {}", spec.codec.codec_name(), names.join(", ")),
-        ));
+        let (codec, names) = (spec.codec.codec_name(), names.join(", "));
+        faults.push(match pictures {
+            [] => Fault::new("/video", format!("{name} holds no picture")),
+            _ => Fault::new("/video/codec", format!("{name} does not hold {codec}; use {names}")),
+        });
     }
     if let Some(spec) = audio
         && !sounds.contains(&spec.codec)
@@ -70,6 +82,9 @@ pub(super) fn container(
             "/audio/codec",
             format!("{name} does not hold {}; use {}", spec.codec.codec_name(), names.join(", ")),
         ));
+    }
+    if !container.is_set() && audio.is_some_and(|spec| spec.tracks != Tracks::First) {
+        faults.push(Fault::new("/audio/tracks", "more than one track needs hls, dash or cmaf"));
     }
 }
 

@@ -6,38 +6,27 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    AudioSpec, BitRate, Container, EncodeSpec, FpsSpec, Rate, VideoCodec, VideoSpec, check,
-    default_gop_seconds, default_sample_rate,
+    AudioSpec, BitRate, Container, EncodeSpec, FpsSpec, PackageSpec, Rate, Rung, SET_GOP_SECONDS, Segment,
+    VideoCodec, VideoSpec, check, default_gop_seconds, default_sample_rate, package,
 };
 use crate::domain::{Fault, Rational};
 
 /// Formats of the documented schema that this version does not write.
-const LATER_CONTAINERS: &[&str] =
-    &["hls", "dash", "cmaf", "m4a", "mp3", "ogg", "gif", "webp", "jpg", "png", "vtt"];
+const LATER_CONTAINERS: &[&str] = &["gif", "webp", "jpg", "png", "vtt"];
 /// Fields of the documented schema that this version does not have.
-const LATER_FIELDS: &[&str] = &[
-    "ladder",
-    "package",
-    "stills",
-    "preview",
-    "captions",
-    "pad_color",
-    "level",
-    "rotate",
-    "flip",
-    "crop",
-    "watermark",
-    "passes",
-    "tracks",
-];
+const LATER_FIELDS: &[&str] =
+    &["stills", "preview", "captions", "pad_color", "level", "rotate", "flip", "crop", "watermark", "passes"];
 
 /// Reads a whole setting.
 pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut fields = Fields::new(String::new(), document, &mut faults);
     let container = container(&mut fields);
-    let video = fields.nested("video").and_then(video);
+    let is_set = container.is_some_and(Container::is_set);
+    let video = fields.nested("video").and_then(|fields| video(fields, is_set));
     let audio = fields.nested("audio").and_then(audio);
+    let ladder = ladder(&mut fields, video.as_ref());
+    let package = package(&mut fields, container);
     fields.finish();
 
     if let Some(video) = &video {
@@ -49,15 +38,92 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     if let Some(container) = container {
         check::container(container, video.as_ref(), audio.as_ref(), &mut faults);
     }
+    let spec = container.map(|container| EncodeSpec { container, video, audio, ladder, package });
+    if let Some(spec) = &spec {
+        check::set(spec, &mut faults);
+    }
     // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a
     // document that really asks for neither.
-    if faults.is_empty() && video.is_none() && audio.is_none() {
+    if faults.is_empty() && spec.as_ref().is_some_and(|spec| spec.video.is_none() && spec.audio.is_none()) {
         faults.push(check::nothing());
     }
-    match container {
-        Some(container) if faults.is_empty() => Ok(EncodeSpec { container, video, audio }),
+    match spec {
+        Some(spec) if faults.is_empty() => Ok(spec),
         _ => Err(faults),
     }
+}
+
+/// The rungs, those that can be read. One without a `rate` has that of the picture, if that is a quality.
+fn ladder(fields: &mut Fields<'_>, video: Option<&VideoSpec>) -> Vec<Rung> {
+    let Some(rungs) = fields.take("ladder") else {
+        return Vec::new();
+    };
+    let Value::Array(rungs) = rungs else {
+        fields.fault("ladder", "is not a list");
+        return Vec::new();
+    };
+    let at = Fault::join(&fields.at, "ladder");
+    let read = rungs.into_iter().enumerate().filter_map(|(n, value)| {
+        let at = Fault::join(&at, &n.to_string());
+        let Value::Object(map) = value else {
+            fields.faults.push(Fault::new(at, "is not an object"));
+            return None;
+        };
+        let mut fields = Fields::new(at, map, fields.faults);
+        let (name, bounds) = (fields.required("name"), fields.required("box"));
+        let inherited =
+            video.map(|video| video.rate).filter(|_| fields.map.get("rate").is_none_or(Value::is_null));
+        let rate = match inherited {
+            Some(rate) => {
+                fields.asked.push("rate");
+                fields.map.remove("rate");
+                Some(rate)
+            }
+            None => fields.nested("rate").and_then(rate),
+        };
+        let (fps_max, profile) = (fields.optional("fps_max"), fields.optional("profile"));
+        let whole = fields.finish();
+        let (name, bounds, rate) = (name?, bounds?, rate?);
+        whole.then_some(Rung { name, bounds, rate, fps_max, profile })
+    });
+    read.collect()
+}
+
+/// The packaging; a set has one whatever the document says.
+fn package(fields: &mut Fields<'_>, container: Option<Container>) -> Option<PackageSpec> {
+    let set = container.filter(|container| container.is_set());
+    if set.is_none() && fields.map.get("package").is_none_or(Value::is_null) {
+        fields.take("package");
+        return None;
+    }
+    let mut fields = match fields.map.get("package") {
+        None | Some(Value::Null) => {
+            fields.take("package");
+            Fields::new(String::new(), Map::new(), fields.faults)
+        }
+        Some(_) => fields.nested("package")?,
+    };
+    let segment: Segment = fields.optional("segment").unwrap_or_default();
+    // Said for readers of presets: what it can be follows from the segments.
+    let sound: Option<String> = fields.optional("audio");
+    let follows = match segment {
+        Segment::Fmp4 => "separate",
+        Segment::Ts => "muxed",
+    };
+    if sound.is_some_and(|sound| sound != follows) {
+        fields.fault("audio", format!("the sound of these segments is {follows}"));
+    }
+    let package = PackageSpec {
+        segment_seconds: fields.optional("segment_seconds").unwrap_or(package::default_segment_seconds()),
+        segment,
+        single_file: fields.optional("single_file").unwrap_or_default(),
+        iframes: fields.optional("iframes").unwrap_or(true),
+        manifests: fields
+            .optional("manifests")
+            .unwrap_or_else(|| set.map(PackageSpec::manifests_of).unwrap_or_default()),
+        names: fields.optional("names").unwrap_or_default(),
+    };
+    fields.finish().then_some(package)
 }
 
 fn container(fields: &mut Fields<'_>) -> Option<Container> {
@@ -65,8 +131,9 @@ fn container(fields: &mut Fields<'_>) -> Option<Container> {
         return fields.required("container");
     };
     if LATER_CONTAINERS.contains(&name) {
+        let names: Vec<_> = Container::ALL.iter().map(|container| container.name()).collect();
         let detail =
-            format!("container \"{name}\" is not available in this version; there are mp4, webm, mkv, mov");
+            format!("container \"{name}\" is not available in this version; there are {}", names.join(", "));
         fields.fault("container", detail);
         fields.asked.push("container");
         fields.map.remove("container");
@@ -75,7 +142,7 @@ fn container(fields: &mut Fields<'_>) -> Option<Container> {
     fields.required("container")
 }
 
-fn video(mut fields: Fields<'_>) -> Option<VideoSpec> {
+fn video(mut fields: Fields<'_>, in_a_set: bool) -> Option<VideoSpec> {
     let codec: Option<VideoCodec> = fields.required("codec");
     let rate = fields.nested("rate").and_then(rate);
     let spec = VideoSpec {
@@ -87,7 +154,11 @@ fn video(mut fields: Fields<'_>) -> Option<VideoSpec> {
         orient: fields.optional("orient").unwrap_or_default(),
         upscale: fields.optional("upscale").unwrap_or_default(),
         fps: fields.nested("fps").and_then(fps).unwrap_or_default(),
-        gop_seconds: fields.optional("gop_seconds").unwrap_or(default_gop_seconds()),
+        gop_seconds: fields.optional("gop_seconds").unwrap_or(if in_a_set {
+            SET_GOP_SECONDS
+        } else {
+            default_gop_seconds()
+        }),
         bframes: fields.optional("bframes"),
         profile: fields.optional("profile"),
         bit_depth: fields.optional("bit_depth").unwrap_or_default(),
@@ -165,6 +236,7 @@ fn audio(mut fields: Fields<'_>) -> Option<AudioSpec> {
         bitrate: fields.optional("bitrate"),
         channels: fields.optional("channels").unwrap_or_default(),
         sample_rate: fields.optional("sample_rate").unwrap_or(default_sample_rate()),
+        tracks: fields.optional("tracks").unwrap_or_default(),
         required: fields.optional("required").unwrap_or_default(),
         loudness: fields.optional("loudness"),
     };

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use super::Argv;
 use crate::domain::preset::{BitRate, Rate, Speed, VideoCodec};
-use crate::media::plan::VideoPlan;
+use crate::media::plan::{Keyframes, VideoPlan};
 
 /// x265's largest coding unit needs a picture of at least that size.
 const CTU: [u32; 3] = [64, 32, 16];
@@ -38,10 +38,17 @@ fn x264(argv: &mut Argv, video: &VideoPlan) {
     }
     // Caption bytes of the source would be garbled by any change of rate (MEDIA-RULES §1.13).
     argv.pair("-a53cc:v", 0);
-    argv.pair(
-        "-x264-params",
-        params(&[("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".into())], video),
-    );
+    argv.pair("-x264-params", params(&groups(video), video));
+}
+
+/// Closed GOPs of x264 and x265; in a set all of one length (MEDIA-RULES §1.8).
+fn groups(video: &VideoPlan) -> Vec<(&'static str, String)> {
+    let mut list = vec![("keyint", video.keyframes.longest().to_string())];
+    if let Keyframes::Every(frames) = video.keyframes {
+        list.extend([("min-keyint", frames.to_string()), ("scenecut", "0".to_owned())]);
+    }
+    list.push(("open-gop", "0".to_owned()));
+    list
 }
 
 fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
@@ -50,7 +57,7 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
     if let Some(profile) = video.profile {
         argv.pair("-profile:v", profile);
     }
-    let mut list = vec![("keyint", video.keyframe_interval.to_string()), ("open-gop", "0".to_owned())];
+    let mut list = groups(video);
     if let Some(level) = video.level {
         list.push(("level-idc", level.to_owned()));
     }
@@ -96,7 +103,7 @@ fn svt(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         Rate::Bitrate { target, .. } => argv.pair("-b:v", target),
         Rate::Crf { .. } | Rate::CappedCrf { .. } => capped_rate(argv, video.rate),
     }
-    argv.pair("-g:v", video.keyframe_interval);
+    argv.pair("-g:v", video.keyframes.longest());
     let mut list = vec!["tune=0".to_owned(), "irefresh-type=2".to_owned(), "scd=0".to_owned()];
     if let Some(threads) = threads {
         list.push(format!("lp={threads}"));
@@ -127,7 +134,10 @@ fn vpx(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
         }
         Rate::Bitrate { .. } => capped_rate(argv, video.rate),
     }
-    argv.pair("-g:v", video.keyframe_interval);
+    argv.pair("-g:v", video.keyframes.longest());
+    if let Keyframes::Every(frames) = video.keyframes {
+        argv.pair("-keyint_min:v", frames);
+    }
     // Tiles are at least 256 pixels wide; more of them only cost bits.
     let tile_columns = match video.width {
         0..=639 => 0,

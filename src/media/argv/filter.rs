@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::media::plan::{EncodePlan, Filter, Matrix, Range, Signal, Transfer};
+use crate::media::plan::{EncodePlan, Feed, Filter, Matrix, Range, Signal, Transfer};
 
 /// A chain as `-vf` and `-af` take it.
 pub(super) fn chain(filters: &[Filter]) -> String {
     filters.iter().copied().map(spell).collect::<Vec<_>>().join(",")
 }
 
-/// The graph of pictures that more than one output uses: what their chains begin with alike is done once, then the
-/// picture is split. Pictures of one output only are left to a plain `-vf`.
+/// The graph of pictures that more than one file uses: what their chains begin with alike is done once, then the
+/// picture is split; pictures that are made of a larger one branch off behind it. Pictures of one file only are left
+/// to a plain `-vf`.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     pub(super) text: Option<String>,
@@ -22,47 +23,96 @@ pub(super) struct Graph {
 impl Graph {
     pub(super) fn of(plan: &EncodePlan) -> Self {
         let mut users: BTreeMap<u32, Vec<(usize, &[Filter])>> = BTreeMap::new();
+        let mut fed: BTreeMap<usize, Vec<(usize, &[Filter])>> = BTreeMap::new();
         for (position, output) in plan.outputs.iter().enumerate() {
             if let Some(video) = &output.video {
-                users.entry(video.stream).or_default().push((position, &video.filters));
-            }
-        }
-        let mut graph = Self::default();
-        let mut parts = Vec::new();
-        for (stream, users) in users.iter().filter(|(_, users)| users.len() > 1) {
-            let shared = users
-                .iter()
-                .skip(1)
-                .fold(users[0].1.len(), |n, (_, filters)| n.min(alike(users[0].1, filters)));
-            let mut split = format!("[0:{stream}]");
-            if shared > 0 {
-                split.push_str(&chain(&users[0].1[..shared]));
-                split.push(',');
-            }
-            let _ = write!(split, "split={}", users.len());
-            for (position, filters) in users {
-                let rest = &filters[shared..];
-                let done = format!("v{position}");
-                if rest.is_empty() {
-                    let _ = write!(split, "[{done}]");
-                } else {
-                    let _ = write!(split, "[s{position}]");
-                    parts.push(format!("[s{position}]{}[{done}]", chain(rest)));
+                let user = (position, &video.filters[..]);
+                match video.feed {
+                    Feed::Source => users.entry(video.stream).or_default().push(user),
+                    Feed::Picture(larger) => fed.entry(larger).or_default().push(user),
                 }
-                graph.labels.insert(*position, done);
             }
-            parts.push(split);
         }
-        if !parts.is_empty() {
-            // Splits first, for people who read it.
-            parts.sort_by_key(|part| part.starts_with("[s"));
-            graph.text = Some(parts.join(";"));
+        let mut writing = Writing { fed, graph: Self::default(), splits: Vec::new(), branches: Vec::new() };
+        for (stream, users) in users {
+            if users.len() > 1 || writing.fed.contains_key(&users[0].0) {
+                writing.stream(stream, &users);
+            }
         }
+        let Writing { mut graph, splits, branches, .. } = writing;
+        // Splits first, for people who read it.
+        let parts = [splits, branches].concat();
+        graph.text = (!parts.is_empty()).then(|| parts.join(";"));
         graph
     }
 
     pub(super) fn label(&self, position: usize) -> Option<&str> {
         self.labels.get(&position).map(String::as_str)
+    }
+}
+
+/// A graph that is being written.
+struct Writing<'p> {
+    /// By position: who is made of that picture.
+    fed: BTreeMap<usize, Vec<(usize, &'p [Filter])>>,
+    graph: Graph,
+    splits: Vec<String>,
+    branches: Vec<String>,
+}
+
+impl Writing<'_> {
+    fn stream(&mut self, stream: u32, users: &[(usize, &[Filter])]) {
+        if let [(position, filters)] = users {
+            let ends = self.ends(*position, filters);
+            self.splits.push(format!("[0:{stream}]{ends}"));
+            return;
+        }
+        let shared =
+            users.iter().skip(1).fold(users[0].1.len(), |n, (_, filters)| n.min(alike(users[0].1, filters)));
+        let mut split = format!("[0:{stream}]");
+        if shared > 0 {
+            split.push_str(&chain(&users[0].1[..shared]));
+            split.push(',');
+        }
+        let _ = write!(split, "split={}", users.len());
+        for (position, filters) in users {
+            let rest = &filters[shared..];
+            if rest.is_empty() && !self.fed.contains_key(position) {
+                let label = self.named(*position);
+                let _ = write!(split, "[{label}]");
+            } else {
+                let _ = write!(split, "[s{position}]");
+                let ends = self.ends(*position, rest);
+                self.branches.push(format!("[s{position}]{ends}"));
+            }
+        }
+        self.splits.push(split);
+    }
+
+    /// A chain, its label, and the branches that begin behind it.
+    fn ends(&mut self, position: usize, filters: &[Filter]) -> String {
+        let mut text = chain(filters);
+        let smaller = self.fed.remove(&position).unwrap_or_default();
+        let label = self.named(position);
+        if !smaller.is_empty() {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            let _ = write!(text, "split={}", smaller.len() + 1);
+        }
+        let _ = write!(text, "[{label}]");
+        for (position, filters) in smaller {
+            let _ = write!(text, "[s{position}]");
+            let ends = self.ends(position, filters);
+            self.branches.push(format!("[s{position}]{ends}"));
+        }
+        text
+    }
+
+    fn named(&mut self, position: usize) -> String {
+        let label = format!("v{position}");
+        self.graph.labels.insert(position, label.clone());
+        label
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::domain::preset::{EncodeSpec, Presets};
 use crate::domain::{
-    AudioStream, ColorRange, ColorSpace, FieldOrder, MediaInfo, Rational, Rotation, VideoStream,
+    AudioStream, ColorRange, ColorSpace, FieldOrder, MediaInfo, OutputIndex, Rational, Rotation, VideoStream,
 };
 use crate::media::plan::tests::{audio, media, spec, tags, video};
 use crate::media::plan::{Policy, plan};
@@ -90,6 +90,8 @@ fn every_preset_over_typical_sources() {
     for (name, _, preset) in Presets::builtin().iter() {
         let text: Vec<_> = sources()
             .iter()
+            // Presets of sound alone refuse a source without any; `missing_streams_are_named` sees to that.
+            .filter(|(_, info)| preset.video.is_some() || !info.audio.is_empty())
             .map(|(source, info)| {
                 let argv = encoded(info, std::slice::from_ref(preset), &Limits::default());
                 format!("# {source}\n{}\n", lines(tail(&argv)))

@@ -37,7 +37,9 @@ impl EncodePlan {
             (Some(seconds), Spending::Likely(bits)) => (bits * seconds / 8.0).min(most),
             (None, _) => most,
         };
-        (self.outputs.iter().map(of).sum::<f64>() * SPARE) as u64
+        // The segments of a set lie beside the renditions that they are cut from.
+        let copies = |output: &OutputPlan| if output.rendition.is_some() { 2.0 } else { 1.0 };
+        (self.outputs.iter().map(|output| of(output) * copies(output)).sum::<f64>() * SPARE) as u64
     }
 }
 

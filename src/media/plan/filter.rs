@@ -177,6 +177,19 @@ pub(super) fn picture(
     chain.extend([Filter::Tag(to), Filter::SquareSamples]);
 }
 
+/// The chain that makes a picture of a larger one of the same set, which already has the colour, the shape and an even
+/// rate (`slower`, where this one has fewer frames).
+pub(super) fn smaller(slower: Option<Filter>, plan: &super::VideoPlan) -> Vec<Filter> {
+    let mut chain: Vec<Filter> = slower.into_iter().collect();
+    let tag = plan.filters.iter().copied().rfind(|filter| matches!(filter, Filter::Tag(_)));
+    if let Some(Filter::Tag(signal)) = tag {
+        let (width, height) = (plan.width, plan.height);
+        chain.extend([Filter::Scale { width, height, from: signal, to: signal }, Filter::Tag(signal)]);
+    }
+    chain.push(Filter::SquareSamples);
+    chain
+}
+
 const fn extend((width, height): (u32, u32), (right, bottom): (u32, u32)) -> Filter {
     Filter::Extend { width, height, right, bottom }
 }

@@ -204,7 +204,7 @@ fn frame_rates() {
     ] {
         let (plan, warnings) = picture_of(stream, &fields);
         let expected = timing.map_or(Timing::Passthrough, |rate| Timing::Cfr(rate.parse().unwrap()));
-        assert_eq!((plan.timing, plan.keyframe_interval), (expected, keys), "{what}");
+        assert_eq!((plan.timing, plan.keyframes), (expected, Keyframes::Within(keys)), "{what}");
         assert_eq!(plan.filters.iter().any(|f| matches!(f, Filter::Fps(_))), timing.is_some(), "{what}");
         assert_eq!(warnings.contains(&"frame_rate_assumed".to_owned()), what == "unknown but even", "{what}");
     }
@@ -355,8 +355,9 @@ fn no_built_in_preset_is_short_of_bits_for_its_channels() {
         let outputs = [(OutputIndex(0), spec.clone())];
         let plan =
             plan(&media(vec![video(1920, 1080)], vec![audio(6)]), &outputs, &Policy::default()).unwrap();
-        let sound = plan.outputs[0].audio.as_ref().unwrap();
-        assert!(sound.bitrate / u32::from(sound.channels) >= 32_000, "{name}: {sound:?}");
+        for sound in plan.outputs.iter().filter_map(|file| file.audio.as_ref()) {
+            assert!(sound.bitrate / u32::from(sound.channels) >= 32_000, "{name}: {sound:?}");
+        }
     }
 }
 
@@ -411,5 +412,117 @@ fn equal_sounds_are_measured_once() {
     ];
     let plan = plan(&media(vec![video(640, 360)], vec![audio(6)]), &outputs, &Policy::default()).unwrap();
     let users: Vec<_> = plan.loudness_passes().into_iter().map(|(_, users)| users).collect();
-    assert_eq!(users, [vec![OutputIndex(0), OutputIndex(2)], vec![OutputIndex(3)]]);
+    assert_eq!(users, [vec![0, 2], vec![3]]);
+}
+
+fn ladder(stream: VideoStream, fields: serde_json::Value) -> (Vec<OutputPlan>, Vec<String>) {
+    let info = media(vec![stream], vec![audio(2)]);
+    let outputs = [(OutputIndex(0), spec(Some("hls_1080p_abr"), fields))];
+    let plan = plan(&info, &outputs, &Policy::default()).unwrap();
+    let names = plan.outputs.iter().filter_map(|file| {
+        let video = file.video.as_ref()?;
+        Some(format!("{} {}x{}", file.rendition.as_deref()?, video.width, video.height))
+    });
+    let names = names.collect();
+    (plan.outputs, names)
+}
+
+#[test]
+fn a_ladder_has_the_rungs_that_a_source_is_worth() {
+    for (size, expected) in [
+        (
+            (1920, 1080),
+            vec!["1080p 1920x1080", "720p 1280x720", "540p 960x540", "432p 768x432", "360p 640x360"],
+        ),
+        // The boxes turn with the picture.
+        (
+            (1080, 1920),
+            vec!["1080p 1080x1920", "720p 720x1280", "540p 540x960", "432p 432x768", "360p 360x640"],
+        ),
+        // 2.39:1 keeps its 1080p rung (MEDIA-RULES §1.5).
+        (
+            (1920, 800),
+            vec!["1080p 1920x800", "720p 1280x534", "540p 960x400", "432p 768x320", "360p 640x266"],
+        ),
+        // A size of its own stands for the boxes that it does not fill; 720p has 36 % fewer pixels.
+        (
+            (1600, 900),
+            vec!["1080p 1600x900", "720p 1280x720", "540p 960x540", "432p 768x432", "360p 640x360"],
+        ),
+        // 1080p, 720p and 540p would be the same picture, and 432p has hardly fewer pixels.
+        ((800, 450), vec!["540p 800x450", "360p 640x360"]),
+        ((320, 180), vec!["360p 320x180"]),
+    ] {
+        let (_, names) = ladder(video(size.0, size.1), json!({}));
+        assert_eq!(names, expected, "{size:?}");
+    }
+    let (files, _) = ladder(video(800, 450), json!({}));
+    assert_eq!(files[0].warnings, ["rungs_dropped: 1080p, 720p, 432p", "not_upscaled"]);
+    // 800 x 450 has 69 % of the pixels of 960 x 540: 0.69^0.75 is 76 % of the rate.
+    let Rate::CappedCrf { max, .. } = files[0].video.as_ref().unwrap().rate else { panic!("capped") };
+    assert_eq!(max.bits(), 2_000_000 * 76 / 100);
+}
+
+#[test]
+fn rungs_share_their_cuts_and_are_made_of_larger_ones() {
+    let fast = VideoStream { frame_rate: Rational::new(60_000, 1001).ok(), ..video(1920, 1080) };
+    let (files, _) = ladder(fast, json!({}));
+    let shape = |file: &OutputPlan| {
+        let video = file.video.as_ref().unwrap();
+        (video.frame_rate.unwrap().to_string(), video.keyframes, video.feed)
+    };
+    let (whole, half) = ("60000/1001".to_owned(), "30000/1001".to_owned());
+    let every = |frames| Keyframes::Every(frames);
+    assert_eq!(
+        files[..5].iter().map(shape).collect::<Vec<_>>(),
+        [
+            (whole.clone(), every(120), Feed::Source),
+            (whole.clone(), every(120), Feed::Picture(0)),
+            (whole, every(120), Feed::Picture(1)),
+            (half.clone(), every(60), Feed::Picture(2)),
+            (half, every(60), Feed::Picture(3)),
+        ]
+    );
+    let slowed = |place: usize| {
+        let filters = &files[place].video.as_ref().unwrap().filters;
+        filters.iter().any(|filter| matches!(filter, Filter::Fps(_)))
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(slowed), [true, false, false, true, false], "once where it changes");
+    assert!(files[5].video.is_none() && files[5].audio.is_some(), "sound apart");
+}
+
+#[test]
+fn sets_of_transport_streams_carry_their_sound() {
+    let info = media(vec![video(1280, 720)], vec![audio(2), AudioStream { index: 2, ..audio(6) }]);
+    let outputs = [(OutputIndex(3), spec(Some("hls_720p_abr"), json!({})))];
+    let plan = plan(&info, &outputs, &Policy::default()).unwrap();
+    let files: Vec<_> =
+        plan.outputs.iter().map(|file| (file.file_name.as_str(), file.audio.is_some())).collect();
+    assert_eq!(files, [("out-3-720p.ts", true), ("out-3-480p.ts", true), ("out-3-360p.ts", true)]);
+}
+
+proptest! {
+    /// Whatever the source: at least one rung, falling sizes, cuts at the same times, feeds that come before.
+    #[test]
+    fn ladders_hold_together(width in 16_u32..4000, height in 16_u32..4000, num in 1_u32..240, half in any::<bool>()) {
+        let den = if half { 1001 } else { 1 };
+        let rate = Rational::new(if half { num * 1000 } else { num }, den).ok();
+        let (files, names) = ladder(VideoStream { frame_rate: rate, ..video(width, height) }, json!({}));
+        prop_assert!(!names.is_empty());
+        let pictures: Vec<_> = files.iter().filter_map(|file| file.video.as_ref()).collect();
+        let mut gop = None;
+        for (place, picture) in pictures.iter().enumerate() {
+            let Keyframes::Every(frames) = picture.keyframes else { panic!("a rhythm") };
+            let rate = picture.frame_rate.unwrap();
+            let seconds = f64::from(frames) / rate.as_f64();
+            prop_assert!((*gop.get_or_insert(seconds) - seconds).abs() < 1e-9);
+            prop_assert_eq!(picture.timing, Timing::Cfr(rate));
+            if let Feed::Picture(larger) = picture.feed {
+                prop_assert!(larger < place);
+                prop_assert!(pictures[larger].width >= picture.width && pictures[larger].height >= picture.height);
+            } else {
+                prop_assert_eq!(place, 0);
+            }
+        }
+    }
 }

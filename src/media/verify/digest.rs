@@ -7,14 +7,19 @@ use std::path::PathBuf;
 use crate::domain::{Code, Failure};
 
 /// Size and digest of a file.
-pub(super) struct Digest {
-    pub(super) size: u64,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// Bytes.
+    pub size: u64,
     /// Lower-case hex.
-    pub(super) sha256: String,
+    pub sha256: String,
 }
 
 /// Reads the file on a blocking thread (nothing forks there, PROTOCOL §1.29).
-pub(super) async fn of(path: PathBuf) -> Result<Digest, Failure> {
+///
+/// # Errors
+/// `verification_failed` when there is no such file, `internal` when it cannot be read.
+pub async fn of(path: PathBuf) -> Result<Digest, Failure> {
     let unreadable = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => super::failed("the encoder wrote no output"),
         _ => {

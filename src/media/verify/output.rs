@@ -3,10 +3,10 @@
 
 use super::packets::{PacketTable, StreamPackets};
 use super::{VerifyRequest, failed};
-use crate::domain::preset::Container;
+use crate::domain::preset::FileFormat;
 use crate::domain::{ColorRange, Failure, Rational, Rotation};
-use crate::media::encode::EncodedStream;
-use crate::media::plan::{AudioPlan, OutputPlan, Timing, VideoPlan};
+use crate::media::encode::{EncodedStream, GridStatistics};
+use crate::media::plan::{AudioPlan, Keyframes, OutputPlan, Timing, VideoPlan};
 use crate::media::probe::Document;
 
 /// Clips below this are all edges: counts and tracks are checked, spans are not (MEDIA-RULES §2).
@@ -184,7 +184,12 @@ fn check_frames(
             if grids.is_empty() {
                 on_grid(request, plan, rate, decoded, encoded.frames)
             } else {
-                grids.iter().any(|grid| grid.taken == decoded && grid.given.abs_diff(encoded.frames) <= 1)
+                let of_source = |grid: &&GridStatistics| grid.taken == decoded;
+                // A picture with fewer frames is made of a larger one, which has a grid of its own.
+                let fed = |grid: &GridStatistics| {
+                    of_source(&grid) || grids.iter().filter(of_source).any(|first| first.given == grid.taken)
+                };
+                grids.iter().any(|grid| fed(grid) && grid.given.abs_diff(encoded.frames) <= 1)
             }
         }
     };
@@ -218,9 +223,16 @@ fn check_picture_times(plan: &VideoPlan, packets: &StreamPackets, span: Span) ->
     if packets.keys.first() != Some(&true) {
         return Err(failed("it does not begin with a key frame"));
     }
-    let (longest, most) = (packets.longest_group(), plan.keyframe_interval as usize);
+    let (longest, most) = (packets.longest_group(), plan.keyframes.longest() as usize);
     if most > 0 && longest > most {
         return Err(failed(format_args!("{longest} frames follow a key frame, {most} were planned")));
+    }
+    if let Keyframes::Every(frames) = plan.keyframes {
+        let stray =
+            packets.keys.iter().enumerate().position(|(n, key)| *key != n.is_multiple_of(frames as usize));
+        if let Some(at) = stray {
+            return Err(failed(format_args!("frame {at} breaks the rhythm of {frames} frames a GOP")));
+        }
     }
     let Timing::Cfr(rate) = plan.timing else {
         return Ok(());
@@ -300,10 +312,12 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
     };
     let frame = rate.map_or(0.05, |rate| 1.0 / rate.as_f64()).min(0.25);
     let codec_frame = f64::from(audio_plan.codec.frame_samples()) / f64::from(audio_plan.sample_rate);
-    // WebM and Matroska carry whole milliseconds and Opus's look-ahead.
-    let container = match plan.container {
-        Container::Mp4 | Container::Mov => TICK,
-        Container::Webm | Container::Mkv => 0.01,
+    let container = match plan.format {
+        FileFormat::Mp4 | FileFormat::Fragments | FileFormat::M4a | FileFormat::Mov => TICK,
+        // WebM and Matroska carry whole milliseconds and Opus's look-ahead; the others have no edit lists, so that
+        // what fills the decoder first is played.
+        FileFormat::Webm | FileFormat::Matroska => 0.01,
+        FileFormat::Ts | FileFormat::Mp3 | FileFormat::Ogg => codec_frame,
     };
     if (found - wanted).abs() > frame + codec_frame + container {
         return Err(failed(format_args!(

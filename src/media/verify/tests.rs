@@ -9,7 +9,7 @@ use crate::domain::preset::{AudioCodec, Presets, Rate, Speed, VideoCodec};
 use crate::domain::{OutputIndex, Rational};
 use crate::media::encode::tests::toolbox;
 use crate::media::encode::{EncodeLimits, EncodeRequest, encode};
-use crate::media::plan::{AudioPlan, PlannedColor, Policy, Timing, VideoPlan, plan};
+use crate::media::plan::{AudioPlan, Feed, Keyframes, PlannedColor, Policy, Timing, VideoPlan, plan};
 use crate::media::sniff::sniff;
 use crate::media::structure::{self, tests::Bytes};
 
@@ -81,7 +81,8 @@ impl Trip {
             timing: self.fps.map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
             time_base: video.time_base,
             frame_rate: video.frame_rate,
-            keyframe_interval: 20,
+            feed: Feed::Source,
+            keyframes: Keyframes::Within(20),
             bframes: None,
             profile: None,
             level: None,
@@ -105,7 +106,8 @@ impl Trip {
         });
         let output = OutputPlan {
             index: OutputIndex(0),
-            container: Container::Mp4,
+            rendition: None,
+            format: FileFormat::Mp4,
             file_name: "out-0.mp4".into(),
             video,
             audio,

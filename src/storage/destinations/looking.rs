@@ -34,9 +34,21 @@ impl Destinations {
         }
     }
 
-    /// Removes what a publication put at a destination, if it is still there; whether it was. Whatever else is there by
-    /// now stays, and so does everything where the destination cannot tell (a file system without attributes).
+    /// Removes what a publication put at a destination, if it is still there, and then `others`, the other files of a set;
+    /// whether it was. Whatever else is there by now stays, and so does everything where the destination cannot tell (a
+    /// file system without attributes).
     pub async fn remove(
+        &self,
+        destination: &Destination,
+        publication: PublicationId,
+        others: &[String],
+    ) -> Result<bool, Failure> {
+        let removed = self.remove_entry(destination, publication).await?;
+        self.remove_others(destination, publication, others).await?;
+        Ok(removed)
+    }
+
+    pub(super) async fn remove_entry(
         &self,
         destination: &Destination,
         publication: PublicationId,

@@ -41,8 +41,7 @@ async fn no_journal(_: Handle) -> Result<(), Failure> {
 }
 
 fn parts_of(handle: &Handle) -> usize {
-    let Handle::V1(staged) = handle;
-    match &staged.place {
+    match &handle.entry().place {
         Place::S3 { parts, .. } | Place::Bucket { parts, .. } => parts.len(),
         Place::Local { .. } | Place::Ftp { .. } | Place::Http { .. } => 0,
     }
@@ -111,6 +110,21 @@ impl Desk {
             sha256: hex(ring::digest::digest(&ring::digest::SHA256, content).as_ref()),
             content_type: "video/mp4".to_owned(),
         }
+    }
+
+    /// A set of an entry, a list and these members, which hold their names.
+    fn set(&self, entry: &[u8], members: &[&str]) -> SetFiles {
+        let named = |name: &str| (name.to_owned(), self.file(&name.replace('/', "-"), name.as_bytes()));
+        SetFiles {
+            // A file of its own each time: on one file system they are linked, and not copied.
+            entry: self.file(&format!("entry-{}", hex(entry)), entry),
+            lists: vec![("manifest.mpd".to_owned(), self.file("mpd", b"<MPD/>"))],
+            members: members.iter().map(|name| named(name)).collect(),
+        }
+    }
+
+    async fn stage_set(&self, to: &Destination, number: u128, files: &SetFiles) -> Handle {
+        self.destinations.stage_set(to, publication(number), files, no_journal).await.unwrap()
     }
 
     async fn stage(&self, to: &Destination, id: u128, file: &StagedFile) -> Handle {
@@ -197,11 +211,56 @@ on_all! {
         desk.destinations.commit(&old).await.unwrap();
         let new = desk.stage(&to, 2, &desk.file("y", b"2")).await;
         desk.destinations.commit(&new).await.unwrap();
-        assert!(!desk.destinations.remove(&to, publication(1)).await.unwrap(), "another is there by now");
+        assert!(!desk.destinations.remove(&to, publication(1), &[]).await.unwrap(), "another is there by now");
         assert_eq!(desk.visible("kept/a.mp4").await, Some(b"2".to_vec()));
-        assert!(desk.destinations.remove(&to, publication(2)).await.unwrap());
+        assert!(desk.destinations.remove(&to, publication(2), &[]).await.unwrap());
         assert_eq!(desk.visible("kept/a.mp4").await, None);
-        assert!(!desk.destinations.remove(&to, publication(2)).await.unwrap(), "it is gone already");
+        assert!(!desk.destinations.remove(&to, publication(2), &[]).await.unwrap(), "it is gone already");
+    }
+
+    async fn a_set_becomes_visible_by_its_entry(desk) {
+        let to = storage("vod/film/master.m3u8", Overwrite::Replace);
+        let set = desk.set(b"#EXTM3U", &["5e7/0.m4s", "5e7/1.m4s"]);
+        let handle = desk.stage_set(&to, 1, &set).await;
+        assert_eq!(desk.visible("vod/film/5e7/1.m4s").await, Some(b"5e7/1.m4s".to_vec()), "nothing leads to it");
+        for list in ["vod/film/master.m3u8", "vod/film/manifest.mpd"] {
+            assert_eq!(desk.visible(list).await, None, "{list}");
+        }
+        let recorded = Handle::from_json(&handle.to_json()).unwrap();
+        let committed = desk.destinations.commit(&recorded).await.unwrap();
+        assert!(committed.url.ends_with("vod/film/master.m3u8"), "{}", committed.url);
+        assert_eq!(desk.destinations.commit(&recorded).await.unwrap(), committed, "again");
+        assert_eq!(desk.visible("vod/film/master.m3u8").await, Some(b"#EXTM3U".to_vec()));
+        assert_eq!(desk.visible("vod/film/manifest.mpd").await, Some(b"<MPD/>".to_vec()));
+        assert_eq!(desk.destinations.destroy(&recorded).await.unwrap(), HandleFate::Committed(committed));
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
+        let others = ["manifest.mpd", "5e7/0.m4s", "5e7/1.m4s"].map(str::to_owned);
+        assert!(desk.destinations.remove(&to, publication(1), &others).await.unwrap());
+        for file in ["master.m3u8", "manifest.mpd", "5e7/0.m4s", "5e7/1.m4s"] {
+            assert_eq!(desk.visible(&format!("vod/film/{file}")).await, None, "{file}");
+        }
+    }
+
+    async fn a_destroyed_set_leaves_nothing_and_an_earlier_one_as_it_was(desk) {
+        let to = storage("vod/master.m3u8", Overwrite::Replace);
+        let first = desk.stage_set(&to, 1, &desk.set(b"first", &["a/0.m4s"])).await;
+        desk.destinations.commit(&first).await.unwrap();
+        let second = desk.stage_set(&to, 2, &desk.set(b"second", &["b/0.m4s"])).await;
+        assert_eq!(desk.destinations.destroy(&second).await.unwrap(), HandleFate::Dead);
+        assert_eq!(desk.destinations.destroy(&second).await.unwrap(), HandleFate::Dead, "again");
+        assert!(desk.destinations.commit(&second).await.is_err(), "nobody can commit it any more");
+        assert_eq!(desk.visible("vod/b/0.m4s").await, None);
+        assert_eq!(desk.visible("vod/a/0.m4s").await, Some(b"a/0.m4s".to_vec()));
+        assert_eq!(desk.visible("vod/master.m3u8").await, Some(b"first".to_vec()));
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
+        // One whose lists are visible and whose entry is not was being committed by somebody who died.
+        let third = desk.stage_set(&to, 3, &desk.set(b"third", &["c/0.m4s"])).await;
+        let Handle::V2(set) = &third else { panic!("a set") };
+        desk.destinations.commit(&Handle::V1(set.lists[0].clone())).await.unwrap();
+        assert_eq!(desk.destinations.destroy(&third).await.unwrap(), HandleFate::Dead);
+        assert_eq!(desk.visible("vod/manifest.mpd").await, None);
+        assert_eq!(desk.visible("vod/master.m3u8").await, Some(b"first".to_vec()));
+        assert_eq!(desk.leftovers().await, Vec::<String>::new());
     }
 
     async fn committing_again_says_the_same(desk) {
@@ -286,6 +345,7 @@ on_all! {
         assert_eq!(desk.leftovers().await, Vec::<String>::new());
         // A handle whose bytes never came is refused, also when nobody destroyed it.
         let begun = desk.destinations.begin(&to, publication(2), &desk.file("x", b"1")).await.unwrap();
+        let begun = Handle::V1(begun);
         assert!(desk.destinations.commit(&begun).await.is_err());
         assert_eq!(desk.visible("a").await, None);
         for handle in [begun, journaled.unwrap()] {
@@ -313,6 +373,7 @@ on_all! {
             size: file.size,
             sha256: file.sha256.clone(),
             content_type: file.content_type.clone(),
+            role: None,
         };
         let open = |range| desk.destinations.open_result(&to, &output, range);
         assert!(matches!(open(ByteRange::Whole).await, Err(ReadError::Gone)));

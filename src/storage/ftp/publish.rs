@@ -18,10 +18,11 @@ use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 
 use super::{FtpClients, FtpFault, FtpLogin, FtpServer, Session, destination_failure};
+use crate::domain::beside;
 use crate::domain::{Code, Failure, Overwrite, PublicationId};
+use crate::storage::hex;
 use crate::storage::local::{LocalError, already_there, part_name, withdrawn};
 use crate::storage::pauses::Pauses;
-use crate::storage::{beside, hex};
 
 /// One handle, seen by this server.
 #[derive(Debug, Clone)]
@@ -190,6 +191,22 @@ impl Uploads<'_> {
         let committed = self.is_ours(&mut session, part).await?;
         session.quit().await;
         Ok(if committed { Fate::Committed } else { Fate::Dead })
+    }
+
+    /// Removes a file; one that is not there is removed already.
+    pub(in crate::storage) async fn take_away(&self, path: &str) -> Result<(), Failure> {
+        self.trying(|| self.take_away_once(path).boxed()).await
+    }
+
+    async fn take_away_once(&self, path: &str) -> Result<(), Stop> {
+        let mut session = self.session().await?;
+        match session.remove(path).await {
+            Ok(()) | Err(FtpFault::Missing(_)) => {}
+            Err(fault) if exists(&mut session, path).await? => return Err(fault.into()),
+            Err(_) => {}
+        }
+        session.quit().await;
+        Ok(())
     }
 
     /// Bytes of what is at a path now.

@@ -224,6 +224,35 @@ pub(in crate::storage) fn remove_result(
     Ok(true)
 }
 
+/// Removes what lies at a target, its part too, and the folders that were made for it once they are empty.
+pub(in crate::storage) fn take_away(target: &Target) -> Result<(), LocalError> {
+    let doing = Target::io("remove a file of a set");
+    if let Some(folder) = present(target.root.parent(&target.path)).map_err(doing)? {
+        remove(&folder, &target.part()).map_err(Target::io("remove a part of a set"))?;
+    }
+    remove_plainly(&target.root, &target.path, target.new_folders)
+}
+
+/// Removes a file of a publication's own folder, and the folder with its last file.
+pub(in crate::storage) fn remove_member(root: &Root, path: &ObjectPath) -> Result<(), LocalError> {
+    remove_plainly(root, path, 1)
+}
+
+fn remove_plainly(root: &Root, path: &ObjectPath, folders: u16) -> Result<(), LocalError> {
+    let doing = Target::io("remove a file of a set");
+    let Some(folder) = present(root.parent(path)).map_err(&doing)? else { return Ok(()) };
+    remove(&folder, path.file_name()).map_err(&doing)?;
+    root.remove_empty_folders(path, folders);
+    Ok(())
+}
+
+fn present(folder: Result<OwnedFd, Errno>) -> Result<Option<OwnedFd>, Errno> {
+    match folder {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Whether a rename of a removed part is refused here, and whether the folder can be written at all.
 pub(in crate::storage) fn check_fence(root: &Root, publication: PublicationId) -> Result<bool, LocalError> {
     let doing = Target::io("write a test file");

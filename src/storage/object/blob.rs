@@ -20,7 +20,7 @@ use crate::storage::local::part_name;
 
 /// The temporary name beside a key.
 pub(super) fn beside(key: &str, publication: PublicationId) -> String {
-    crate::storage::beside(key, &part_name(publication))
+    crate::domain::beside(key, &part_name(publication))
 }
 
 /// Writes the temporary blob, whole and marked.

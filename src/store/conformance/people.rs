@@ -236,7 +236,8 @@ pub(super) async fn results_go_with_expired_jobs_where_that_is_wanted(desk: Desk
     for (job, _) in jobs {
         for output in desk.get(job).await.aggregate.outputs {
             let publication = output.publication.unwrap();
-            expected.push(Waste::Result { destination: Box::new(output.spec.destination), publication });
+            let destination = Box::new(output.spec.destination);
+            expected.push(Waste::Result { destination, publication, others: Vec::new() });
         }
     }
     // Looking at it changes nothing.

@@ -139,7 +139,7 @@ async fn results(conn: &mut PgConnection, db: &Db, jobs: &[(Uuid, JobSpec)]) -> 
 /// The completed outputs of jobs.
 async fn completed(conn: &mut PgConnection, jobs: Vec<Uuid>) -> Result<Vec<PgRow>> {
     sqlx::query(
-        "select job_id, idx, publication from outputs where publication is not null and job_id = any($1)",
+        "select job_id, idx, publication, result from outputs where publication is not null and job_id = any($1)",
     )
     .bind(jobs)
     .fetch_all(conn)

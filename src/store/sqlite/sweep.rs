@@ -162,7 +162,7 @@ impl Expire {
 async fn completed(conn: &mut SqliteConnection, jobs: &[uuid::Uuid]) -> Result<Vec<SqliteRow>> {
     let marks = vec!["?"; jobs.len()].join(",");
     let sql = format!(
-        "select job_id, idx, publication from outputs where publication is not null and job_id in ({marks})"
+        "select job_id, idx, publication, result from outputs where publication is not null and job_id in ({marks})"
     );
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for job in jobs {

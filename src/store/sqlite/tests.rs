@@ -38,7 +38,13 @@ fn job(ids: &SeededIds) -> NewJob {
 fn output() -> OutputSpec {
     OutputSpec {
         preset: None,
-        encode: EncodeSpec { container: Container::Mp4, video: None, audio: None },
+        encode: EncodeSpec {
+            container: Container::Mp4,
+            video: None,
+            audio: None,
+            ladder: Vec::new(),
+            package: None,
+        },
         destination: Destination::File { path: "out.mp4".into(), overwrite: Overwrite::Replace },
         warnings: vec![],
     }

@@ -88,6 +88,7 @@ impl WorkerApi for Liar {
                     frames: Some(25),
                     width: None,
                     height: None,
+                    renditions: Vec::new(),
                     warnings: Vec::new(),
                 }),
             },

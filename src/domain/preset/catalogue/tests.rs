@@ -30,6 +30,14 @@ fn the_embedded_document_is_good() {
             "2160p_hevc_hdr",
             "480p_h264",
             "720p_h264",
+            "audio_m4a",
+            "dash_1080p",
+            "hls_1080p_abr",
+            "hls_720p",
+            "hls_720p_abr",
+            "hls_720p_abr_video_only",
+            "hls_720p_video_only",
+            "podcast_mp3",
             "proxy_360p",
             "social_vertical",
             "web_1080p",
@@ -189,8 +197,37 @@ fn contradictions_are_refused() {
             "/audio/loudness/target",
         ),
         (json!({"container": "mp4", "audio": {"codec": "aac", "channels": 3}}), "/audio/channels"),
-        (json!({"container": "hls", "video": {"codec": "h264"}}), "/container"),
-        (json!({"container": "mp4", "video": {"codec": "h264"}, "ladder": []}), "/ladder"),
+        (json!({"container": "gif", "video": {"codec": "h264"}}), "/container"),
+        (json!({"container": "mp4", "video": {"codec": "h264"}, "stills": {}}), "/stills"),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264"},
+                "ladder": [{"name": "a", "box": "64x64", "rate": {"mode": "crf", "crf": 23}}]}),
+            "/ladder",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "a", "box": "64x64"},
+                {"name": "a", "box": "32x32", "rate": {"mode": "crf", "crf": 23}}]}),
+            "/ladder/1/name",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"},
+                "ladder": [{"name": "a", "box": "64x64", "rate": {"mode": "crf", "crf": 99}}]}),
+            "/ladder/0/rate/crf",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "A", "box": "64x64"}]}),
+            "/ladder/0/name",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "package": {"segment_seconds": 0}}),
+            "/package/segment_seconds",
+        ),
+        (
+            json!({"container": "dash", "video": {"codec": "h264"}, "package": {"segment": "ts", "iframes": false}}),
+            "/package/segment",
+        ),
+        (json!({"container": "m4a", "audio": {"codec": "aac", "tracks": "all"}}), "/audio/tracks"),
+        (json!({"container": "hls", "audio": {"codec": "aac", "tracks": ["english"]}}), "/audio/tracks"),
         (json!({"container": "mp4", "video": "h264"}), "/video"),
         (json!({"container": "mp4"}), ""),
         (json!({"video": {"codec": "h264"}}), "/container"),
@@ -198,8 +235,8 @@ fn contradictions_are_refused() {
         assert_eq!(pointers(resolve(None, body.clone())), [at], "{body}");
     }
     assert_eq!(pointers(resolve(Some("720p_h264"), json!({"container": "mkv"}))), ["/container"]);
-    let hls = resolve(None, json!({"container": "hls"})).unwrap_err();
-    assert!(hls[0].detail.contains("not available"), "{hls:?}");
+    let gif = resolve(None, json!({"container": "gif"})).unwrap_err();
+    assert!(gif[0].detail.contains("not available"), "{gif:?}");
 }
 
 #[test]

@@ -120,7 +120,7 @@ async fn a_copy_that_is_not_done_is_waited_for_or_made_impossible() {
     let file = desk.file("x", b"whole");
     let handle = desk.stage(&to, 1, &file).await;
     let Configured::Bucket(bucket) = &desk.destinations.inner.storage else { panic!("a bucket") };
-    let Handle::V1(staged) = &handle;
+    let staged = handle.entry();
     let Place::Bucket { key, upload, .. } = &staged.place else { panic!("a bucket") };
     let store = bucket.reader();
     let path = |key: &str| object_store::path::Path::parse(key).unwrap();

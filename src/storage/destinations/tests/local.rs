@@ -168,13 +168,13 @@ async fn a_sender_that_is_given_up_leaves_nothing() {
     let desk = Desk::local();
     let to = storage("new/a", Overwrite::Replace);
     let file = desk.file("x", &bytes(1_000_000, 1));
-    let handle = desk.destinations.begin(&to, publication(1), &file).await.unwrap();
+    let staged = desk.destinations.begin(&to, publication(1), &file).await.unwrap();
+    let handle = Handle::V1(staged.clone());
     let waiting = Waiting::default();
     let abandoned = Arc::clone(&waiting.abandoned);
     drop(waiting);
     assert_eq!(desk.destinations.destroy(&handle).await.unwrap(), HandleFate::Dead);
-    let Handle::V1(staged) = &handle;
-    let Resolved::File(target) = desk.destinations.resolve(staged).unwrap() else {
+    let Resolved::File(target) = desk.destinations.resolve(&staged).unwrap() else {
         panic!("a folder");
     };
     let sent = super::super::local::send(&target, &file.path, &abandoned);

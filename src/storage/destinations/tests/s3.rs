@@ -36,6 +36,7 @@ async fn type_and_metadata_are_kept() {
         size: 1,
         sha256: file.sha256,
         content_type: "x/y".to_owned(),
+        role: None,
     };
     let url = desk.destinations.presign(&to, &output, Duration::from_mins(1)).await.unwrap();
     let answer = client().get(url.clone()).send().await.unwrap();
@@ -185,7 +186,7 @@ async fn overwrite_fail_holds_between_the_look_and_the_commit() {
     let second = desk.stage(&to, 2, &desk.file("y", b"2")).await;
     desk.destinations.commit(&first).await.unwrap();
     let Configured::Bucket(bucket) = &desk.destinations.inner.storage else { panic!("a bucket") };
-    let Handle::V1(staged) = &second;
+    let staged = second.entry();
     let Place::Bucket { key, upload, parts, .. } = &staged.place else { panic!("a bucket") };
     let upload = Upload { key, id: upload, publication: staged.publication, size: staged.size };
     assert!(bucket.complete_new(upload, parts).await.is_err());

@@ -141,6 +141,7 @@ async fn a_presigned_url_is_read_until_it_has_expired() {
         size: 3_000_000,
         sha256: String::new(),
         content_type: String::new(),
+        role: None,
     };
     let url = destinations.presign(&there, &file, Duration::from_mins(1)).await.unwrap();
     assert!(house.read_as(&http(url.as_str()), None).await.unwrap() == content.as_ref());
