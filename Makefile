@@ -42,7 +42,7 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
 .PHONY: bench
-bench: ffmpeg postgres ## Measure (25 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead sandbox buckets readers)
+bench: ffmpeg postgres ## Measure (30 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead ladder sandbox buckets readers)
 	$(CARGO) bench -- $(ONLY)
 
 .PHONY: ffmpeg postgres proftpd webhook-libraries emulators moto chromium

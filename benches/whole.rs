@@ -25,6 +25,8 @@ mod fleet;
 mod idle;
 #[path = "whole/latency.rs"]
 mod latency;
+#[path = "whole/ladder.rs"]
+mod ladder;
 #[path = "whole/overhead.rs"]
 mod overhead;
 #[path = "whole/process.rs"]
@@ -67,6 +69,9 @@ fn main() {
         }
         if runs("overhead") {
             overhead::run(&mut report).await;
+        }
+        if runs("ladder") {
+            ladder::run(&mut report).await;
         }
         if runs("sandbox") {
             sandbox::run(&mut report);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use flux::domain::preset::Presets;
+use flux::domain::preset::{EncodeSpec, Presets};
 use flux::domain::{OutputIndex, limits::SourceLimits};
 use flux::media;
 
@@ -81,6 +81,11 @@ pub(crate) fn bare(arguments: &[String], work: &Path) -> f64 {
 
 /// What the worker would pass to ffmpeg for this clip.
 pub(crate) async fn bare_arguments(clip: &Path) -> Vec<String> {
+    planned(clip, Presets::builtin().get(PRESET).expect("a built-in preset").clone()).await
+}
+
+/// The same for any output.
+pub(crate) async fn planned(clip: &Path, spec: EncodeSpec) -> Vec<String> {
     let spawner = media::process::Spawner::start(media::process::Launcher::Direct).expect("a thread");
     let tools = media::tools::Tools::locate(Path::new("ffmpeg"), Path::new("ffprobe")).expect("ffmpeg");
     let toolbox = media::Toolbox { spawner, tools };
@@ -90,8 +95,6 @@ pub(crate) async fn bare_arguments(clip: &Path) -> Vec<String> {
     let info = media::probe::probe(&toolbox, &input, demuxer, size, &SourceLimits::default())
         .await
         .expect("a probe");
-    let presets = Presets::builtin();
-    let spec = presets.get(PRESET).expect("a built-in preset").clone();
     let plan =
         media::plan::plan(&info, &[(OutputIndex(0), spec)], &media::plan::Policy::default()).expect("a plan");
     let limits = media::argv::Limits::default();

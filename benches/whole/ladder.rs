@@ -1,0 +1,93 @@
+//! A ladder through the service against the same pictures one after the other, and against one ffmpeg that makes them all.
+
+use std::path::Path;
+use std::time::Instant;
+
+use flux::domain::preset::{EncodeSpec, Presets};
+use serde_json::{Value, json};
+
+use super::clip;
+use super::overhead::{bare, planned};
+use super::process::Server;
+use super::report::{Report, median, percentile};
+
+/// Each runs every side once, beginning with another one.
+const ROUNDS: usize = 3;
+/// Speed, and the bound on the ratio to the pictures one after the other (measured by hand: 0.84, and 0.67 to 0.76).
+const SPEEDS: [(&str, &str); 2] = [("medium", "≤ 0.88"), ("veryfast", "≤ 0.78")];
+
+pub(crate) async fn run(report: &mut Report) {
+    eprintln!("ladder");
+    let server = Server::start(&[]);
+    let clip = clip::hd(20);
+    let work = tempfile::tempdir().expect("a folder");
+    server.settled().await;
+    for (speed, bound) in SPEEDS {
+        let (ladder, rungs) = specs(speed);
+        let one = planned(&clip, ladder).await;
+        let mut apart = Vec::new();
+        for rung in rungs {
+            apart.push(planned(&clip, rung).await);
+        }
+        let (mut to_apart, mut to_one) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let (mut through, mut row, mut single) = (0.0, 0.0, 0.0);
+            for turn in 0..3 {
+                match (round + turn) % 3 {
+                    0 => row = apart.iter().map(|arguments| bare(arguments, work.path())).sum(),
+                    1 => single = bare(&one, work.path()),
+                    _ => through = through_flux(&server, &clip, speed).await,
+                }
+            }
+            eprintln!("  {speed}: in a row {row:.2} s, one ffmpeg {single:.2} s, through flux {through:.2} s");
+            to_apart.push(through / row);
+            to_one.push(through / single);
+        }
+        let figure = |ratios: &[f64]| {
+            let (least, most) = (percentile(ratios, 0.0), percentile(ratios, 1.0));
+            format!("{:.3}  ({least:.3} to {most:.3})", median(ratios))
+        };
+        let name = format!("ladder 720p, 480p, 360p, {speed}: through flux / in a row");
+        report.add(&name, figure(&to_apart), bound);
+        report.add("  through flux / one ffmpeg", figure(&to_one), "≤ 1.03");
+    }
+}
+
+/// The output that is asked for.
+fn output(speed: &str) -> Value {
+    let rung = |name: &str, size: &str, max: &str| {
+        json!({ "name": name, "box": size, "rate": { "mode": "capped_crf", "crf": 23, "max": max } })
+    };
+    json!({
+        "video": { "speed": speed },
+        "ladder": [
+            rung("720p", "1280x720", "3000k"),
+            rung("480p", "854x480", "1500k"),
+            rung("360p", "640x360", "900k"),
+        ],
+    })
+}
+
+/// The ladder, and its rungs one by one; the sound goes with the first.
+fn specs(speed: &str) -> (EncodeSpec, Vec<EncodeSpec>) {
+    let Value::Object(fields) = output(speed) else { unreachable!("an object") };
+    let ladder = Presets::builtin().resolve(Some("hls_1080p_abr"), fields).expect("a good output");
+    let alone = |n: usize| EncodeSpec {
+        ladder: vec![ladder.ladder[n].clone()],
+        audio: ladder.audio.clone().filter(|_| n == 0),
+        ..ladder.clone()
+    };
+    let rungs = (0..ladder.ladder.len()).map(alone).collect();
+    (ladder, rungs)
+}
+
+async fn through_flux(server: &Server, clip: &Path, speed: &str) -> f64 {
+    let mut output = output(speed);
+    output["preset"] = "hls_1080p_abr".into();
+    output["destination"] = json!({ "kind": "storage", "path": "ladder/{job_id}" });
+    let job = json!({ "source": { "kind": "file", "path": clip }, "outputs": [output] });
+    let begun = Instant::now();
+    let id = server.submit(&job).await;
+    server.completed(&id).await;
+    begun.elapsed().as_secs_f64()
+}
