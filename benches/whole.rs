@@ -23,10 +23,10 @@ mod clip;
 mod fleet;
 #[path = "whole/idle.rs"]
 mod idle;
-#[path = "whole/latency.rs"]
-mod latency;
 #[path = "whole/ladder.rs"]
 mod ladder;
+#[path = "whole/latency.rs"]
+mod latency;
 #[path = "whole/overhead.rs"]
 mod overhead;
 #[path = "whole/process.rs"]

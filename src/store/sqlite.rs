@@ -58,6 +58,8 @@ const WRITER_CACHE: &str = "-16384";
 const STATEMENTS: usize = (submit::INSERTS + 1) * submit::ROWS
     + (load::STATEMENTS.len() + save::STATEMENTS.len() + claim::STATEMENTS) * bulk::SIZES
     + 128;
+/// Rows that the database's thread may be ahead of their reader: those of a statement, so that neither waits.
+const ROW_BUFFER: usize = 512;
 /// How long `SQLite` waits for a lock before it says it is busy.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pages of the log that are folded into the file at once, 64 MiB. A flood of jobs writes the same pages of the random
@@ -116,6 +118,7 @@ impl SqliteStore {
     ) -> Result<Self> {
         let connect =
             connect.busy_timeout(BUSY).disable_statement_logging().statement_cache_capacity(STATEMENTS);
+        let connect = connect.row_buffer_size(ROW_BUFFER);
         let mut conn = connect
             .clone()
             .create_if_missing(true)

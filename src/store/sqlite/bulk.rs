@@ -1,7 +1,7 @@
 //! Statements over many rows at once: sqlx pays a thread hop per statement (STACK §4).
 //!
 //! The number of rows is rounded up to a power of two and the rest is filled with nulls, which no statement here
-//! matches or inserts: a table has seven prepared statements instead of one for each number of rows.
+//! matches or inserts: a table has eight prepared statements instead of one for each number of rows.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use super::super::Result;
 use super::error::explain;
 
 /// Rows per statement, at most.
-const ROWS: usize = 64;
+const ROWS: usize = 128;
 /// Numbers of rows that a statement is made for: 1, 2, 4 … [`ROWS`].
 pub(super) const SIZES: usize = ROWS.ilog2() as usize + 1;
 

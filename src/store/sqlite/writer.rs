@@ -25,7 +25,7 @@ use crate::domain::JobId;
 use crate::domain::machine::{Illegal, Machine};
 
 /// Commands in one commit, at most: bounds the latency of what comes next.
-const GROUP: usize = 256;
+const GROUP: usize = 512;
 /// Commands that wait in each lane. Running jobs' verbs and claims wait for room; a submission that finds its lane full
 /// is refused, because its client can come back.
 const LANE: usize = 1024;
