@@ -23,6 +23,7 @@ mod json;
 mod letters;
 mod params;
 mod presets;
+mod probe;
 mod problem;
 mod quota;
 mod range;
@@ -60,6 +61,7 @@ use tower::{Service, ServiceExt as _};
 pub use auth::{ApiKey, Auth, Scope};
 pub use files::{ByteStream, Files, Received};
 pub use letters::JobLetters;
+pub use probe::document as probe_document;
 pub use range::ByteRange;
 pub use receiver::{Message, Sink, receiver};
 pub use server::{ServerLimits, serve};
@@ -68,6 +70,7 @@ pub use starting::starting;
 use crate::control::Control;
 use crate::domain::preset::Presets;
 use crate::domain::{Clock, IdSource, Results};
+use crate::worker::Prober;
 
 /// The prefix of the versioned API.
 pub const PREFIX: &str = "/api/v1";
@@ -83,6 +86,8 @@ pub struct Services {
     pub presets: Arc<Presets>,
     /// Results, uploads and inline sources.
     pub files: Arc<dyn Files>,
+    /// Answers what sources are; none in a process without tools.
+    pub prober: Option<Prober>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.

@@ -17,6 +17,7 @@ mod jobs;
 mod key;
 mod output;
 mod presets;
+mod probe;
 mod retention;
 mod serve;
 mod sse;
@@ -122,6 +123,7 @@ async fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(args)).await,
         Command::Encode(args) => Box::pin(encode::run(args)).await,
+        Command::Probe(args) => Box::pin(probe::run(args)).await,
         Command::Submit(args) => submit::run(args).await,
         Command::Jobs(args) => jobs::list(&args).await,
         Command::Job(args) => jobs::show(&args).await,

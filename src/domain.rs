@@ -20,6 +20,7 @@ pub mod preset;
 mod progress;
 mod rational;
 mod record;
+mod remarks;
 mod sandbox;
 mod secrets;
 mod spec;
@@ -48,6 +49,7 @@ pub use record::{
     OutputRecord, OutputResult, OutputStatus, Publication, PublicationState, RenditionResult, RunOutcome,
     TaskKind, TaskRecord, TaskState,
 };
+pub use remarks::Remark;
 pub use sandbox::SandboxMode;
 pub use secrets::{BucketAccess, Credentials, JobSecrets, OutputSecrets, Profile};
 pub use spec::{Destination, JobOptions, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel};

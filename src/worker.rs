@@ -11,6 +11,7 @@ mod delivery;
 mod disk;
 mod log;
 mod packaging;
+mod probe;
 mod progress;
 mod publish;
 mod register;
@@ -22,6 +23,7 @@ mod tests;
 mod transcode;
 mod workspace;
 
+pub use probe::{Given, Looked, Prober, ProberParts, Refused};
 pub use register::{Advertised, Registrar};
 pub use service::{Deps, Worker, WorkerSettings};
 pub use transcode::Limits;

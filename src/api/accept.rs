@@ -12,6 +12,7 @@ use super::uploads;
 use crate::domain::uploads::Claim;
 use crate::domain::{Fault, JobId, OutputIndex, Source, TaskId, Tenant, UploadId};
 use crate::store::{Idempotency, NewJob, StoredJob, Submitted};
+use crate::worker::Given;
 
 /// How long an idempotency key is remembered.
 const KEY_MEMORY: Duration = Duration::from_hours(24);
@@ -62,6 +63,24 @@ pub(super) async fn check(
     } else {
         Err(Problem::invalid(faults))
     }
+}
+
+/// Checks a source that is only asked about, as one of a job is checked.
+pub(super) async fn check_source(api: &Api, who: &Principal, body: Json<'_>) -> Result<Given, Problem> {
+    let id = JobId::from_uuid(api.ids.random());
+    let large = body.large;
+    let mut submission =
+        submission::read_source(body.value, body.faults, &api.presets, id).map_err(Problem::invalid)?;
+    if large && submission.inline.is_none() {
+        return Err(body::too_large());
+    }
+    settle_upload(api, &who.tenant, &mut submission).await?;
+    let faults = check_places(api, &submission);
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
+    let Submission { spec, secrets, inline, .. } = submission;
+    Ok(inline.map_or_else(|| Given::Source(spec.source, Box::new(secrets)), Given::Bytes))
 }
 
 /// Stores the inline source, then the job. When this returns `Ok`, the job survives any crash.

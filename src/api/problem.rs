@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::domain::{Failure, Fault};
+use crate::domain::{Class, Code, Failure, Fault};
 use crate::store;
 
 macro_rules! kinds {
@@ -50,16 +50,22 @@ kinds! {
     TooManyStreams = "too_many_streams", 429, true, "Too many open event streams";
     RateLimited = "rate_limited", 429, true, "The key submits too fast";
     TenantQueueFull = "tenant_queue_full", 429, true, "Too many jobs of the tenant wait";
+    ProbeUnavailable = "probe_unavailable", 501, false, "This server has nothing to probe sources with";
     Internal = "internal", 500, true, "A defect in the server";
     QueueFull = "queue_full", 503, true, "The queue is full";
     Unavailable = "unavailable", 503, true, "The server cannot answer just now";
     DiskFull = "disk_full", 503, true, "The server has no room left";
 }
 
+/// The title of every problem with a source; its code says which.
+pub(super) const SOURCE_TITLE: &str = "The source cannot be read or used";
+
 /// An error answer before it knows its request id; [`super::edge`] gives it its body.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
     pub(super) kind: Kind,
+    /// Why a source cannot be read or used, where that is the problem: then the code is that of a job.
+    of_source: Option<Code>,
     detail: String,
     errors: Vec<Fault>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -86,7 +92,7 @@ struct FaultView<'a> {
 
 impl Problem {
     pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self { kind, of_source: None, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
     /// All faults of a body at once.
@@ -104,6 +110,19 @@ impl Problem {
 
     pub(super) fn internal() -> Self {
         Self::new(Kind::Internal, "the server met an unexpected condition; its log has the request id")
+    }
+
+    /// What a job of a source would fail with, as an answer.
+    pub(super) fn of_source(failure: Failure) -> Self {
+        let Failure { code, message, detail, .. } = failure;
+        tracing::info!(%code, message, detail, "a source could not be probed");
+        let kind = match (code, code.class()) {
+            (Code::ToolMissing, _) | (_, Class::Infrastructure) => Kind::Unavailable,
+            (_, Class::Input | Class::Config) => Kind::ValidationFailed,
+            (_, Class::Internal) => Kind::Internal,
+        };
+        let problem = Self { of_source: Some(code), ..Self::new(kind, message) };
+        if code.retryable() { problem.retry_after(Duration::from_secs(10)) } else { problem }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -134,14 +153,18 @@ impl Problem {
     }
 
     pub(super) fn body(&self, request_id: &str) -> Vec<u8> {
+        let (code, title, retryable) = match self.of_source {
+            Some(code) => (code.as_str(), SOURCE_TITLE, code.retryable()),
+            None => (self.kind.code(), self.kind.title(), self.kind.retryable()),
+        };
         let body = Body {
-            r#type: format!("/problems/{}", self.kind.code()),
-            title: self.kind.title(),
+            r#type: format!("/problems/{code}"),
+            title,
             status: self.kind.number(),
             detail: &self.detail,
-            code: self.kind.code(),
+            code,
             request_id,
-            retryable: self.kind.retryable(),
+            retryable,
             errors: self
                 .errors
                 .iter()
@@ -192,7 +215,6 @@ impl From<store::Error> for Problem {
 /// A failure of a file operation made for a request (result, upload, inline source).
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        use crate::domain::{Class, Code};
         tracing::warn!(code = %failure.code, message = failure.message, detail = failure.detail, "file operation failed");
         let kind = match (failure.code, failure.code.class()) {
             (Code::DiskFull, _) => Kind::DiskFull,

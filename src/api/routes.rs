@@ -11,7 +11,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::auth::{Scope, guard};
 use super::edge::edge;
 use super::problem::Problem;
-use super::{Api, Mount, content, deliveries, jobs, presets, retention, stream, system, uploads, workers};
+use super::{
+    Api, Mount, content, deliveries, jobs, presets, probe, retention, stream, system, uploads, workers,
+};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::new(Put, "/api/v1/uploads/{id}", Access::Signed, Stream, uploads::receive),
         Route::new(Delete, "/api/v1/uploads/{id}", WRITE, Once, uploads::abandon),
         Route::new(Post, "/api/v1/uploads/{id}/complete", WRITE, Once, uploads::complete),
+        Route::new(Post, "/api/v1/probe", WRITE, Once, probe::create),
         Route::new(Get, "/api/v1/presets", READ, Once, presets::list),
         Route::new(Get, "/api/v1/presets/{name}", READ, Once, presets::get),
         Route::new(Get, "/api/v1/workers", READ, Once, workers::list),

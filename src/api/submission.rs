@@ -84,21 +84,82 @@ pub(super) fn read(
     }
 }
 
-fn draft(body: Value, faults: &Faults) -> Option<Draft> {
+/// Reads a body that has a source and nothing else, in every shape that a job's source has. The result has no outputs.
+pub(super) fn read_source(
+    body: Value,
+    faults: Faults,
+    presets: &Presets,
+    job: JobId,
+) -> Result<Submission, Vec<Fault>> {
+    let built = source_only(body, &faults).and_then(|draft| build(draft, &faults, presets, job));
+    match built {
+        Some(submission) if faults.is_empty() => Ok(submission),
+        _ => Err(faults.into_vec()),
+    }
+}
+
+fn source_only(body: Value, faults: &Faults) -> Option<Draft> {
     let mut fields = Fields::of(Place { at: String::new(), value: body }, faults)?;
+    let source = match shape(&fields)? {
+        Shape::FluxEncoder => {
+            fields.required_string("input_url").and_then(|url| seeds::input_url(url, faults))
+        }
+        Shape::CloudPipeline => {
+            fields.required_string("input_key").and_then(|key| seeds::input_key(key, faults))
+        }
+        Shape::Canonical => {
+            let place = fields.take("source");
+            if place.is_none() {
+                faults.add("/source", "is required");
+            }
+            place.and_then(|place| source::read(place, faults))
+        }
+    };
+    fields.finish();
+    Some(Draft {
+        source,
+        outputs: Vec::new(),
+        notification_url: None,
+        notification_events: Vec::new(),
+        priority: 0,
+        labels: BTreeMap::new(),
+        metadata: Map::new(),
+        options: JobOptions::default(),
+    })
+}
+
+/// Whose shape a body has.
+enum Shape {
+    Canonical,
+    FluxEncoder,
+    CloudPipeline,
+}
+
+/// The shape of a body; `None`, and a fault, where it has two.
+fn shape(fields: &Fields<'_>) -> Option<Shape> {
     let shapes: Vec<_> =
         ["source", "input_url", "input_key"].into_iter().filter(|name| fields.has(name)).collect();
     if let [first, second, ..] = shapes.as_slice() {
-        faults.add(fields.at(second), format!("cannot stand beside {first:?}"));
+        fields.faults.add(fields.at(second), format!("cannot stand beside {first:?}"));
         return None;
     }
-    let (source, outputs) = match shapes.first() {
-        Some(&"input_url") => seeds::flux_encoder(&mut fields),
-        Some(&"input_key") => seeds::cloud_pipeline(&mut fields),
-        Some(_) => canonical(&mut fields),
-        None => {
-            faults.add("/source", "is required");
-            (None, canonical(&mut fields).1)
+    Some(match shapes.first() {
+        Some(&"input_url") => Shape::FluxEncoder,
+        Some(&"input_key") => Shape::CloudPipeline,
+        Some(_) | None => Shape::Canonical,
+    })
+}
+
+fn draft(body: Value, faults: &Faults) -> Option<Draft> {
+    let mut fields = Fields::of(Place { at: String::new(), value: body }, faults)?;
+    let (source, outputs) = match shape(&fields)? {
+        Shape::FluxEncoder => seeds::flux_encoder(&mut fields),
+        Shape::CloudPipeline => seeds::cloud_pipeline(&mut fields),
+        Shape::Canonical => {
+            if !fields.has("source") {
+                faults.add("/source", "is required");
+            }
+            canonical(&mut fields)
         }
     };
     let draft = Draft {

@@ -8,7 +8,8 @@ use http::{HeaderValue, header};
 use serde_json::json;
 
 use super::Api;
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, SOURCE_TITLE};
+use crate::domain::Code;
 use crate::telemetry::metrics::{self, SlotState};
 
 /// Longest wait for the store's answer to a readiness probe.
@@ -72,8 +73,14 @@ pub(super) async fn index() -> Response {
 
 /// `GET /problems/{code}`: what the `type` of a problem points at.
 pub(super) async fn problem(Path(code): Path<String>) -> Result<Response, Problem> {
-    let kind =
-        Kind::ALL.iter().find(|kind| kind.code() == code).ok_or_else(|| Problem::no_such("problem type"))?;
-    Ok(axum::Json(json!({"code": kind.code(), "title": kind.title(), "retryable": kind.retryable()}))
-        .into_response())
+    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.code() == code) {
+        let (code, title, retryable) = (kind.code(), kind.title(), kind.retryable());
+        return Ok(axum::Json(json!({"code": code, "title": title, "retryable": retryable})).into_response());
+    }
+    // A source that cannot be probed has the code that its job would have.
+    let failure = Code::ALL.iter().find(|known| known.as_str() == code);
+    let failure = failure.ok_or_else(|| Problem::no_such("problem type"))?;
+    let (code, class, retryable) = (failure.as_str(), failure.class(), failure.retryable());
+    let body = json!({"code": code, "title": SOURCE_TITLE, "class": class, "retryable": retryable});
+    Ok(axum::Json(body).into_response())
 }

@@ -360,6 +360,7 @@ pub(super) async fn start(auth: Auth, limits: Limits, max_pending: Option<u64>) 
         control: Control::start(ControlSettings::default(), deps).await.unwrap(),
         presets: Arc::new(Presets::builtin()),
         files: Arc::clone(&files) as Arc<dyn Files>,
+        prober: None,
         clock,
         ids,
         auth,

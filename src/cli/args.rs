@@ -44,6 +44,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Encode one file, without a server
     Encode(EncodeArgs),
+    /// Show what a file or URL is, without a server: as a worker would see it
+    Probe(ProbeArgs),
     /// Submit a job to a server
     Submit(SubmitArgs),
     /// List jobs, newest first
@@ -158,6 +160,22 @@ pub struct EncodeArgs {
     /// What damage in the source means [default: fail]
     #[arg(long, value_enum)]
     pub on_damage: Option<Damage>,
+    /// Where it is configured.
+    #[command(flatten)]
+    pub file: ConfigOnly,
+}
+
+/// Arguments of `probe`.
+#[derive(Debug, Clone, Args)]
+pub struct ProbeArgs {
+    /// File or URL (http, https, s3, gs, az) to look at
+    pub source: String,
+    /// Write JSON: the same as `POST /api/v1/probe` answers
+    #[arg(long)]
+    pub json: bool,
+    /// How results are written
+    #[arg(short = 'o', long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
     /// Where it is configured.
     #[command(flatten)]
     pub file: ConfigOnly,

@@ -20,13 +20,17 @@ use crate::lifecycle::{Lifecycle, ShutdownReason};
 use crate::store::{JobStore, NewJob, StoredJob, Submitted};
 
 /// A folder that goes with its owner.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self, Failed> {
+    pub(super) fn new() -> Result<Self, Failed> {
         let path = config::temporary_folder().join(format!("flux-encode-{}", SystemIds.random()));
         std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -45,7 +49,8 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     let (root, output) = output_path(&args, &encode)?;
     let (source, secrets) = source(&args.input)?;
     let scratch = Scratch::new()?;
-    confine(&mut config, &scratch.0, &source, root)?;
+    confine(&mut config, scratch.path(), &source)?;
+    config.destination_roots = vec![root];
 
     let single = !encode.container.is_set();
     let lifecycle = Lifecycle::new();
@@ -116,7 +121,8 @@ fn output_path(args: &EncodeArgs, encode: &EncodeSpec) -> Result<(PathBuf, PathB
     Ok((folder, output))
 }
 
-fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
+/// What a person means by a path or a URL.
+pub(super) fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
     if input.starts_with("http://") || input.starts_with("https://") {
         let mut shown = url::Url::parse(input).map_err(|error| Failed::new(Exit::Usage, error))?;
         shown.set_query(None);
@@ -134,13 +140,13 @@ fn source(input: &str) -> Result<(Source, JobSecrets), Failed> {
 }
 
 /// What is given to a job on the command line, and no more, is within its reach.
-fn confine(config: &mut Config, scratch: &Path, source: &Source, root: PathBuf) -> Result<(), Failed> {
+pub(super) fn confine(config: &mut Config, scratch: &Path, source: &Source) -> Result<(), Failed> {
     scratch.clone_into(&mut config.server.data_dir);
     config.worker.work_dir = scratch.join("work");
     config.storage = config::Storage::Local { root: scratch.join("storage") };
     config.queue.max_attempts = std::num::NonZeroU32::MIN;
     config.queue.max_pending = 1;
-    config.destination_roots = vec![root];
+    config.destination_roots = Vec::new();
     // Whoever types the command may reach what they can reach.
     config.sources.allow = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
     if let Source::File { path } = source {

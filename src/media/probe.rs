@@ -4,8 +4,10 @@
 //! 600 and 1,000 fps clips that are neither): the frame rate comes from packets, a declared duration is a hint.
 
 mod document;
+mod naming;
 mod rate;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -72,6 +74,30 @@ pub async fn probe(
     document.refuse_limits(limits)?;
     Ok(document.into_info(demuxer, size, packets as usize))
 }
+
+/// Codec strings (RFC 6381) by stream index, of the streams where one can be told. A look of its own, because
+/// configurations are shown with attachments, and those may be larger than any document that is read: then there is none.
+pub async fn codecs(
+    toolbox: &Toolbox,
+    input: &Input,
+    demuxer: Demuxer,
+    limits: &SourceLimits,
+) -> BTreeMap<u32, String> {
+    let shown = ["-hide_banner", "-loglevel", "level+error", "-of", "json", "-show_data", "-show_entries"];
+    let mut args: Vec<String> = shown.map(String::from).into();
+    args.push(CONFIGURATIONS.to_owned());
+    let bounds = argv::Limits::new(limits, None);
+    args.extend(argv::input_options(&Reading { input, demuxer, limits: &bounds }, LookAhead::Far));
+    let spec = Spec::new(&toolbox.tools.ffprobe, args, "/").confined(Reach::reading(input));
+    let finished = run(&toolbox.spawner, spec, (TIME, DOCUMENT), &CancellationToken::new()).await;
+    let document = finished.ok().and_then(|end| serde_json::from_slice::<Document>(&end.stdout).ok());
+    let streams = document.into_iter().flat_map(|document| document.streams);
+    streams.filter_map(|stream| Some((stream.index, stream.codec_string()?))).collect()
+}
+
+/// What codec strings are made of.
+const CONFIGURATIONS: &str = "stream=index,codec_type,codec_name,profile,extradata,width,height,pix_fmt,avg_frame_rate,\
+color_range,color_space,color_transfer,color_primaries";
 
 /// Fields of packets that the frame rate needs; streams and the format are shown whole.
 const SHOWN: &str = "packet=stream_index,pts,dts,duration";

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::delivery::Delivery;
 use super::disk::{self, Disk, Share};
 use super::log::RunLog;
+use super::probe::{Prober, ProberParts};
 use super::run::{self, Stop, StopReason};
 use super::slots::{Admission, Leave, Slots, Wanted};
 use super::transcode::Limits;
@@ -154,6 +155,19 @@ impl Worker {
         lifecycle.spawn(TaskKind::Background, "sweep", Arc::clone(&inner).sweep());
         lifecycle.spawn(TaskKind::Background, "housekeeping", Arc::clone(&inner).housekeeping());
         Self(inner)
+    }
+
+    /// Answers what sources are, with this worker's tools and limits, beside its slots.
+    #[must_use]
+    pub fn prober(&self) -> Prober {
+        let Deps { sources, toolbox, ids, root, .. } = &self.0.deps;
+        Prober::new(ProberParts {
+            sources: sources.clone(),
+            toolbox: toolbox.clone(),
+            ids: Arc::clone(ids),
+            limits: self.0.settings.limits.source,
+            folder: root.path().to_owned(),
+        })
     }
 
     /// Takes nothing more; what runs goes on.

@@ -4,12 +4,10 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
 use super::delivery;
 use super::disk::Ever;
 use super::packaging::{self, Packing};
+use super::probe;
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
 use super::run::{Ended, StopReason};
@@ -26,9 +24,9 @@ use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
 use crate::media::plan::{EncodePlan, MeasuredLoudness, OutputPlan, Policy};
 use crate::media::structure::Facts;
 use crate::media::verify::{Verified, VerifyRequest};
-use crate::media::{self, Input, RandomRead};
+use crate::media::{self, Input};
 use crate::rpc::wire::{RunEvent, Transcode};
-use crate::storage::{OpenSource, SourceInput};
+use crate::storage::OpenSource;
 use crate::telemetry::metrics::{self, SourceKind};
 
 /// How long a run that found its source waits in its slot for room on the disk. It goes back to the queue uncharged, so
@@ -78,20 +76,6 @@ struct Encoded {
     report: EncodeReport,
 }
 
-/// Reads the source for `media`, through the same cache that ffmpeg reads from.
-struct Reader<'a>(&'a OpenSource);
-
-#[async_trait]
-impl RandomRead for Reader<'_> {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    async fn read_at(&self, offset: u64, len: usize) -> std::io::Result<Bytes> {
-        self.0.read_at(offset, len).await.map_err(std::io::Error::other)
-    }
-}
-
 async fn encode(
     context: &RunContext,
     folder: &RunFolder,
@@ -137,9 +121,9 @@ async fn encode_from(
     wanted: &[(OutputIndex, &OutputSpec)],
     source: &OpenSource,
 ) -> Result<Encoded, Ended> {
-    let limits = &context.worker.settings.limits;
+    let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits);
     context.log.report(&Step::Probing.report(Figures::default()));
-    let (media, facts) = stoppable(context, probe(context, source)).await?;
+    let (media, facts) = stoppable(context, probe::look(toolbox, source, &limits.source)).await?;
     context.log.tell(RunEvent::Media(Box::new(media.clone())));
 
     let specs: Vec<(OutputIndex, EncodeSpec)> =
@@ -152,7 +136,7 @@ async fn encode_from(
     for (index, _) in wanted {
         context.log.tell(RunEvent::OutputMoved(*index, OutputStatus::Encoding));
     }
-    let input = input(source);
+    let input = probe::input(source);
     let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
     room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
     let bounds = argv::Limits::new(&limits.source, threads(context));
@@ -172,7 +156,6 @@ async fn encode_from(
         },
     };
     let mut on_tick = |tick: Tick| context.log.report(&encoding(&tick, plan.expected_seconds));
-    let toolbox = &context.worker.deps.toolbox;
     let report = media::encode::encode(toolbox, request, &mut on_tick, context.stop.token()).await;
     let report = report.map_err(|failure| stopped_or(context, failure))?;
     metrics::encoded(report.took);
@@ -258,17 +241,6 @@ fn with_notes(mut plan: EncodePlan, notes: Vec<(usize, String)>) -> EncodePlan {
         }
     }
     plan
-}
-
-async fn probe(context: &RunContext, source: &OpenSource) -> Result<(MediaInfo, Facts), Failure> {
-    let reader = Reader(source);
-    let demuxer = media::sniff::sniff(&reader).await?;
-    let facts = media::structure::check(&reader, demuxer).await?;
-    let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits.source);
-    tracing::debug!(target: "flux::media", "probe started");
-    let info = media::probe::probe(toolbox, &input(source), demuxer, source.size(), limits).await?;
-    tracing::debug!(target: "flux::media", "probe ended");
-    Ok((info, facts))
 }
 
 /// Everything after the encoder.
@@ -461,13 +433,6 @@ async fn stoppable<T>(
     }
 }
 
-fn input(source: &OpenSource) -> Input {
-    match source.input() {
-        SourceInput::File(path) => Input::File(path),
-        SourceInput::Loopback { url } => Input::Loopback { url },
-    }
-}
-
 /// A failure of a step that was stopped is no failure.
 fn stopped_or(context: &RunContext, failure: Failure) -> Ended {
     if context.stop.token().is_cancelled() { Ended::Stopped } else { failure.into() }
@@ -480,7 +445,7 @@ fn threads(context: &RunContext) -> Option<NonZeroU16> {
     if busy == 1 { None } else { u16::try_from(share).ok().and_then(NonZeroU16::new) }
 }
 
-const fn source_kind(source: &Source) -> SourceKind {
+pub(super) const fn source_kind(source: &Source) -> SourceKind {
     match source {
         Source::Http { .. } => SourceKind::Http,
         Source::Ftp { .. } => SourceKind::Ftp,

@@ -152,6 +152,14 @@ impl Stale {
 }
 
 impl RunFolder {
+    /// A folder that belongs to no run, for what is kept only as long as it is looked at. Its name is none of a run, so
+    /// that nobody takes it for what one left.
+    pub fn apart(below: &Path, id: uuid::Uuid) -> Result<Self, WorkspaceError> {
+        let path = below.join(format!("look-{id}"));
+        make_dir(&path).map_err(io_error("create a folder", &path))?;
+        Ok(Self { path, pending: Mutex::default() })
+    }
+
     /// Where the run's files are.
     #[must_use]
     pub fn path(&self) -> &Path {

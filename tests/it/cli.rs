@@ -128,7 +128,7 @@ async fn doctor_finds_what_is_here_and_what_is_not() {
 fn help_says_what_there_is() {
     let help = flux(&["--help"]).output().unwrap();
     insta::assert_snapshot!("help", text(&help.stdout));
-    for command in ["serve", "encode", "submit", "validate"] {
+    for command in ["serve", "encode", "probe", "submit", "validate"] {
         let help = flux(&[command, "--help"]).output().unwrap();
         insta::assert_snapshot!(format!("help_{command}"), text(&help.stdout));
     }

@@ -38,6 +38,8 @@ mod peers;
 #[cfg(test)]
 mod playback;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod retention;

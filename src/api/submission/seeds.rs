@@ -58,7 +58,7 @@ fn flux_output(place: Place<Value>, faults: &Faults, warnings: &mut Vec<String>)
 }
 
 /// A URL of any scheme the seed took: what this build does not fetch is refused by name.
-fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
+pub(super) fn input_url(url: Place<String>, faults: &Faults) -> Option<SourceDraft> {
     let at = url.at.clone();
     let scheme = url.value.split_once(':').map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
     match scheme.as_deref() {
@@ -111,7 +111,7 @@ pub(super) fn cloud_pipeline(fields: &mut Fields<'_>) -> (Option<SourceDraft>, V
 }
 
 /// The key of an object; `uploads/{id}/{name}` may name an upload to this server instead.
-fn input_key(key: Place<String>, faults: &Faults) -> Option<SourceDraft> {
+pub(super) fn input_key(key: Place<String>, faults: &Faults) -> Option<SourceDraft> {
     match ObjectPath::parse(key.value) {
         Ok(path) => {
             let maybe_upload = upload_of(path.as_str());

@@ -13,6 +13,7 @@ use crate::control::Control;
 use crate::lifecycle::{Lifecycle, TaskKind};
 use crate::rpc::{self, Token};
 use crate::telemetry::Metrics;
+use crate::worker::Prober;
 
 /// How often finished histogram samples are folded away.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -20,7 +21,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub(super) async fn listen(
     role: &'static str,
     plan: &ControlPlan,
-    (control, ground): (&Control, &Ground),
+    (control, ground, prober): (&Control, &Ground, Option<Prober>),
     metrics: Metrics,
     porch: Porch,
     lifecycle: &Lifecycle,
@@ -31,6 +32,7 @@ pub(super) async fn listen(
         control: control.clone(),
         presets: Arc::clone(&ground.presets),
         files: Arc::new(StorageFiles::new(ground.storage.clone())),
+        prober,
         clock: Arc::clone(&ground.clock),
         ids: Arc::clone(&ground.ids),
         auth: auth(plan),

@@ -47,7 +47,7 @@ impl Codec {
 }
 
 /// The codec of a picture with these boxes behind its sample entry.
-pub(super) fn picture(kind: [u8; 4], boxes: &[u8], color: Option<Color>) -> Codec {
+pub(crate) fn picture(kind: [u8; 4], boxes: &[u8], color: Option<Color>) -> Codec {
     let known = match &kind {
         b"avc1" | b"avc3" => find(boxes, *b"avcC").and_then(|avcc| avc(kind, avcc)),
         b"hvc1" | b"hev1" => find(boxes, *b"hvcC").and_then(|hvcc| hevc(kind, hvcc)),

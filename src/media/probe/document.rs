@@ -37,6 +37,9 @@ pub(in crate::media) struct Stream {
     pub(in crate::media) index: u32,
     pub(in crate::media) codec_type: Option<String>,
     pub(in crate::media) codec_name: Option<String>,
+    pub(super) profile: Option<String>,
+    /// The codec's own configuration, as a dump; only where it was asked for.
+    pub(super) extradata: Option<String>,
     codec_tag_string: Option<String>,
     pub(in crate::media) width: u32,
     pub(in crate::media) height: u32,
@@ -215,6 +218,11 @@ impl Stream {
         }
     }
 
+    /// Frames per second on average, as the container has it.
+    pub(super) fn average_rate(&self) -> Option<f64> {
+        ratio(self.avg_frame_rate.as_deref()).map(Rational::as_f64)
+    }
+
     /// The sample aspect ratio; `None` where it is unknown.
     pub(in crate::media) fn sar(&self) -> Option<Rational> {
         ratio(self.sample_aspect_ratio.as_deref())
@@ -285,7 +293,7 @@ fn positive(text: Option<&str>) -> Option<f64> {
 }
 
 /// Bits per component: ffmpeg's names carry them (`yuv420p10le`, `p010le`, `gray12be`) where they are not 8.
-fn bit_depth(pix_fmt: &str, declared: Option<&str>) -> u8 {
+pub(super) fn bit_depth(pix_fmt: &str, declared: Option<&str>) -> u8 {
     let name = pix_fmt.strip_suffix("le").or_else(|| pix_fmt.strip_suffix("be"));
     let digits = |name: &str| {
         let start = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
