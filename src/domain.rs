@@ -21,6 +21,7 @@ mod progress;
 mod rational;
 mod record;
 mod remarks;
+mod report;
 mod sandbox;
 mod secrets;
 mod spec;
@@ -50,6 +51,10 @@ pub use record::{
     TaskKind, TaskRecord, TaskState,
 };
 pub use remarks::Remark;
+pub use report::{
+    CommandReport, KindReport, LoudnessMode, LoudnessReport, MAX_COMMAND, OutputReport, PlannedAudio,
+    PlannedVideo, StreamReport,
+};
 pub use sandbox::SandboxMode;
 pub use secrets::{BucketAccess, Credentials, JobSecrets, OutputSecrets, Profile};
 pub use spec::{Destination, JobOptions, JobSpec, OnDamage, OutputSpec, Overwrite, Source, VerifyLevel};

@@ -7,6 +7,7 @@
 //! once the end is acknowledged.
 //! To add a kind of task: its message in `rpc::wire`, an arm in `run`, a module beside [`transcode`].
 
+mod account;
 mod delivery;
 mod disk;
 mod log;

@@ -209,5 +209,6 @@ fn result() -> OutputResult {
         height: None,
         renditions: Vec::new(),
         warnings: Vec::new(),
+        report: None,
     }
 }

@@ -188,10 +188,10 @@ pub(super) async fn find(api: &Api, who: &Principal, id: &str) -> Result<StoredJ
     api.control.store().get(who.reach(), id).await?.ok_or_else(|| Problem::no_such("job"))
 }
 
-/// The job resource as JSON, with what its worker reports just now.
+/// The job resource as lists have it: without command lines, with what its worker reports just now.
 pub(super) async fn json_of(api: &Api, stored: &StoredJob, dialect: Dialect) -> Value {
     let live = live(api, stored).await;
-    serde_json::to_value(JobView::of(stored, live.as_ref(), dialect)).unwrap_or_default()
+    serde_json::to_value(JobView::of(stored, live.as_ref(), dialect).brief()).unwrap_or_default()
 }
 
 /// Whether an answer is that to a submission.

@@ -15,9 +15,9 @@ impl Letters for JobLetters {
     fn body(&self, notice: &Notice, job: &Aggregate, at: Timestamp) -> String {
         let stored = StoredJob { aggregate: job.clone(), attempts: Vec::new(), queue_position: None };
         let mut data =
-            serde_json::to_value(JobView::of(&stored, None, Dialect::Canonical)).unwrap_or_default();
+            serde_json::to_value(JobView::of(&stored, None, Dialect::Canonical).brief()).unwrap_or_default();
         if let Value::Object(data) = &mut data {
-            // Bodies stay small: attempts and the tools' lines are asked for with the job.
+            // Bodies stay small: attempts, command lines and the tools' lines are asked for with the job.
             data.remove("attempts");
             data.remove("queue_position");
             data.insert("run".to_owned(), json!(job.job.run));

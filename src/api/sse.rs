@@ -40,7 +40,7 @@ pub(super) fn write(out: &mut BytesMut, event: &str, id: Option<i64>, data: &imp
 pub(super) fn change(out: &mut BytesMut, stored: &StoredJob, live: Option<&TaskReport>, now: Timestamp) {
     let mut follower = Follower::new(stored, None);
     follower.high = view::progress(stored, live);
-    let whole = serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical));
+    let whole = serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical).brief());
     write(out, "status", None, &Data { job: whole.ok(), ..follower.data(live, now) });
 }
 
@@ -124,7 +124,8 @@ impl Follower {
         let live = live.filter(|_| job.status == JobStatus::Running);
         self.high = self.high.raise(view::progress(stored, live));
         if self.seen.is_none() {
-            let whole = serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical));
+            let whole =
+                serde_json::to_value(view::JobView::of(stored, live, view::Dialect::Canonical).brief());
             let data = Data { job: whole.ok(), ..self.data(live, now) };
             write(out, "snapshot", Some(job.seq), &data);
             self.sent = live.cloned();

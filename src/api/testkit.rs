@@ -21,11 +21,12 @@ use crate::control::{Control, ControlSettings, Deps, Discovery, Sweeper};
 use crate::domain::preset::Presets;
 use crate::domain::uploads::{Assembled, Claim, Invitation};
 use crate::domain::{
-    Abilities, Aggregate, Attempt, BootId, Clock, Code, Company, Destination, Epoch, Event, EventKind,
-    Failure, IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus, ObjectPath, OutputFile,
-    OutputIndex, OutputRecord, OutputResult, OutputSecrets, OutputSpec, OutputStatus, Overwrite, Phase,
+    Abilities, Aggregate, Attempt, BootId, Clock, Code, ColorSpace, CommandReport, Company, Destination,
+    Epoch, Event, EventKind, Failure, IdSource, JobId, JobOptions, JobRecord, JobSecrets, JobSpec, JobStatus,
+    KindReport, LoudnessReport, ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputReport,
+    OutputResult, OutputSecrets, OutputSpec, OutputStatus, Overwrite, Phase, PlannedAudio, PlannedVideo,
     Progress, Publication, PublicationId, PublicationState, RunId, RunNumber, RunOutcome, Source,
-    SystemClock, SystemIds, TaskId, TaskReport, Tenant, Timestamp,
+    StreamReport, SystemClock, SystemIds, TaskId, TaskReport, Tenant, Timestamp,
 };
 use crate::lifecycle::Lifecycle;
 use crate::store::{DynStore, Fenced, Grant, Options, OutputDone, SqliteStore, StoredJob, UploadRecord};
@@ -62,6 +63,7 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         height: Some(720),
         renditions: Vec::new(),
         warnings: vec!["not_upscaled".into()],
+        report: Some(Box::new(output_report())),
     };
     let spec = JobSpec {
         source: Source::Http { url: "https://example.com/in.mp4?…".into() },
@@ -111,6 +113,53 @@ pub(super) fn stored(status: JobStatus) -> StoredJob {
         aggregate: Aggregate { job, outputs: vec![output], tasks: vec![], publications: vec![] },
         attempts: vec![attempt],
         queue_position: None,
+    }
+}
+
+fn output_report() -> OutputReport {
+    let picture = StreamReport {
+        rendition: None,
+        codec: "h264".into(),
+        codec_string: Some("avc1.64001f".into()),
+        duration_seconds: 30.03,
+        bitrate_average: 2_000_000,
+        bitrate_peak: 3_100_000,
+        kind: KindReport::Video {
+            width: 1280,
+            height: 720,
+            frame_rate: Some(29.97),
+            pixel_format: Some("yuv420p".into()),
+            color: ColorSpace::default(),
+            frames: 900,
+            planned: PlannedVideo {
+                width: 1280,
+                height: 720,
+                frame_rate: Some(29.97),
+                duration_seconds: Some(30.0),
+                bitrate: None,
+                bitrate_max: None,
+            },
+        },
+    };
+    let sound = StreamReport {
+        codec: "aac".into(),
+        codec_string: Some("mp4a.40.2".into()),
+        kind: KindReport::Audio {
+            channels: 2,
+            sample_rate: 48_000,
+            language: Some("eng".into()),
+            loudness: Some(LoudnessReport::of(-20.0, -4.0, Some((2.5, true)))),
+            planned: PlannedAudio { duration_seconds: Some(30.0), bitrate: 128_000 },
+        },
+        ..picture.clone()
+    };
+    OutputReport {
+        streams: vec![picture, sound],
+        command: Some(CommandReport {
+            argv: ["ffmpeg", "-i", "SOURCE", "file:out-0.mp4"].map(str::to_owned).into(),
+            complete: true,
+        }),
+        tools: BTreeMap::from([("ffmpeg".to_owned(), "5.1.9".to_owned())]),
     }
 }
 
@@ -438,6 +487,7 @@ impl Server {
             height: Some(720),
             renditions: Vec::new(),
             warnings: vec![],
+            report: None,
         };
         let publication = Publication {
             id: PublicationId::from_uuid(SystemIds.random()),

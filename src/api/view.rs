@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::PREFIX;
 use crate::domain::{
-    Access, Attempt, Bucket, Class, Code, Destination, Failure, JobId, JobStatus, MediaInfo, ObjectOptions,
-    ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputStatus, Phase, Progress, RenditionResult,
-    RunOutcome, Source, TaskReport, Timestamp, WorkerId,
+    Access, Attempt, Bucket, Class, Code, CommandReport, Destination, Failure, JobId, JobStatus, MediaInfo,
+    ObjectOptions, ObjectPath, OutputFile, OutputIndex, OutputRecord, OutputStatus, Phase, Progress,
+    RenditionResult, RunOutcome, Source, StreamReport, TaskReport, Timestamp, WorkerId,
 };
 use crate::store::StoredJob;
 
@@ -104,6 +104,9 @@ struct ResultView<'a> {
     width: Option<u32>,
     height: Option<u32>,
     renditions: &'a [RenditionResult],
+    streams: &'a [StreamReport],
+    command: Option<&'a CommandReport>,
+    tools: Option<&'a BTreeMap<String, String>>,
     warnings: Vec<&'a str>,
 }
 
@@ -186,6 +189,16 @@ impl<'a> JobView<'a> {
         }
     }
 
+    /// Without command lines: for lists, events and webhooks, where many jobs are shown, or one again and again.
+    pub(super) fn brief(mut self) -> Self {
+        for output in &mut self.outputs {
+            if let Some(result) = &mut output.result {
+                result.command = None;
+            }
+        }
+        self
+    }
+
     /// As the answer to a submission.
     pub(super) fn accepted(mut self) -> Self {
         self.job_id = Some(self.id);
@@ -237,6 +250,7 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
                 .map(String::as_str)
                 .filter(|w| !output.spec.warnings.iter().any(|s| s == w)),
         );
+        let report = result.report.as_deref();
         ResultView {
             url: result_url(job, output),
             files: result.files.get(..MAX_FILES).unwrap_or(&result.files),
@@ -246,6 +260,9 @@ fn output_view(job: JobId, output: &OutputRecord, of_job: Progress) -> OutputVie
             width: result.width,
             height: result.height,
             renditions: &result.renditions,
+            streams: report.map_or(&[], |report| &report.streams),
+            command: report.and_then(|report| report.command.as_ref()),
+            tools: report.map(|report| &report.tools),
             warnings,
         }
     });

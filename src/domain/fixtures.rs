@@ -104,5 +104,6 @@ pub(crate) fn result() -> OutputResult {
         height: None,
         renditions: Vec::new(),
         warnings: Vec::new(),
+        report: None,
     }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BootId, Epoch, Failure, JobId, JobSpec, MediaInfo, OutputIndex, OutputSpec, Progress, PublicationId,
-    RunId, RunNumber, SessionId, TaskClass, TaskId, Tenant, Timestamp, WorkerId,
+    BootId, Epoch, Failure, JobId, JobSpec, MediaInfo, OutputIndex, OutputReport, OutputSpec, Progress,
+    PublicationId, RunId, RunNumber, SessionId, TaskClass, TaskId, Tenant, Timestamp, WorkerId,
 };
 
 macro_rules! states {
@@ -226,6 +226,9 @@ pub struct OutputResult {
     /// What the client should know (`not_upscaled`, damage, ignored fields).
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// How it was made and what its streams are; none in records from before there were reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<OutputReport>>,
 }
 
 impl OutputResult {
@@ -429,6 +432,14 @@ pub struct Aggregate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_from_before_there_were_reports_are_read() {
+        let old = r#"{"url": "file:///a", "files": [], "duration_seconds": 1.0, "frames": 25, "width": 2, "height": 2}"#;
+        let result: OutputResult = serde_json::from_str(old).unwrap();
+        assert_eq!(result.report, None);
+        assert!(!serde_json::to_string(&result).unwrap().contains("report"));
+    }
 
     #[test]
     fn numbers_and_names_round_trip() {

@@ -6,9 +6,12 @@
 
 mod codec;
 mod filter;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+
+pub use shown::shown;
 
 use super::Input;
 use super::plan::{AudioPlan, EncodePlan, Filter, OutputPlan, VideoPlan};

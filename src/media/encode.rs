@@ -8,7 +8,9 @@
 mod log;
 mod loudness;
 mod progress;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -83,6 +85,8 @@ pub struct EncodeReport {
     pub broken_places: u64,
     /// The latest end of a packet over all outputs, seconds.
     pub last_out_seconds: Option<f64>,
+    /// Versions of encoders by name, as far as they told.
+    pub encoders: BTreeMap<String, String>,
     /// Wall time.
     pub took: Duration,
     /// The last log lines, fit for clients.

@@ -19,7 +19,7 @@ use super::{Input, Toolbox};
 use crate::domain::limits::SourceLimits;
 use crate::domain::{Code, Demuxer, Failure, MediaInfo};
 
-pub(super) use document::Document;
+pub(super) use document::{Document, Stream};
 
 /// Longest probe. ffprobe under the options below has never taken 2 s, but a slow origin may feed it slowly.
 const TIME: Duration = Duration::from_mins(1);

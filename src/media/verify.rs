@@ -9,6 +9,7 @@ mod decode;
 mod digest;
 mod output;
 mod packets;
+mod report;
 mod source;
 
 use std::path::Path;
@@ -24,7 +25,7 @@ use super::process::{Reach, RunError, Spec, Tidy, run, run_lines};
 use super::structure::Facts;
 use super::{Input, Toolbox};
 use crate::domain::preset::FileFormat;
-use crate::domain::{Code, Demuxer, Failure, MediaInfo, OnDamage, VerifyLevel};
+use crate::domain::{Code, Demuxer, Failure, MediaInfo, OnDamage, StreamReport, VerifyLevel};
 
 pub use digest::of as digest;
 use packets::PacketTable;
@@ -69,6 +70,8 @@ pub struct Verified {
     pub width: Option<u32>,
     /// Height of the picture, pixels.
     pub height: Option<u32>,
+    /// Its streams, as they were read to be checked.
+    pub streams: Vec<StreamReport>,
     /// What the client should know.
     pub warnings: Vec<String>,
 }
@@ -116,6 +119,7 @@ pub async fn verify(
         frames: spans.video.as_ref().map_or(0, |video| video.packets),
         width: plan.video.as_ref().map(|video| video.width),
         height: plan.video.as_ref().map(|video| video.height),
+        streams: report::streams(plan, &document, &table, request.plan.expected_seconds),
         warnings,
     })
 }
@@ -137,8 +141,16 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// The output's own streams, read with the same care as a stranger's file: its bytes come from one.
     async fn document(&self) -> Result<Document, Failure> {
-        let shown =
-            ["-hide_banner", "-loglevel", "level+error", "-of", "json", "-show_streams", "-show_format"];
+        let shown = [
+            "-hide_banner",
+            "-loglevel",
+            "level+error",
+            "-of",
+            "json",
+            "-show_data",
+            "-show_streams",
+            "-show_format",
+        ];
         let spec = self.probe(&shown);
         let finished = run(&self.toolbox.spawner, spec, (self.time, 1024 * 1024), self.cancel).await?;
         let log = self.tidy(finished.log);

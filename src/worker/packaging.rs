@@ -239,6 +239,7 @@ fn result(packing: &Packing<'_>, package: &Package, files: Vec<OutputFile>) -> O
         height: picture.and_then(|found| found.height),
         renditions: renditions.collect(),
         warnings,
+        report: None,
     }
 }
 

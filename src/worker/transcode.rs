@@ -1,9 +1,11 @@
 //! A whole job in one go: open, probe, plan, encode, verify, publish.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::account::Account;
 use super::delivery;
 use super::disk::Ever;
 use super::packaging::{self, Packing};
@@ -16,8 +18,8 @@ use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Code, Epoch, Failure, JobId, MediaInfo, OutputFile, OutputIndex, OutputResult, OutputSpec, OutputStatus,
-    PublicationId, Source, TaskReport, VerifyLevel,
+    Code, Epoch, Failure, JobId, LoudnessReport, MediaInfo, OutputFile, OutputIndex, OutputResult,
+    OutputSpec, OutputStatus, PublicationId, Source, TaskReport, VerifyLevel,
 };
 use crate::media::argv::{self, Gains, Reading};
 use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
@@ -74,6 +76,7 @@ struct Encoded {
     facts: Facts,
     plan: EncodePlan,
     report: EncodeReport,
+    account: Account,
 }
 
 async fn encode(
@@ -141,12 +144,13 @@ async fn encode_from(
     room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
     let bounds = argv::Limits::new(&limits.source, threads(context));
     let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
-    let (gains, notes) = loudness(context, &plan, &reading).await?;
+    let (gains, notes, loudness) = loudness(context, &plan, &reading).await?;
     // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
     source.fill_to_end();
+    let argv = argv::encode(&plan, &reading, &gains);
     let request = EncodeRequest {
         plan: &plan,
-        argv: argv::encode(&plan, &reading, &gains),
+        argv: argv.clone(),
         input: &input,
         work: folder.path(),
         limits: EncodeLimits {
@@ -160,7 +164,16 @@ async fn encode_from(
     let report = report.map_err(|failure| stopped_or(context, failure))?;
     metrics::encoded(report.took);
     let plan = with_notes(plan, notes);
-    Ok(Encoded { media, facts, plan, report })
+    let account = Account { argv, tools: tools(context, &report), loudness };
+    Ok(Encoded { media, facts, plan, report, account })
+}
+
+/// Versions of what encoded, as far as they are known.
+fn tools(context: &RunContext, report: &EncodeReport) -> BTreeMap<String, String> {
+    let ffmpeg = context.worker.deps.capabilities.borrow().as_ref().map(|known| known.version.clone());
+    let mut tools = report.encoders.clone();
+    tools.extend(ffmpeg.map(|version| ("ffmpeg".to_owned(), version)));
+    tools
 }
 
 /// Waits until the disk has room for what will be written; gives the run back where that takes too long.
@@ -200,13 +213,13 @@ fn encoding(tick: &Tick, expected: Option<f64>) -> TaskReport {
     Step::Encoding(share).report(Figures { fps: tick.fps, speed: tick.speed, eta_seconds })
 }
 
-/// Measures what has a loudness target; the gains, and what the client should know.
+/// Measures what has a loudness target; the gains, what the client should know, and what was found by file.
 async fn loudness(
     context: &RunContext,
     plan: &EncodePlan,
     reading: &Reading<'_>,
-) -> Result<(Gains, Vec<(usize, String)>), Ended> {
-    let (mut gains, mut notes) = (Gains::new(), Vec::new());
+) -> Result<(Gains, Vec<(usize, String)>, BTreeMap<String, LoudnessReport>), Ended> {
+    let (mut gains, mut notes, mut found) = (Gains::new(), Vec::new(), BTreeMap::new());
     for (audio, places) in plan.loudness_passes() {
         let measuring = media::encode::measure_loudness(
             &context.worker.deps.toolbox,
@@ -221,9 +234,11 @@ async fn loudness(
             seconds: plan.expected_seconds.unwrap_or(f64::MAX),
         };
         let Some(target) = audio.loudness else { continue };
-        let Some((gain, limited)) = media::plan::gain(target, measured) else {
-            continue;
-        };
+        let chosen = media::plan::gain(target, measured);
+        let report = LoudnessReport::of(measured.integrated, measured.true_peak, chosen);
+        let files = places.iter().filter_map(|place| plan.outputs.get(*place));
+        found.extend(files.map(|output| (output.file_name.clone(), report)));
+        let Some((gain, limited)) = chosen else { continue };
         for place in places {
             gains.insert(place, gain);
             if limited {
@@ -231,7 +246,7 @@ async fn loudness(
             }
         }
     }
-    Ok((gains, notes))
+    Ok((gains, notes, found))
 }
 
 fn with_notes(mut plan: EncodePlan, notes: Vec<(usize, String)>) -> EncodePlan {
@@ -358,6 +373,7 @@ async fn ready<'a>(
         let Some(first) = files.first().filter(|_| failed.iter().all(|(failed, _)| failed != index)) else {
             continue;
         };
+        let report = checking.encoded.account.report(&files);
         let (id, destination) =
             (PublicationId::from_uuid(context.worker.deps.ids.random()), &spec.destination);
         let made = match &spec.encode.package {
@@ -377,6 +393,7 @@ async fn ready<'a>(
         };
         match made {
             Ok((files, result)) => {
+                let result = OutputResult { report: Some(Box::new(report)), ..result };
                 let secrets = checking.work.secrets.output(*index);
                 ready.push(Publishing { id, output: *index, epoch, destination, secrets, files, result });
             }
@@ -418,6 +435,7 @@ fn single(
         height: verified.height,
         renditions: Vec::new(),
         warnings: [&spec.warnings[..], &verified.warnings].concat(),
+        report: None,
     };
     (publish::Files::One(file), result)
 }

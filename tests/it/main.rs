@@ -42,6 +42,8 @@ mod probe;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod report;
+#[cfg(test)]
 mod retention;
 #[cfg(test)]
 mod sandbox;

@@ -1,11 +1,11 @@
 //! ffmpeg's log at `level+verbose`: what it counted, what it complained about, and what that means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::{EncodeReport, Tick};
+use super::{EncodeReport, Tick, versions};
 use crate::domain::{Code, Failure};
 use crate::media::process::{Tail, Tidy};
 
@@ -78,6 +78,7 @@ pub(super) struct LogState {
     signs: BTreeSet<Sign>,
     broken_places: u64,
     last_out_seconds: Option<f64>,
+    encoders: BTreeMap<String, String>,
 }
 
 impl Default for LogState {
@@ -92,6 +93,7 @@ impl Default for LogState {
             signs: BTreeSet::new(),
             broken_places: 0,
             last_out_seconds: None,
+            encoders: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +123,9 @@ impl LogState {
             self.statistics(line);
         } else {
             self.tail.push(line);
+            if let Some((name, version)) = versions::told(line) {
+                self.encoders.insert(name.to_owned(), version);
+            }
         }
         // Printed as information, yet it is damage made invisible.
         if line.contains("] concealing ") {
@@ -224,6 +229,7 @@ impl LogState {
             ended_early: self.signs.contains(&Sign::EndedEarly),
             broken_places: self.broken_places,
             last_out_seconds: self.last_out_seconds,
+            encoders: self.encoders,
             took,
             log_tail: tidy.lines(self.tail.into_lines()),
         }

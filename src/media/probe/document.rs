@@ -159,7 +159,7 @@ impl Document {
         if stream.codec_type.as_deref() != Some("video") || stream.disposition.attached_pic == 1 {
             return (None, false);
         }
-        let base = stream.time_base();
+        let base = stream.base();
         let packets: Vec<Packet> = self.packets_of(stream).copied().collect();
         let hints = [&stream.avg_frame_rate, &stream.r_frame_rate].map(|text| ratio(text.as_deref()));
         rate::measure(&packets, base, hints)
@@ -186,7 +186,7 @@ impl Document {
             },
             frame_rate,
             variable_rate,
-            time_base: stream.time_base(),
+            time_base: stream.base(),
             start_seconds: number(stream.start_time.as_deref()),
             duration_seconds: stream.seconds(),
             // Fewer than asked for: the source had no more.
@@ -198,8 +198,15 @@ impl Document {
 }
 
 impl Stream {
-    fn time_base(&self) -> Rational {
+    /// Its ticks, seconds.
+    pub(in crate::media) fn base(&self) -> Rational {
         ratio(self.time_base.as_deref()).unwrap_or(Rational::ONE)
+    }
+
+    /// Its ISO 639 tag, where one is set.
+    pub(in crate::media) fn language(&self) -> Option<String> {
+        let tag = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("language"))?.1;
+        (tag != "und" && tag.len() <= 35).then(|| tag.clone())
     }
 
     /// ffprobe's angle is counter-clockwise; ours is the clockwise turn that shows the picture upright.
@@ -265,7 +272,6 @@ impl Stream {
     }
 
     fn audio(&self) -> AudioStream {
-        let language = self.tags.iter().find(|(name, _)| name.eq_ignore_ascii_case("language"));
         AudioStream {
             index: self.index,
             codec: self.codec_name.clone().unwrap_or_else(|| "unknown".into()),
@@ -273,7 +279,7 @@ impl Stream {
             sample_rate: self.sample_rate.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0),
             start_seconds: number(self.start_time.as_deref()),
             duration_seconds: self.seconds(),
-            language: language.map(|(_, tag)| tag.clone()).filter(|tag| tag != "und" && tag.len() <= 35),
+            language: self.language(),
             default: self.disposition.default == 1,
         }
     }

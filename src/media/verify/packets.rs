@@ -1,4 +1,4 @@
-//! The headers of an output's packets, read as a stream: memory grows by 9 bytes a picture frame, no more.
+//! The headers of an output's packets, read as a stream: memory grows by 13 bytes a packet, no more.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,8 @@ pub(super) struct StreamPackets {
     pub(super) times: Vec<i64>,
     /// Whether each of `times` is a key frame.
     pub(super) keys: Vec<bool>,
+    /// Bytes of each of `times`.
+    pub(super) sizes: Vec<u32>,
     /// Those without a presentation time.
     pub(super) timeless: u64,
     /// The latest end.
@@ -64,6 +66,7 @@ impl PacketTable {
         if stream.times.len() < FRAMES {
             stream.times.push(time);
             stream.keys.push(flags.contains('K'));
+            stream.sizes.push(number("size").and_then(|size| u32::try_from(size).ok()).unwrap_or(0));
         }
     }
 

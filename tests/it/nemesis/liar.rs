@@ -90,6 +90,7 @@ impl WorkerApi for Liar {
                     height: None,
                     renditions: Vec::new(),
                     warnings: Vec::new(),
+                    report: None,
                 }),
             },
             Lie::Slots | Lie::Finished | Lie::Protocol => RunEvent::Finished,

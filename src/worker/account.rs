@@ -1,0 +1,40 @@
+//! How outputs were made: what becomes of the command line, of the measurements and of the checks in a result.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{KindReport, LoudnessReport, MAX_COMMAND, OutputReport};
+use crate::media::argv;
+use crate::media::plan::OutputPlan;
+use crate::media::verify::Verified;
+
+/// What one encoder process was told, and what was measured for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Account {
+    /// Its command line as it was.
+    pub(super) argv: Vec<String>,
+    /// Versions by name.
+    pub(super) tools: BTreeMap<String, String>,
+    /// By the name of the file that the sound is in.
+    pub(super) loudness: BTreeMap<String, LoudnessReport>,
+}
+
+impl Account {
+    /// The report of the output that these files are.
+    pub(super) fn report(&self, files: &[&(&OutputPlan, Verified)]) -> OutputReport {
+        let own: Vec<&str> = files.iter().map(|(plan, _)| plan.file_name.as_str()).collect();
+        let streams = files.iter().flat_map(|(plan, found)| {
+            let measured = self.loudness.get(&plan.file_name).copied();
+            found.streams.iter().cloned().map(move |mut stream| {
+                if let KindReport::Audio { loudness, .. } = &mut stream.kind {
+                    *loudness = measured;
+                }
+                stream
+            })
+        });
+        OutputReport {
+            streams: streams.collect(),
+            command: Some(argv::shown(&self.argv, &own, MAX_COMMAND)),
+            tools: self.tools.clone(),
+        }
+    }
+}
