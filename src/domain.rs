@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 mod ids;
 pub mod limits;
 pub mod machine;
+mod measured;
 mod media;
 mod path;
 mod place;
@@ -38,6 +39,7 @@ pub use ids::{
     BootId, DeliveryId, Epoch, IdSource, InvalidId, JobId, OutputIndex, PublicationId, RunId, RunNumber,
     SessionId, SystemIds, TaskId, Tenant, UploadId, WorkerId,
 };
+pub use measured::{Area, Measured};
 pub use media::{
     AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
 };

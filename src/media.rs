@@ -6,11 +6,12 @@
 //! and ffmpeg's exit code is never the only evidence of success.
 //!
 //! The order of a task: [`sniff`] (which container), [`structure`] (is it whole), [`probe`] (what is inside),
-//! [`plan`], [`argv`], [`encode`], [`verify`]. Each takes the verdict of the one before as an argument, so a step
+//! [`analyze`] (what headers do not say, where an output needs it), [`plan`], [`argv`], [`encode`], [`verify`]. Each takes the verdict of the one before as an argument, so a step
 //! cannot be skipped by accident.
 //! To add a codec: `domain::preset`, then `plan`, `argv` and its snapshot, then `verify`.
 //! To add a container: `domain::Demuxer`, then `sniff`, then `structure` if it declares where it ends.
 
+pub mod analyze;
 pub mod argv;
 mod boxes;
 pub mod encode;

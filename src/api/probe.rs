@@ -151,6 +151,7 @@ mod tests {
             packets: Some(90),
             attached_picture: false,
             default: true,
+            measured: crate::domain::Measured::default(),
         };
         let cover = VideoStream { index: 2, codec: "png".into(), attached_picture: true, ..film.clone() };
         let sound = AudioStream {

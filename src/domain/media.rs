@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Rational;
+use super::{Measured, Rational};
 
 /// Containers flux opens. The name is our own sniffing's verdict and is forced on ffmpeg, never guessed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -243,6 +243,9 @@ pub struct VideoStream {
     pub attached_picture: bool,
     /// The container's default flag.
     pub default: bool,
+    /// What was measured, where an output needed it.
+    #[serde(default)]
+    pub measured: Measured,
 }
 
 impl VideoStream {
@@ -353,6 +356,7 @@ mod tests {
             packets: None,
             attached_picture: false,
             default: false,
+            measured: Measured::default(),
         }
     }
 

@@ -3,8 +3,10 @@
 mod catalogue;
 mod check;
 mod container;
+mod level;
 mod merge;
 mod package;
+mod picture;
 mod read;
 mod units;
 
@@ -13,10 +15,12 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::{InvalidPreset, PresetName, Presets};
 pub use check::AV1_MIN_SIDE;
 pub use container::{Container, FileFormat};
+pub use level::{Excess, Level, Load, lowest as lowest_level};
 pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
+pub use picture::{Crop, Deinterlace, Flip, PadColor};
 pub use units::{BitRate, BoxSize, InvalidUnit};
 
-use super::Rational;
+use super::{Rational, Rotation};
 
 /// A complete, checked encode setting: one output, which is a file or a set of them.
 ///
@@ -262,17 +266,6 @@ pub enum DynamicRange {
     Keep,
 }
 
-/// What is done about interlaced sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Deinterlace {
-    /// Frames marked as interlaced are deinterlaced, 25i to 25p.
-    #[default]
-    Auto,
-    /// Never.
-    Off,
-}
-
 /// H.264/HEVC profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -324,6 +317,9 @@ pub struct VideoSpec {
     /// Profile (h264, hevc).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// Level (h264, hevc); default the lowest that holds the picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
     /// Bits per component.
     #[serde(default)]
     pub bit_depth: BitDepth,
@@ -333,6 +329,18 @@ pub struct VideoSpec {
     /// Interlaced sources.
     #[serde(default)]
     pub deinterlace: Deinterlace,
+    /// What is cut off the upright picture, before anything else is done to its shape.
+    #[serde(default)]
+    pub crop: Crop,
+    /// Clockwise turn after the source's own rotation, degrees: 0, 90, 180 or 270.
+    #[serde(default)]
+    pub rotate: Rotation,
+    /// Mirroring, after the turn.
+    #[serde(default)]
+    pub flip: Flip,
+    /// Colour of the bars of [`Fit::Pad`]; default black.
+    #[serde(default, skip_serializing_if = "PadColor::is_black")]
+    pub pad_color: PadColor,
 }
 
 /// MEDIA-RULES §1.18a: plain files do not need 2 s GOPs; 5 s saves bytes.

@@ -152,6 +152,42 @@ pub fn loudness(audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
     argv.0
 }
 
+/// What is looked for in a source's picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The part that is not black (`cropdetect`), of this many frames that are so far apart.
+    Bars {
+        /// Frames.
+        frames: u32,
+        /// One of so many.
+        step: u32,
+    },
+}
+
+/// The command line that looks at the picture from the key frame before a place, seconds; its findings are on standard
+/// error.
+#[must_use]
+pub fn look(reading: &Reading<'_>, stream: u32, seconds: f64, look: Look) -> Vec<String> {
+    let mut argv = Argv::default();
+    argv.global("level+info", reading.limits.threads);
+    if seconds > 0.0 {
+        // To decode up to the place itself would cost up to a whole group of pictures.
+        argv.flag("-noaccurate_seek");
+        argv.pair("-ss", format!("{seconds:.3}"));
+    }
+    argv.0.extend(input_options(reading, LookAhead::Near));
+    argv.pair("-map", format!("0:{stream}"));
+    let (filters, frames) = match look {
+        Look::Bars { frames, step } => (vec![Filter::EveryNth(step), Filter::FindBars], frames),
+    };
+    argv.pair("-vf", filter::chain(&filters));
+    argv.pair("-frames:v", frames);
+    argv.pair("-fps_mode:v", "passthrough");
+    argv.pair("-f", "null");
+    argv.flag("-");
+    argv.0
+}
+
 fn picture(argv: &mut Argv, format: FileFormat, video: &VideoPlan, threads: Option<NonZeroU16>) {
     codec::video(argv, video, threads);
     argv.pair("-pix_fmt:v", video.pix_fmt);

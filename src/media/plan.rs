@@ -1,27 +1,28 @@
 //! What to encode, decided purely: `(MediaInfo, outputs, policy) → EncodePlan`.
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
-//! them. Files: `size` (geometry), `timing` (frame rates, keyframes), `color` (signals and conversions), `level`
-//! (H.264 and HEVC levels), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `set` (ladders),
-//! `filter` (what may stand in a filter graph).
+//! them. Files: `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing` (frame rates, keyframes),
+//! `color` (signals and conversions), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `set`
+//! (ladders), `filter` (what may stand in a filter graph).
 
 mod bytes;
 mod color;
 mod filter;
-mod level;
+mod frame;
 mod set;
 mod size;
 mod sound;
 mod timing;
 
 use crate::domain::preset::{
-    AV1_MIN_SIDE, AudioCodec, BitDepth, Deinterlace, EncodeSpec, FileFormat, Profile, Rate, Speed,
-    VideoCodec, VideoSpec,
+    AV1_MIN_SIDE, AudioCodec, BitDepth, Deinterlace, EncodeSpec, FileFormat, Level, Load, Profile, Rate,
+    Speed, VideoCodec, VideoSpec, lowest_level,
 };
 use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational, VideoStream};
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
 pub use filter::{Filter, Layout};
+pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
 
 /// What the operator allows, as far as planning needs it.
@@ -127,8 +128,8 @@ pub struct VideoPlan {
     pub bframes: Option<u8>,
     /// Profile as the encoder spells it, where set.
     pub profile: Option<&'static str>,
-    /// Level as the encoder spells it, where set.
-    pub level: Option<&'static str>,
+    /// Level, where the codec has one and it is known.
+    pub level: Option<Level>,
     /// Pixel format.
     pub pix_fmt: &'static str,
     /// Colour of the result, tagged so.
@@ -287,7 +288,9 @@ fn picture(
     if stream.width == 0 || stream.height == 0 {
         return Err(Failure::new(Code::MediaUnsupported, "the source does not say how large its picture is"));
     }
-    let geometry = size::fit(stream, spec);
+    let framed = frame::of(stream, spec)?;
+    warnings.extend(framed.warning(spec));
+    let geometry = size::fit(&framed.stream, spec);
     let (width, height) = (geometry.width, geometry.height);
     if spec.codec == VideoCodec::Av1 && (width < AV1_MIN_SIDE || height < AV1_MIN_SIDE) {
         let message = format!(
@@ -318,9 +321,11 @@ fn picture(
     if let Timing::Cfr(rate) = timed.timing {
         filters.push(Filter::Fps(rate));
     }
-    filter::picture(&mut filters, stream, &geometry, &colored, spec.bit_depth);
+    filters.extend(framed.filters());
+    let paint = filter::Paint { color: &colored, depth: spec.bit_depth, bars: spec.pad_color };
+    filter::picture(&mut filters, &framed.stream, &geometry, &paint);
 
-    let level = level::lowest(level::Load {
+    let load = Load {
         codec: spec.codec,
         width,
         height,
@@ -328,13 +333,14 @@ fn picture(
         rate: spec.rate,
         bit_depth: spec.bit_depth,
         profile: spec.profile,
-    });
+    };
+    let rate = level(spec, load)?;
     Ok(VideoPlan {
         stream: stream.index,
         feed: Feed::Source,
         codec: spec.codec,
         speed: spec.speed,
-        rate: spec.rate,
+        rate,
         width,
         height,
         filters,
@@ -344,7 +350,7 @@ fn picture(
         keyframes: Keyframes::Within(timed.keyframe_interval),
         bframes: spec.bframes,
         profile: profile(spec),
-        level,
+        level: spec.level.or_else(|| lowest_level(load)),
         pix_fmt,
         color: colored.target.into(),
     })
@@ -364,6 +370,17 @@ fn deinterlaces(stream: &VideoStream, spec: &VideoSpec) -> bool {
         Deinterlace::Auto => declared && has_fields,
         Deinterlace::Off => false,
     }
+}
+
+/// The rate below the ceiling of the level that was asked for, if one was.
+fn level(spec: &VideoSpec, load: Load) -> Result<Rate, Failure> {
+    let Some(level) = spec.level else { return Ok(spec.rate) };
+    level.holds(load).map_err(|excess| {
+        let (Load { width, height, .. }, rate) = (load, load.frame_rate.map_or(0.0, Rational::as_f64));
+        let message = format!("video.level {level} {excess}: {width}x{height}, {rate:.2} frames a second");
+        Failure::new(Code::MediaUnsupported, message)
+    })?;
+    Ok(level.bounded(load))
 }
 
 fn profile(spec: &VideoSpec) -> Option<&'static str> {

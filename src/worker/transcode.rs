@@ -127,6 +127,10 @@ async fn encode_from(
     let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits);
     context.log.report(&Step::Probing.report(Figures::default()));
     let (media, facts) = stoppable(context, probe::look(toolbox, source, &limits.source)).await?;
+    let input = probe::input(source);
+    let bounds = argv::Limits::new(&limits.source, threads(context));
+    let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
+    let media = look(context, &reading, media, wanted).await?;
     context.log.tell(RunEvent::Media(Box::new(media.clone())));
 
     let specs: Vec<(OutputIndex, EncodeSpec)> =
@@ -139,11 +143,8 @@ async fn encode_from(
     for (index, _) in wanted {
         context.log.tell(RunEvent::OutputMoved(*index, OutputStatus::Encoding));
     }
-    let input = probe::input(source);
     let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
     room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
-    let bounds = argv::Limits::new(&limits.source, threads(context));
-    let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
     let (gains, notes, loudness) = loudness(context, &plan, &reading).await?;
     // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
     source.fill_to_end();
@@ -174,6 +175,19 @@ fn tools(context: &RunContext, report: &EncodeReport) -> BTreeMap<String, String
     let mut tools = report.encoders.clone();
     tools.extend(ffmpeg.map(|version| ("ffmpeg".to_owned(), version)));
     tools
+}
+
+/// Measures what outputs need to know of the picture.
+async fn look(
+    context: &RunContext,
+    reading: &Reading<'_>,
+    media: MediaInfo,
+    wanted: &[(OutputIndex, &OutputSpec)],
+) -> Result<MediaInfo, Ended> {
+    let toolbox = &context.worker.deps.toolbox;
+    let outputs: Vec<&EncodeSpec> = wanted.iter().map(|(_, output)| &output.encode).collect();
+    let looking = media::analyze::measure(toolbox, reading, media, &outputs, context.stop.token());
+    looking.await.map_err(|failure| stopped_or(context, failure))
 }
 
 /// Waits until the disk has room for what will be written; gives the run back where that takes too long.

@@ -6,5 +6,6 @@
 mod damage;
 mod kit;
 mod picture;
+mod shape;
 mod side_by_side;
 mod table;

@@ -1,5 +1,6 @@
 //! What may stand in one setting together: ranges, and codecs against containers.
 
+mod picture;
 mod set;
 
 use super::{
@@ -96,6 +97,7 @@ pub(super) fn video(spec: &VideoSpec, faults: &mut Vec<Fault>) {
     size(spec, &mut fault);
     timing(spec, &mut fault);
     depth(spec, &mut fault);
+    picture::check(spec, &mut fault);
 }
 
 fn rate(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {

@@ -31,7 +31,7 @@ pub(super) fn spell_out(document: &mut Map<String, Value>) -> Vec<Fault> {
 }
 
 /// Lays `upper` over `base`. Beside plain merging: a new size replaces the old one whatever its spelling, and a new
-/// codec takes away what was chosen for the old one (profile, B-frames, the quality number).
+/// codec takes away what was chosen for the old one (profile, level, B-frames, the quality number).
 pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>) {
     if let (Some(Value::Object(old)), Some(Value::Object(new))) =
         (base.get_mut("video"), upper.get_mut("video"))
@@ -44,6 +44,7 @@ pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>)
         let changed = new.get("codec").is_some_and(|codec| old.get("codec") != Some(codec));
         if changed {
             old.remove("profile");
+            old.remove("level");
             old.remove("bframes");
             requalify(old, new.get("codec"));
         }

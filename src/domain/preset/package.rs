@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoxSize, Container, EncodeSpec, FpsSpec, Profile, Rate, VideoSpec};
+use super::{BoxSize, Container, EncodeSpec, FpsSpec, Level, Profile, Rate, VideoSpec};
 
 /// Why a part of a set is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,9 @@ pub struct Rung {
     /// Profile (h264, hevc).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// Level (h264, hevc).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
 }
 
 impl Rung {
@@ -82,6 +85,7 @@ impl Rung {
             rate: self.rate,
             fps: FpsSpec { max: self.fps_max.or(video.fps.max), ..video.fps },
             profile: self.profile.or(video.profile),
+            level: self.level.or(video.level),
             ..video.clone()
         }
     }

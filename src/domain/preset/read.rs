@@ -6,16 +6,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    AudioSpec, BitRate, Container, EncodeSpec, FpsSpec, PackageSpec, Rate, Rung, SET_GOP_SECONDS, Segment,
-    VideoCodec, VideoSpec, check, default_gop_seconds, default_sample_rate, package,
+    AudioSpec, BitRate, Container, Crop, EncodeSpec, FpsSpec, PackageSpec, Rate, Rung, SET_GOP_SECONDS,
+    Segment, VideoCodec, VideoSpec, check, default_gop_seconds, default_sample_rate, package,
 };
-use crate::domain::{Fault, Rational};
+use crate::domain::{Area, Fault, Rational};
 
 /// Formats of the documented schema that this version does not write.
 const LATER_CONTAINERS: &[&str] = &["gif", "webp", "jpg", "png", "vtt"];
 /// Fields of the documented schema that this version does not have.
-const LATER_FIELDS: &[&str] =
-    &["stills", "preview", "captions", "pad_color", "level", "rotate", "flip", "crop", "watermark", "passes"];
+const LATER_FIELDS: &[&str] = &["stills", "preview", "captions", "watermark", "passes"];
 
 /// Reads a whole setting.
 pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
@@ -82,9 +81,10 @@ fn ladder(fields: &mut Fields<'_>, video: Option<&VideoSpec>) -> Vec<Rung> {
             None => fields.nested("rate").and_then(rate),
         };
         let (fps_max, profile) = (fields.optional("fps_max"), fields.optional("profile"));
+        let level = fields.optional("level");
         let whole = fields.finish();
         let (name, bounds, rate) = (name?, bounds?, rate?);
-        whole.then_some(Rung { name, bounds, rate, fps_max, profile })
+        whole.then_some(Rung { name, bounds, rate, fps_max, profile, level })
     });
     read.collect()
 }
@@ -164,11 +164,30 @@ fn video(mut fields: Fields<'_>, in_a_set: bool) -> Option<VideoSpec> {
         bit_depth: fields.optional("bit_depth").unwrap_or_default(),
         range: fields.optional("range").unwrap_or_default(),
         deinterlace: fields.optional("deinterlace").unwrap_or_default(),
+        level: fields.optional("level"),
+        crop: crop(&mut fields),
+        rotate: fields.optional("rotate").unwrap_or_default(),
+        flip: fields.optional("flip").unwrap_or_default(),
+        pad_color: fields.optional("pad_color").unwrap_or_default(),
         // Where the codec is missing the document is refused below, whatever stands here.
         codec: codec.unwrap_or(VideoCodec::H264),
         rate: rate.unwrap_or(default_rate(codec.unwrap_or(VideoCodec::H264))),
     };
     fields.finish().then_some(spec)
+}
+
+/// A rectangle is read side by side, so that each fault has its own place.
+fn crop(fields: &mut Fields<'_>) -> Crop {
+    if !matches!(fields.map.get("crop"), Some(Value::Object(_))) {
+        return fields.optional("crop").unwrap_or_default();
+    }
+    let Some(mut sides) = fields.nested("crop") else { return Crop::None };
+    let [x, y, width, height] = ["x", "y", "w", "h"].map(|side| sides.required::<u32>(side));
+    sides.finish();
+    match (x, y, width, height) {
+        (Some(x), Some(y), Some(width), Some(height)) => Crop::Area(Area { x, y, width, height }),
+        _ => Crop::None,
+    }
 }
 
 /// Quality used when a request names a codec and nothing else: that of the built-in presets.

@@ -59,7 +59,7 @@ fn x265(argv: &mut Argv, video: &VideoPlan, threads: Option<NonZeroU16>) {
     }
     let mut list = groups(video);
     if let Some(level) = video.level {
-        list.push(("level-idc", level.to_owned()));
+        list.push(("level-idc", level.to_string()));
     }
     if let Some(bframes) = video.bframes {
         list.push(("bframes", bframes.to_string()));

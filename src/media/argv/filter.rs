@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::domain::Rotation;
+use crate::domain::preset::Flip;
 use crate::media::plan::{EncodePlan, Feed, Filter, Matrix, Range, Signal, Transfer};
 
 /// A chain as `-vf` and `-af` take it.
@@ -141,7 +143,21 @@ fn spell(filter: Filter) -> String {
         Filter::Delinearise(to) => format!("zscale={}", zscale_out(to)),
         Filter::Format(layout) => format!("format={}", layout.pix_fmt()),
         Filter::Crop { width, height, x, y } => format!("crop={width}:{height}:{x}:{y}"),
-        Filter::Pad { width, height, x, y } => format!("pad={width}:{height}:{x}:{y}:color=black"),
+        Filter::Turn(turn) => match turn {
+            Rotation::None => "null".to_owned(),
+            Rotation::Cw90 => "transpose=dir=clock".to_owned(),
+            Rotation::Half => "hflip,vflip".to_owned(),
+            Rotation::Cw270 => "transpose=dir=cclock".to_owned(),
+        },
+        Filter::Mirror(flip) => match flip {
+            Flip::None => "null".to_owned(),
+            Flip::Horizontal => "hflip".to_owned(),
+            Flip::Vertical => "vflip".to_owned(),
+        },
+        Filter::Pad { width, height, x, y, color } => {
+            let [red, green, blue] = color.rgb();
+            format!("pad={width}:{height}:{x}:{y}:color=0x{red:02x}{green:02x}{blue:02x}")
+        }
         Filter::Extend { width, height, right, bottom } => {
             format!("pad={width}:{height}:0:0,fillborders=right={right}:bottom={bottom}:mode=smear")
         }
@@ -159,6 +175,9 @@ fn spell(filter: Filter) -> String {
         ),
         Filter::BothSides => "pan=stereo|c0=c0|c1=c0".to_owned(),
         Filter::Gain(db) => format!("volume={db:.3}dB"),
+        Filter::EveryNth(step) => format!("framestep={step}"),
+        // 24 of 255, as a part, so that it means the same in 10 bits.
+        Filter::FindBars => "cropdetect=limit=0.094118:round=2:skip=0:reset=0".to_owned(),
         Filter::Measure => "ebur128=peak=true:framelog=verbose".to_owned(),
     }
 }

@@ -185,6 +185,27 @@ fn rate_modes() {
 }
 
 #[test]
+fn pictures_cut_turned_and_framed() {
+    let (_, film) = sources().remove(0);
+    let fields = json!({"container": "mp4", "video": {
+        "codec": "h264", "level": "4.1", "crop": {"x": 0, "y": 140, "w": 1920, "h": 800}, "rotate": 270, "flip": "horizontal",
+        "box": "1280x720", "orient": "fixed", "fit": "pad", "pad_color": "#c08040",
+    }});
+    let argv = encoded(&film, &[spec(None, fields)], &Limits::default());
+    insta::assert_snapshot!("cut_turned_and_framed", lines(tail(&argv)));
+}
+
+#[test]
+fn a_look_decodes_little() {
+    let (input, limits) = (file(), Limits::default());
+    let reading = Reading { input: &input, demuxer: Demuxer::Mov, limits: &limits };
+    insta::assert_snapshot!(
+        "look_for_bars",
+        lines(&look(&reading, 0, 12.5, Look::Bars { frames: 3, step: 8 }))
+    );
+}
+
+#[test]
 fn sources_are_opened_by_force_and_nothing_else() {
     let limits = Limits::default();
     let url = "http://127.0.0.1:40000/0123456789abcdef/in";

@@ -1,10 +1,10 @@
 //! The filters flux may emit: a closed set of numbers and enums (MEDIA-RULES §1.3). Filters that open files do not
 //! exist here, and no variant holds text.
 
-use super::color::{Colored, Conversion, Signal};
+use super::color::{Colored, Conversion, Matrix, Signal};
 use super::size::{self, Geometry, Placement};
-use crate::domain::preset::BitDepth;
-use crate::domain::{Rational, VideoStream};
+use crate::domain::preset::{BitDepth, Flip, PadColor};
+use crate::domain::{Rational, Rotation, VideoStream};
 
 /// One step of a picture's or a sound's chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,7 +64,11 @@ pub enum Filter {
         /// Pixels from the top.
         y: u32,
     },
-    /// Puts the picture on a black canvas.
+    /// Turns clockwise.
+    Turn(Rotation),
+    /// Mirrors.
+    Mirror(Flip),
+    /// Puts the picture on a canvas.
     Pad {
         /// Pixels.
         width: u32,
@@ -74,6 +78,8 @@ pub enum Filter {
         x: u32,
         /// Pixels from the top.
         y: u32,
+        /// The canvas.
+        color: PadColor,
     },
     /// Adds a column or row by repeating the last one, to get even sides without resampling.
     Extend {
@@ -105,6 +111,10 @@ pub enum Filter {
     Gain(f64),
     /// EBU R 128 measurement with true peak, printed at the end.
     Measure,
+    /// One frame of so many.
+    EveryNth(u32),
+    /// Prints the smallest part that holds everything that is not black (`media::analyze` has the limit's measurement).
+    FindBars,
 }
 
 /// Sample layouts between filters.
@@ -114,6 +124,8 @@ pub enum Layout {
     Yuv420,
     /// 4:2:0, 10 bits.
     Yuv420Ten,
+    /// 4:4:4, 10 bits.
+    Yuv444Ten,
     /// Planar RGB, 32-bit float.
     Float,
 }
@@ -124,14 +136,17 @@ pub enum Layout {
 /// 203 nit as the unit gave 68 %).
 const HDR_PEAK: u16 = 10;
 
+/// The colours of a picture.
+pub(super) struct Paint<'a> {
+    pub(super) color: &'a Colored,
+    pub(super) depth: BitDepth,
+    /// What surrounds it, where anything does.
+    pub(super) bars: PadColor,
+}
+
 /// Size, colour and placement of a picture.
-pub(super) fn picture(
-    chain: &mut Vec<Filter>,
-    stream: &VideoStream,
-    geometry: &Geometry,
-    color: &Colored,
-    depth: BitDepth,
-) {
+pub(super) fn picture(chain: &mut Vec<Filter>, stream: &VideoStream, geometry: &Geometry, paint: &Paint<'_>) {
+    let Paint { color, depth, bars } = *paint;
     let layout = match depth {
         BitDepth::Eight => Layout::Yuv420,
         BitDepth::Ten => Layout::Yuv420Ten,
@@ -171,10 +186,42 @@ pub(super) fn picture(
     match placement {
         Placement::Whole => {}
         Placement::Crop { x, y } => chain.push(Filter::Crop { width, height, x, y }),
-        Placement::Pad { x, y } => chain.push(Filter::Pad { width, height, x, y }),
+        Placement::Pad { x, y } => {
+            let pad = Filter::Pad { width, height, x, y, color: bars };
+            pad_in(chain, pad, &Padded { inner: scaled, outer: (width, height), signal: to, layout, bars });
+        }
         Placement::Extend { right, bottom } => chain.push(extend((width, height), (right, bottom))),
     }
     chain.extend([Filter::Tag(to), Filter::SquareSamples]);
+}
+
+/// A picture with bars.
+struct Padded {
+    inner: (u32, u32),
+    outer: (u32, u32),
+    signal: Signal,
+    layout: Layout,
+    bars: PadColor,
+}
+
+/// `pad` of ffmpeg 5.1 paints with the coefficients of BT.601 whatever the picture has (measured: red on a BT.709 picture
+/// gets 81 90 240 instead of 63 102 240). So a picture with hued bars is taken to 601 for them, without loss: 10 bits,
+/// all chroma, and zimg, which does not clip.
+fn pad_in(chain: &mut Vec<Filter>, pad: Filter, padded: &Padded) {
+    let Padded { inner, outer, signal, layout, bars } = *padded;
+    if bars.is_neutral() || matches!(signal.matrix, Matrix::Smpte170m | Matrix::Bt470bg) {
+        chain.push(pad);
+        return;
+    }
+    let painted = Signal { matrix: Matrix::Smpte170m, ..signal };
+    let convert = |(width, height), from, to| Filter::Convert { width, height, from, to };
+    chain.extend([
+        convert(inner, signal, painted),
+        Filter::Format(Layout::Yuv444Ten),
+        pad,
+        convert(outer, painted, signal),
+        Filter::Format(layout),
+    ]);
 }
 
 /// The chain that makes a picture of a larger one of the same set, which already has the colour, the shape and an even
@@ -201,6 +248,7 @@ impl Layout {
         match self {
             Self::Yuv420 => "yuv420p",
             Self::Yuv420Ten => "yuv420p10le",
+            Self::Yuv444Ten => "yuv444p10le",
             Self::Float => "gbrpf32le",
         }
     }

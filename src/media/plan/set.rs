@@ -118,6 +118,8 @@ fn pictures(
     first: usize,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(String, VideoPlan)>, Failure> {
+    let whole = stream;
+    let stream = &super::frame::of(stream, video)?.stream;
     // Sets have an even frame rate whatever the source has.
     let even = VideoSpec { fps: FpsSpec { mode: FpsMode::Cfr, ..video.fps }, ..video.clone() };
     let mut rungs: Vec<Candidate> = if spec.ladder.is_empty() {
@@ -130,7 +132,7 @@ fn pictures(
         rungs = collapsed(stream, rungs, warnings);
     }
     let Some(top) = rungs.first() else { return Ok(Vec::new()) };
-    let top = picture(stream, &VideoSpec { fps: even.fps, ..top.spec.clone() }, policy, warnings)?;
+    let top = picture(whole, &VideoSpec { fps: even.fps, ..top.spec.clone() }, policy, warnings)?;
     let Some(rate) = top.frame_rate else { return Ok(Vec::new()) };
     for rung in &mut rungs {
         rung.divisor = divisor(rate, rung.spec.fps.max);
@@ -144,7 +146,7 @@ fn pictures(
         let own = divided(rate, rung.divisor);
         let fps = FpsSpec { mode: FpsMode::Cfr, value: Some(own), max: None };
         let spec = VideoSpec { fps, ..rung.spec.clone() };
-        let mut plan = picture(stream, &spec, policy, &mut Vec::new())?;
+        let mut plan = picture(whole, &spec, policy, &mut Vec::new())?;
         plan.keyframes = Keyframes::Every(frames * common / rung.divisor);
         let larger = rungs[..place].iter().rposition(|larger| rung.divisor.is_multiple_of(larger.divisor));
         if let Some(larger) = larger {

@@ -42,7 +42,7 @@ pub(super) enum Placement {
 }
 
 /// Size as stored, after rotation: what the first filter sees.
-pub(super) fn stored(stream: &VideoStream) -> (u32, u32) {
+pub(in crate::media) fn stored(stream: &VideoStream) -> (u32, u32) {
     if stream.rotation.swaps_sides() { (stream.height, stream.width) } else { (stream.width, stream.height) }
 }
 

@@ -1,10 +1,12 @@
+mod picture;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::size::Placement;
 use super::*;
 use crate::domain::preset::Presets;
-use crate::domain::{AudioStream, ColorRange, ColorSpace, Demuxer, Rotation};
+use crate::domain::{AudioStream, ColorRange, ColorSpace, Demuxer, Measured, Rotation};
 
 pub(in crate::media) fn video(width: u32, height: u32) -> VideoStream {
     VideoStream {
@@ -26,6 +28,7 @@ pub(in crate::media) fn video(width: u32, height: u32) -> VideoStream {
         packets: Some(300),
         attached_picture: false,
         default: true,
+        measured: Measured::default(),
     }
 }
 

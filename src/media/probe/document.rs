@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::rate;
 use crate::domain::limits::SourceLimits;
 use crate::domain::{
-    AudioStream, Code, ColorRange, ColorSpace, Demuxer, Failure, FieldOrder, MediaInfo, OtherStream,
-    Rational, Rotation, VideoStream,
+    AudioStream, Code, ColorRange, ColorSpace, Demuxer, Failure, FieldOrder, Measured, MediaInfo,
+    OtherStream, Rational, Rotation, VideoStream,
 };
 
 /// `-show_streams -show_format -show_entries packet=…`.
@@ -45,6 +45,8 @@ pub(in crate::media) struct Stream {
     pub(in crate::media) height: u32,
     sample_aspect_ratio: Option<String>,
     pub(in crate::media) pix_fmt: Option<String>,
+    /// As the codec stores it: tens of H.264's, thirties of HEVC's.
+    pub(in crate::media) level: Option<i32>,
     bits_per_raw_sample: Option<String>,
     color_range: Option<String>,
     color_space: Option<String>,
@@ -193,6 +195,7 @@ impl Document {
             packets: (self.packets.len() < asked).then(|| self.packets_of(stream).count() as u64),
             attached_picture: stream.disposition.attached_pic == 1,
             default: stream.disposition.default == 1,
+            measured: Measured::default(),
         }
     }
 }

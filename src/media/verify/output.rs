@@ -3,7 +3,7 @@
 
 use super::packets::{PacketTable, StreamPackets};
 use super::{VerifyRequest, failed};
-use crate::domain::preset::FileFormat;
+use crate::domain::preset::{FileFormat, VideoCodec};
 use crate::domain::{ColorRange, Failure, Rational, Rotation};
 use crate::media::encode::{EncodedStream, GridStatistics};
 use crate::media::plan::{AudioPlan, Keyframes, OutputPlan, Timing, VideoPlan};
@@ -77,6 +77,15 @@ fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
     same("codec", codec.unwrap_or("unknown"), plan.codec.codec_name())?;
     same("size", &format!("{}x{}", stream.width, stream.height), &format!("{}x{}", plan.width, plan.height))?;
     same("pixel format", pix_fmt.unwrap_or("unknown"), plan.pix_fmt)?;
+    let unit = if plan.codec == VideoCodec::H264 { 10 } else { 30 };
+    if let (Some(planned), Some(found)) = (plan.level, stream.level)
+        && found * 10 > i32::from(planned.tenths()) * unit
+    {
+        return Err(failed(format_args!(
+            "its level {:.1} is above the planned {planned}",
+            f64::from(found) / f64::from(unit)
+        )));
+    }
     if stream.is_cover() || stream.rotation() != Rotation::None {
         return Err(failed("its picture is a cover or still turned"));
     }

@@ -189,6 +189,45 @@ fn contradictions_are_refused() {
             "/video/bframes",
         ),
         (json!({"container": "mp4", "video": {"codec": "h264", "bit_depth": 9}}), "/video/bit_depth"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "rotate": 45}}), "/video/rotate"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "flip": "both"}}), "/video/flip"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "crop": "bars"}}), "/video/crop"),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "crop": {"x": 0, "y": 0, "w": 640}}}),
+            "/video/crop/h",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "crop": {"x": -2, "y": 0, "w": 640, "h": 360}}}),
+            "/video/crop/x",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "crop": {"x": 1, "y": 0, "w": 640, "h": 360}}}),
+            "/video/crop/x",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "crop": {"x": 0, "y": 0, "w": 0, "h": 360}}}),
+            "/video/crop/w",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "crop": {"x": 0, "y": 16380, "w": 640, "h": 360}}}),
+            "/video/crop/h",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "box": "64x64", "fit": "pad", "pad_color": "red,movie=x"}}),
+            "/video/pad_color",
+        ),
+        (json!({"container": "mp4", "video": {"codec": "h264", "pad_color": "red"}}), "/video/pad_color"),
+        (json!({"container": "mp4", "video": {"codec": "h264", "level": "9"}}), "/video/level"),
+        (json!({"container": "webm", "video": {"codec": "vp9", "level": "4"}}), "/video/level"),
+        (json!({"container": "mp4", "video": {"codec": "hevc", "level": "4.2"}}), "/video/level"),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "level": "3", "bitrate": "20M"}}),
+            "/video/level",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "level": "4", "box": "3840x2160", "fit": "stretch", "upscale": true}}),
+            "/video/level",
+        ),
         (json!({"container": "mp4", "video": {"codec": "copy"}}), "/video/codec"),
         (json!({"container": "mp4", "audio": {"codec": "mp3", "channels": 6}}), "/audio/channels"),
         (json!({"container": "mp4", "audio": {"codec": "opus", "sample_rate": 44100}}), "/audio/sample_rate"),
@@ -213,6 +252,11 @@ fn contradictions_are_refused() {
             json!({"container": "hls", "video": {"codec": "h264"},
                 "ladder": [{"name": "a", "box": "64x64", "rate": {"mode": "crf", "crf": 99}}]}),
             "/ladder/0/rate/crf",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"},
+                "ladder": [{"name": "a", "box": "64x64", "level": "3", "rate": {"mode": "bitrate", "target": "20M"}}]}),
+            "/ladder/0/level",
         ),
         (
             json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "A", "box": "64x64"}]}),
@@ -285,12 +329,12 @@ fn operators_add_and_replace_presets() {
 fn bad_documents_say_where() {
     assert_eq!(
         complaints(
-            "[presets.x]\nextends = \"nope\"\n[presets.y]\ncontainer = \"mp4\"\nvideo = { codec = \"h264\", crff = 1 }\n[presets.720p_h264]\ncontainer = \"mp4\"\naudio = { codec = \"aac\" }\n"
+            "[presets.x]\nextends = \"nope\"\n[presets.y]\ncontainer = \"mp4\"\nvideo = { codec = \"h264\", sharpness = 1 }\n[presets.720p_h264]\ncontainer = \"mp4\"\naudio = { codec = \"aac\" }\n"
         ),
         [
             "presets.720p_h264: there is a preset of this name; say `replace = true` to take its place",
             "presets.x.extends: no preset is named \"nope\"",
-            "presets.y.video.crff: unknown field; there are codec, rate, speed, box, width, height, fit, orient, upscale, fps, gop_seconds, bframes, profile, bit_depth, range, deinterlace",
+            "presets.y.video.sharpness: unknown field; there are codec, rate, speed, box, width, height, fit, orient, upscale, fps, gop_seconds, bframes, profile, bit_depth, range, deinterlace, level, crop, rotate, flip, pad_color",
         ]
     );
     assert!(

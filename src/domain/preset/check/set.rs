@@ -46,6 +46,11 @@ fn ladder(spec: &EncodeSpec, video: &VideoSpec, faults: &mut Vec<Fault>) {
         if rung.profile.is_some() {
             super::depth(&picture, &mut at);
         }
+        match (rung.level, video.level) {
+            (Some(level), _) => super::picture::level(&picture, level, "/level", &mut at),
+            (None, Some(level)) => super::picture::level(&picture, level, "/rate", &mut at),
+            (None, None) => {}
+        }
         if rung.fps_max.is_some_and(|max| !(1..=super::MAX_FPS).contains(&max)) {
             at("/fps_max", format!("fps_max is 1 to {}", super::MAX_FPS));
         }

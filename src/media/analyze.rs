@@ -1,0 +1,98 @@
+//! Looking at the picture before it is planned: what headers do not say, or lie about.
+//!
+//! Each question is asked only where an output depends on the answer, of a few places of the source, each with one short
+//! decode. What cannot be measured is not known: a look that fails or takes too long never fails the job, the encode finds
+//! the same truth with better words. The decisions are pure ([`bars`]).
+//! To ask something new: a field of [`crate::domain::Measured`], its decision beside `bars`, its filter in `argv::look`.
+
+mod bars;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Toolbox;
+use super::argv::{self, Look, Reading};
+use super::process::{Reach, RunError, Spec, run};
+use crate::domain::preset::{Crop, EncodeSpec};
+use crate::domain::{Area, Code, Demuxer, Failure, MediaInfo, VideoStream};
+
+/// Longest look at one place. Three seconds of 4K take less than ten on one core; a slow origin may need more.
+const TIME: Duration = Duration::from_secs(30);
+
+/// Looks at the picture of a source as far as these outputs need it, and gives the source with what was measured.
+///
+/// # Errors
+/// `cancelled`; nothing else.
+pub async fn measure(
+    toolbox: &Toolbox,
+    reading: &Reading<'_>,
+    mut info: MediaInfo,
+    outputs: &[&EncodeSpec],
+    cancel: &CancellationToken,
+) -> Result<MediaInfo, Failure> {
+    let Some(stream) = info.main_video().cloned() else { return Ok(info) };
+    let looker = Looker { toolbox, reading, stream: &stream, seconds: span(&info, &stream), cancel };
+    let mut measured = stream.measured;
+    let pictures = || outputs.iter().filter_map(|output| output.video.as_ref());
+    if pictures().any(|video| video.crop == Crop::Auto) {
+        measured.lit = looker.lit().await?;
+    }
+    for seen in info.video.iter_mut().filter(|seen| seen.index == stream.index) {
+        seen.measured = measured;
+    }
+    Ok(info)
+}
+
+/// How long the picture is said to last, seconds.
+fn span(info: &MediaInfo, stream: &VideoStream) -> Option<f64> {
+    // Elementary streams have no index to seek by, and guess their length from a bit rate.
+    let seekable = !matches!(
+        info.container,
+        Demuxer::H264 | Demuxer::Hevc | Demuxer::M4v | Demuxer::Mpegvideo | Demuxer::Gif
+    );
+    stream.duration_seconds.or(info.duration_seconds).filter(|seconds| seekable && *seconds > 0.0)
+}
+
+/// Asks one source.
+struct Looker<'a> {
+    toolbox: &'a Toolbox,
+    reading: &'a Reading<'a>,
+    stream: &'a VideoStream,
+    seconds: Option<f64>,
+    cancel: &'a CancellationToken,
+}
+
+impl Looker<'_> {
+    /// What the black bars leave, if there are any for certain.
+    async fn lit(&self) -> Result<Option<Area>, Failure> {
+        let whole = super::plan::upright(self.stream);
+        let mut seen = Vec::new();
+        for place in bars::places(self.seconds) {
+            let look = Look::Bars { frames: bars::FRAMES, step: bars::STEP };
+            let Some(log) = self.at(place, look).await? else { continue };
+            let Some(place) = bars::read(&log) else { continue };
+            seen.push(place);
+            if bars::is_whole(place, whole) {
+                // No other place can make bars of what is lit here.
+                return Ok(None);
+            }
+        }
+        Ok(bars::decide(&seen, whole))
+    }
+
+    /// The log of one look; `None` = it showed nothing.
+    async fn at(&self, seconds: f64, look: Look) -> Result<Option<Vec<String>>, Failure> {
+        let argv = argv::look(self.reading, self.stream.index, seconds, look);
+        let reach = Reach::reading(self.reading.input);
+        let spec = Spec::new(&self.toolbox.tools.ffmpeg, argv, "/").confined(reach);
+        match run(&self.toolbox.spawner, spec, (TIME, 0), self.cancel).await {
+            Ok(finished) => Ok(finished.status.success().then_some(finished.log)),
+            Err(RunError::Cancelled) => Err(Failure::new(Code::Cancelled, "The job was cancelled.")),
+            Err(error) => {
+                tracing::debug!(target: "flux::media", %error, "looking at the source failed");
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What is done to the picture itself before it is scaled.
+
+use serde_json::json;
+
+use super::*;
+use crate::domain::Area;
+use crate::domain::preset::Flip;
+
+#[test]
+fn pictures_are_cut_then_turned_then_fitted() {
+    let turned = VideoStream { rotation: Rotation::Cw90, ..video(1920, 1080) };
+    let measured = Measured { lit: Some(Area { x: 0, y: 140, width: 1920, height: 800 }) };
+    let barred = VideoStream { measured, ..video(1920, 1080) };
+    let anamorphic = VideoStream { sar: "64:45".parse().unwrap(), ..video(720, 576) };
+    let ntsc = VideoStream { pix_fmt: "yuv411p".into(), ..video(720, 480) };
+    let crop = |width, height, x, y| Filter::Crop { width, height, x, y };
+    let (mirrored, half) = (Filter::Mirror(Flip::Horizontal), Filter::Turn(Rotation::Half));
+    for (what, stream, fields, size, steps) in [
+        (
+            "cut",
+            video(1920, 1080),
+            json!({"crop": {"x": 4, "y": 2, "w": 640, "h": 360}}),
+            (640, 360),
+            vec![crop(640, 360, 4, 2)],
+        ),
+        // The rectangle is one of the picture as it is shown: 1080x1920.
+        (
+            "cut upright",
+            turned.clone(),
+            json!({"crop": {"x": 0, "y": 0, "w": 1080, "h": 800}}),
+            (1080, 800),
+            vec![crop(1080, 800, 0, 0)],
+        ),
+        (
+            "turned",
+            video(1920, 1080),
+            json!({"rotate": 90}),
+            (1080, 1920),
+            vec![Filter::Turn(Rotation::Cw90)],
+        ),
+        ("turned back", turned, json!({"rotate": 270}), (1920, 1080), vec![Filter::Turn(Rotation::Cw270)]),
+        (
+            "turned into the box",
+            video(1920, 1080),
+            json!({"rotate": 90, "box": "1280x720"}),
+            (720, 1280),
+            vec![Filter::Turn(Rotation::Cw90)],
+        ),
+        (
+            "turned with long pixels",
+            anamorphic,
+            json!({"rotate": 90}),
+            (576, 1024),
+            vec![Filter::Turn(Rotation::Cw90)],
+        ),
+        (
+            "all",
+            video(1280, 720),
+            json!({"crop": {"x": 0, "y": 0, "w": 640, "h": 720}, "rotate": 180, "flip": "horizontal"}),
+            (640, 720),
+            vec![crop(640, 720, 0, 0), half, mirrored],
+        ),
+        (
+            "bars",
+            barred.clone(),
+            json!({"crop": "auto", "box": "1280x720"}),
+            (1280, 534),
+            vec![crop(1920, 800, 0, 140)],
+        ),
+        ("bars stay", barred, json!({"box": "1280x720"}), (1280, 720), vec![]),
+        ("bars nobody measured", video(1280, 720), json!({"crop": "auto"}), (1280, 720), vec![]),
+        (
+            "chroma of four columns",
+            ntsc,
+            json!({"crop": {"x": 2, "y": 0, "w": 640, "h": 480}}),
+            (636, 480),
+            vec![crop(636, 480, 4, 0)],
+        ),
+    ] {
+        let (plan, warnings) = picture_of(stream, &fields);
+        assert_eq!((plan.width, plan.height), size, "{what}");
+        assert_eq!(plan.filters[..steps.len()], steps, "{what}");
+        let said: &[&str] = if what == "bars" { &["bars_removed: 1920x800 at 0,140 is left"] } else { &[] };
+        assert_eq!(warnings, said, "{what}");
+    }
+}
+
+/// The failure of a picture that is planned from a source of 1280x720 with 30 frames a second.
+fn refused(fields: &serde_json::Value) -> Failure {
+    let spec = spec(None, json!({"container": "mp4", "video": fields}));
+    plan(&media(vec![video(1280, 720)], vec![]), &[(OutputIndex(0), spec)], &Policy::default()).unwrap_err().1
+}
+
+#[test]
+fn what_the_source_cannot_give_is_named_by_its_field() {
+    for (fields, said) in [
+        (
+            json!({"codec": "h264", "crop": {"x": 642, "y": 0, "w": 640, "h": 720}}),
+            "video.crop of 640x720 at 642,0 lies outside the picture, which is 1280x720 pixels",
+        ),
+        (
+            json!({"codec": "h264", "level": 3}),
+            "video.level 3 does not hold pictures of this size: 1280x720, 30.00 frames a second",
+        ),
+        (
+            json!({"codec": "hevc", "level": "3.1", "fps": {"mode": "cfr", "value": 60}}),
+            "video.level 3.1 does not hold this many frames of this size a second: 1280x720, 60.00 frames a second",
+        ),
+    ] {
+        let failure = refused(&fields);
+        assert_eq!((failure.code, failure.message.as_str()), (Code::MediaUnsupported, said));
+    }
+}
+
+#[test]
+fn a_level_that_was_asked_for_holds() {
+    let (plan, _) = picture_of(video(1280, 720), &json!({"level": "4.1", "crf": 20}));
+    let bits = |bits| crate::domain::preset::BitRate::new(bits).unwrap();
+    assert_eq!(plan.level.unwrap().name(), "4.1");
+    assert_eq!(
+        plan.rate,
+        Rate::CappedCrf { crf: 20.0, max: bits(62_500_000), buffer: Some(bits(78_125_000)) }
+    );
+}
+
+#[test]
+fn hued_bars_are_painted_in_the_matrix_that_pad_knows() {
+    let pad = |color: &str| json!({"box": "640x640", "orient": "fixed", "fit": "pad", "pad_color": color});
+    let steps = |stream, color| {
+        let (plan, _) = picture_of(stream, &pad(color));
+        let at = plan.filters.iter().position(|filter| matches!(filter, Filter::Pad { .. })).unwrap();
+        let by_zimg = |filter: &Filter| matches!(filter, Filter::Convert { .. });
+        (plan.filters[..at].iter().any(by_zimg), plan.filters[at..].iter().any(by_zimg))
+    };
+    let old = VideoStream { color: tags("smpte170m", "smpte170m", "smpte170m"), ..video(640, 480) };
+    assert_eq!(steps(video(640, 360), "#102030"), (true, true));
+    assert_eq!(steps(video(640, 360), "white"), (false, false));
+    assert_eq!(steps(old, "#102030"), (false, false));
+}
+
+#[test]
+fn a_ladder_is_cut_and_turned_once() {
+    let fields =
+        json!({"video": {"crop": {"x": 0, "y": 140, "w": 1920, "h": 800}, "rotate": 90, "flip": "vertical"}});
+    let (files, names) = ladder(video(1920, 1080), fields);
+    assert_eq!(names[..2], ["1080p 800x1920", "720p 534x1280"]);
+    let changes = |file: &OutputPlan| {
+        let filters = &file.video.as_ref().unwrap().filters;
+        filters
+            .iter()
+            .filter(|f| matches!(f, Filter::Crop { .. } | Filter::Turn(_) | Filter::Mirror(_)))
+            .count()
+    };
+    assert_eq!((changes(&files[0]), changes(&files[1])), (3, 0));
+}
