@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::FieldOrder;
+
 /// A part of a picture that is shown upright, pixels. Before anything is turned, mirrored or scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,10 +28,27 @@ impl Area {
     }
 }
 
+/// How the frames of a picture are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scan {
+    /// Each is one picture.
+    Progressive,
+    /// Each is two half pictures of different times, in this order; unknown = as each frame says.
+    Interlaced(FieldOrder),
+    /// Film at 24000/1001 spread over 30000/1001 by 3:2 pulldown, with fields in this order.
+    Telecined(FieldOrder),
+    /// Some of each, or not certain.
+    Mixed,
+}
+
 /// What was measured of a picture. Nothing of it is there unless an output needed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// What is left without the black bars; `None` = no bars, or not certain, or not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lit: Option<Area>,
+    /// How its frames are made; `None` = not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
 }

@@ -249,6 +249,21 @@ pub struct VideoStream {
 }
 
 impl VideoStream {
+    /// Whether the codec can hold fields at all (MEDIA-RULES §1.12).
+    #[must_use]
+    pub fn codec_has_fields(&self) -> bool {
+        matches!(
+            self.codec.as_str(),
+            "mpeg2video" | "h264" | "hevc" | "dvvideo" | "vc1" | "wmv3" | "mpeg4" | "prores" | "dnxhd"
+        )
+    }
+
+    /// Whether container or codec say that it is interlaced.
+    #[must_use]
+    pub const fn declares_fields(&self) -> bool {
+        matches!(self.field_order, FieldOrder::TopFirst | FieldOrder::BottomFirst)
+    }
+
     /// Size as shown: after aspect and rotation, rounded to whole pixels.
     #[must_use]
     pub fn display_size(&self) -> (u32, u32) {

@@ -2,10 +2,11 @@
 //!
 //! Each question is asked only where an output depends on the answer, of a few places of the source, each with one short
 //! decode. What cannot be measured is not known: a look that fails or takes too long never fails the job, the encode finds
-//! the same truth with better words. The decisions are pure ([`bars`]).
+//! the same truth with better words. The decisions are pure ([`bars`], [`fields`]).
 //! To ask something new: a field of [`crate::domain::Measured`], its decision beside `bars`, its filter in `argv::look`.
 
 mod bars;
+mod fields;
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::Toolbox;
 use super::argv::{self, Look, Reading};
 use super::process::{Reach, RunError, Spec, run};
-use crate::domain::preset::{Crop, EncodeSpec};
-use crate::domain::{Area, Code, Demuxer, Failure, MediaInfo, VideoStream};
+use crate::domain::preset::{Crop, Deinterlace, EncodeSpec};
+use crate::domain::{Area, Code, Demuxer, Failure, MediaInfo, Scan, VideoStream};
 
 /// Longest look at one place. Three seconds of 4K take less than ten on one core; a slow origin may need more.
 const TIME: Duration = Duration::from_secs(30);
@@ -37,6 +38,10 @@ pub async fn measure(
     let pictures = || outputs.iter().filter_map(|output| output.video.as_ref());
     if pictures().any(|video| video.crop == Crop::Auto) {
         measured.lit = looker.lit().await?;
+    }
+    let by_measurement = |wanted: Deinterlace| matches!(wanted, Deinterlace::Auto | Deinterlace::Field);
+    if pictures().any(|video| by_measurement(video.deinterlace)) && fields::may_have(&stream) {
+        measured.scan = looker.scan().await?;
     }
     for seen in info.video.iter_mut().filter(|seen| seen.index == stream.index) {
         seen.measured = measured;
@@ -79,6 +84,20 @@ impl Looker<'_> {
             }
         }
         Ok(bars::decide(&seen, whole))
+    }
+
+    /// How the frames are made; `None` = nothing could be seen.
+    async fn scan(&self) -> Result<Option<Scan>, Failure> {
+        let (mut counts, mut seen) = (fields::Counts::default(), false);
+        for (place, frames) in fields::places(self.seconds, self.stream.frame_rate) {
+            let Some(log) = self.at(place, Look::Fields { frames }).await? else { continue };
+            fields::read(&log, &mut counts);
+            seen = true;
+            if fields::is_clear(counts, self.stream) {
+                break;
+            }
+        }
+        Ok(seen.then(|| fields::decide(counts, self.stream)))
     }
 
     /// The log of one look; `None` = it showed nothing.

@@ -162,6 +162,11 @@ pub enum Look {
         /// One of so many.
         step: u32,
     },
+    /// How frames are made of fields (`idet`), of this many.
+    Fields {
+        /// Frames.
+        frames: u32,
+    },
 }
 
 /// The command line that looks at the picture from the key frame before a place, seconds; its findings are on standard
@@ -178,6 +183,7 @@ pub fn look(reading: &Reading<'_>, stream: u32, seconds: f64, look: Look) -> Vec
     argv.0.extend(input_options(reading, LookAhead::Near));
     argv.pair("-map", format!("0:{stream}"));
     let (filters, frames) = match look {
+        Look::Fields { frames } => (vec![Filter::CountFields], frames),
         Look::Bars { frames, step } => (vec![Filter::EveryNth(step), Filter::FindBars], frames),
     };
     argv.pair("-vf", filter::chain(&filters));

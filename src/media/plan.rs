@@ -1,12 +1,13 @@
 //! What to encode, decided purely: `(MediaInfo, outputs, policy) → EncodePlan`.
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
-//! them. Files: `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing` (frame rates, keyframes),
+//! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing` (frame rates, keyframes),
 //! `color` (signals and conversions), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `set`
 //! (ladders), `filter` (what may stand in a filter graph).
 
 mod bytes;
 mod color;
+mod fields;
 mod filter;
 mod frame;
 mod set;
@@ -15,12 +16,13 @@ mod sound;
 mod timing;
 
 use crate::domain::preset::{
-    AV1_MIN_SIDE, AudioCodec, BitDepth, Deinterlace, EncodeSpec, FileFormat, Level, Load, Profile, Rate,
-    Speed, VideoCodec, VideoSpec, lowest_level,
+    AV1_MIN_SIDE, AudioCodec, BitDepth, EncodeSpec, FileFormat, Level, Load, Profile, Rate, Speed,
+    VideoCodec, VideoSpec, lowest_level,
 };
-use crate::domain::{Code, Failure, FieldOrder, MediaInfo, OutputIndex, Rational, VideoStream};
+use crate::domain::{Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
+pub use fields::Joining;
 pub use filter::{Filter, Layout};
 pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
@@ -116,6 +118,8 @@ pub struct VideoPlan {
     pub height: u32,
     /// The filter chain, in order; it sees pictures already turned upright by ffmpeg's autorotation.
     pub filters: Vec<Filter>,
+    /// How many frames the decoded ones become.
+    pub cadence: Cadence,
     /// Frame timing.
     pub timing: Timing,
     /// The encoder's ticks, seconds: fine enough to hold every planned timestamp exactly.
@@ -162,6 +166,17 @@ impl Keyframes {
             Self::Within(frames) | Self::Every(frames) => frames,
         }
     }
+}
+
+/// How many frames come out of the decoded ones, before any change of rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cadence {
+    /// As many.
+    Same,
+    /// One per field.
+    Doubled,
+    /// Four of five: film out of telecine.
+    Film,
 }
 
 /// Frame timing of an output.
@@ -301,7 +316,9 @@ fn picture(
     if geometry.not_upscaled {
         warnings.push("not_upscaled".to_owned());
     }
-    let timed = timing::decide(stream, spec, policy);
+    let fields = fields::decide(stream, spec);
+    warnings.extend(fields.warning().map(str::to_owned));
+    let mut timed = timing::decide(&fields.timed(stream), spec, policy);
     if timed.assumed {
         warnings.push("frame_rate_assumed".to_owned());
     }
@@ -314,12 +331,12 @@ fn picture(
         BitDepth::Ten => "yuv420p10le",
     };
 
-    let mut filters = Vec::new();
-    if deinterlaces(stream, spec) {
-        filters.push(Filter::Deinterlace);
-    }
-    if let Timing::Cfr(rate) = timed.timing {
-        filters.push(Filter::Fps(rate));
+    let mut filters = fields.filters();
+    match (fields.cadence(), timed.timing) {
+        (Cadence::Film, Timing::Passthrough) => timed = timed.even(fields::film()),
+        (Cadence::Film, Timing::Cfr(rate)) if rate == fields::film() => {}
+        (_, Timing::Passthrough) => {}
+        (_, Timing::Cfr(rate)) => filters.push(Filter::Fps(rate)),
     }
     filters.extend(framed.filters());
     let paint = filter::Paint { color: &colored, depth: spec.bit_depth, bars: spec.pad_color };
@@ -344,6 +361,7 @@ fn picture(
         width,
         height,
         filters,
+        cadence: fields.cadence(),
         timing: timed.timing,
         time_base: timed.time_base,
         frame_rate: timed.frame_rate,
@@ -354,22 +372,6 @@ fn picture(
         pix_fmt,
         color: colored.target.into(),
     })
-}
-
-/// Declared field order is only believed of codecs that have fields (MEDIA-RULES §1.12).
-fn deinterlaces(stream: &VideoStream, spec: &VideoSpec) -> bool {
-    let declared = match stream.field_order {
-        FieldOrder::Unknown | FieldOrder::Progressive => false,
-        FieldOrder::TopFirst | FieldOrder::BottomFirst => true,
-    };
-    let has_fields = matches!(
-        stream.codec.as_str(),
-        "mpeg2video" | "h264" | "hevc" | "dvvideo" | "vc1" | "wmv3" | "mpeg4" | "prores" | "dnxhd"
-    );
-    match spec.deinterlace {
-        Deinterlace::Auto => declared && has_fields,
-        Deinterlace::Off => false,
-    }
 }
 
 /// The rate below the ceiling of the level that was asked for, if one was.

@@ -4,6 +4,7 @@
 //! on the spot. A new clip is a new row.
 
 mod damage;
+mod fields;
 mod kit;
 mod picture;
 mod shape;

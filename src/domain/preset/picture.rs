@@ -77,6 +77,7 @@ impl PadColor {
     }
 
     /// What bars are where nothing is said.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     pub(crate) const fn is_black(&self) -> bool {
         matches!(self.0, [0, 0, 0])
     }
@@ -114,11 +115,16 @@ impl From<PadColor> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deinterlace {
-    /// Frames marked as interlaced are deinterlaced, 25i to 25p.
+    /// What is measured as interlaced becomes whole frames, one per frame (25i to 25p); telecined film becomes
+    /// 24000/1001.
     #[default]
     Auto,
-    /// Never.
+    /// Nothing.
     Off,
+    /// One per frame, whatever is measured.
+    Frame,
+    /// As `auto`, but one per field where interlaced (25i to 50p).
+    Field,
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::domain::Rotation;
 use crate::domain::preset::Flip;
-use crate::media::plan::{EncodePlan, Feed, Filter, Matrix, Range, Signal, Transfer};
+use crate::domain::{FieldOrder, Rotation};
+use crate::media::plan::{EncodePlan, Feed, Filter, Joining, Matrix, Range, Signal, Transfer};
 
 /// A chain as `-vf` and `-af` take it.
 pub(super) fn chain(filters: &[Filter]) -> String {
@@ -124,7 +124,13 @@ fn alike(a: &[Filter], b: &[Filter]) -> usize {
 
 fn spell(filter: Filter) -> String {
     match filter {
-        Filter::Deinterlace => "bwdif=mode=send_frame:parity=auto:deint=interlaced".to_owned(),
+        Filter::Deinterlace(joining) => match joining {
+            Joining::Flagged => "bwdif=mode=send_frame:parity=auto:deint=interlaced".to_owned(),
+            Joining::PerFrame(order) => format!("bwdif=mode=send_frame:parity={}:deint=all", parity(order)),
+            Joining::PerField(order) => format!("bwdif=mode=send_field:parity={}:deint=all", parity(order)),
+        },
+        Filter::MatchFields(order) => format!("fieldmatch=order={}", parity(order)),
+        Filter::Decimate => "decimate".to_owned(),
         Filter::Fps(rate) => format!("fps={rate}:round=near"),
         Filter::Scale { width, height, from, to } => format!(
             "scale=w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int:in_color_matrix={}:out_color_matrix={}:in_range={}:out_range={}",
@@ -175,10 +181,20 @@ fn spell(filter: Filter) -> String {
         ),
         Filter::BothSides => "pan=stereo|c0=c0|c1=c0".to_owned(),
         Filter::Gain(db) => format!("volume={db:.3}dB"),
+        Filter::CountFields => "idet".to_owned(),
         Filter::EveryNth(step) => format!("framestep={step}"),
         // 24 of 255, as a part, so that it means the same in 10 bits.
         Filter::FindBars => "cropdetect=limit=0.094118:round=2:skip=0:reset=0".to_owned(),
         Filter::Measure => "ebur128=peak=true:framelog=verbose".to_owned(),
+    }
+}
+
+/// Which field is the earlier one; `auto` = as each frame says.
+const fn parity(order: FieldOrder) -> &'static str {
+    match order {
+        FieldOrder::TopFirst => "tff",
+        FieldOrder::BottomFirst => "bff",
+        FieldOrder::Unknown | FieldOrder::Progressive => "auto",
     }
 }
 

@@ -2,15 +2,20 @@
 //! exist here, and no variant holds text.
 
 use super::color::{Colored, Conversion, Matrix, Signal};
+use super::fields::Joining;
 use super::size::{self, Geometry, Placement};
 use crate::domain::preset::{BitDepth, Flip, PadColor};
-use crate::domain::{Rational, Rotation, VideoStream};
+use crate::domain::{FieldOrder, Rational, Rotation, VideoStream};
 
 /// One step of a picture's or a sound's chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Filter {
-    /// Interlaced frames become whole ones, one per frame; progressive frames pass.
-    Deinterlace,
+    /// Fields become frames.
+    Deinterlace(Joining),
+    /// Fields of film are put together again, in this order.
+    MatchFields(FieldOrder),
+    /// Every fifth frame, the one that repeats, goes.
+    Decimate,
     /// An even grid on the absolute timeline: nearest frame for each tick (MEDIA-RULES §1.2).
     Fps(Rational),
     /// Size, matrix and range by swscale.
@@ -111,6 +116,8 @@ pub enum Filter {
     Gain(f64),
     /// EBU R 128 measurement with true peak, printed at the end.
     Measure,
+    /// Counts how frames are made, printed at the end.
+    CountFields,
     /// One frame of so many.
     EveryNth(u32),
     /// Prints the smallest part that holds everything that is not black (`media::analyze` has the limit's measurement).

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::size::Placement;
 use super::*;
 use crate::domain::preset::Presets;
-use crate::domain::{AudioStream, ColorRange, ColorSpace, Demuxer, Measured, Rotation};
+use crate::domain::{AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, Measured, Rotation};
 
 pub(in crate::media) fn video(width: u32, height: u32) -> VideoStream {
     VideoStream {
@@ -321,7 +321,7 @@ fn only_declared_fields_of_codecs_with_fields_are_joined() {
     ] {
         let what = format!("{} {:?}", stream.codec, stream.field_order);
         let (plan, _) = picture_of(stream, &fields);
-        assert_eq!(plan.filters[0] == Filter::Deinterlace, expected, "{what}");
+        assert_eq!(plan.filters[0] == Filter::Deinterlace(Joining::Flagged), expected, "{what}");
     }
 }
 

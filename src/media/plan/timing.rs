@@ -20,6 +20,14 @@ pub(super) struct Timed {
     pub(super) assumed: bool,
 }
 
+impl Timed {
+    /// The same with frames that are even already.
+    pub(super) fn even(self, rate: Rational) -> Self {
+        let time_base = Rational::new(rate.den(), rate.num()).unwrap_or(rate);
+        Self { timing: Timing::Cfr(rate), time_base, frame_rate: Some(rate), ..self }
+    }
+}
+
 /// Frame rate, ticks and keyframe distance (MEDIA-RULES §1.8, §1.18a and e).
 pub(super) fn decide(stream: &VideoStream, spec: &VideoSpec, policy: &Policy) -> Timed {
     let max = spec.fps.max.unwrap_or(policy.max_frame_rate);

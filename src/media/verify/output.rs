@@ -6,7 +6,7 @@ use super::{VerifyRequest, failed};
 use crate::domain::preset::{FileFormat, VideoCodec};
 use crate::domain::{ColorRange, Failure, Rational, Rotation};
 use crate::media::encode::{EncodedStream, GridStatistics};
-use crate::media::plan::{AudioPlan, Keyframes, OutputPlan, Timing, VideoPlan};
+use crate::media::plan::{AudioPlan, Cadence, Keyframes, OutputPlan, Timing, VideoPlan};
 use crate::media::probe::Document;
 
 /// Clips below this are all edges: counts and tracks are checked, spans are not (MEDIA-RULES §2).
@@ -185,20 +185,30 @@ fn check_frames(
         return Err(failed(format_args!("{frames} frames were encoded, {packets} written")));
     }
     let decoded = request.report.decoded_stream(plan.stream).map_or(0, |stream| stream.frames);
+    // What the chain gives before any change of rate.
+    let joined = if plan.cadence == Cadence::Doubled { decoded * 2 } else { decoded };
     let exact = match plan.timing {
-        Timing::Passthrough => encoded.frames == decoded,
+        Timing::Passthrough => encoded.frames == joined,
         // The filter says what it took and gave; without its word, the rates must agree within a frame.
         Timing::Cfr(rate) => {
             let grids = &request.report.grids;
             if grids.is_empty() {
                 on_grid(request, plan, rate, decoded, encoded.frames)
             } else {
-                let of_source = |grid: &&GridStatistics| grid.taken == decoded;
+                let of_source = |grid: &&GridStatistics| grid.taken == joined;
+                // What reaches the next grid: everything, or four of five. The last five may be fewer.
+                let left = |given: u64| if plan.cadence == Cadence::Film { given * 4 / 5 } else { given };
+                let slack = if plan.cadence == Cadence::Film { 2 } else { 0 };
+                let film = |grid: &GridStatistics| {
+                    plan.cadence == Cadence::Film && left(grid.given).abs_diff(encoded.frames) <= slack
+                };
                 // A picture with fewer frames is made of a larger one, which has a grid of its own.
                 let fed = |grid: &GridStatistics| {
-                    of_source(&grid) || grids.iter().filter(of_source).any(|first| first.given == grid.taken)
+                    let mut firsts = grids.iter().filter(of_source);
+                    of_source(&grid) || firsts.any(|first| left(first.given).abs_diff(grid.taken) <= slack)
                 };
                 grids.iter().any(|grid| fed(grid) && grid.given.abs_diff(encoded.frames) <= 1)
+                    || grids.iter().filter(of_source).any(film)
             }
         }
     };

@@ -9,7 +9,9 @@ use crate::domain::preset::{AudioCodec, Presets, Rate, Speed, VideoCodec};
 use crate::domain::{OutputIndex, Rational};
 use crate::media::encode::tests::toolbox;
 use crate::media::encode::{EncodeLimits, EncodeRequest, encode};
-use crate::media::plan::{AudioPlan, Feed, Keyframes, PlannedColor, Policy, Timing, VideoPlan, plan};
+use crate::media::plan::{
+    AudioPlan, Cadence, Feed, Keyframes, PlannedColor, Policy, Timing, VideoPlan, plan,
+};
 use crate::media::sniff::sniff;
 use crate::media::structure::{self, tests::Bytes};
 
@@ -78,6 +80,7 @@ impl Trip {
             width: 160,
             height: 90,
             filters: vec![],
+            cadence: Cadence::Same,
             timing: self.fps.map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
             time_base: video.time_base,
             frame_rate: video.frame_rate,

@@ -153,3 +153,16 @@ pub fn silence(path: &Path) -> Option<f64> {
     let end = log.split_once("silence_end: ")?.1.split_whitespace().next()?;
     Some((end.parse::<f64>().ok()? * 10.0).round() / 10.0)
 }
+
+/// The part of a file's frames that `idet` finds combed.
+pub fn combed(path: &Path) -> f64 {
+    let tail: Vec<&Path> = "-map 0:v -vf idet -f null -".split(' ').map(Path::new).collect();
+    let log = run("ffmpeg", &["-nostdin", "-hide_banner", "-i"], &[&[path][..], &tail].concat()).stderr;
+    let log = String::from_utf8(log).unwrap();
+    let counts = log.rsplit_once("Multi frame detection:").unwrap().1;
+    let number = |mark: &str| -> f64 {
+        counts.split_once(mark).unwrap().1.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let [top, bottom, whole] = ["TFF:", "BFF:", "Progressive:"].map(number);
+    (top + bottom) / (top + bottom + whole).max(1.0)
+}

@@ -138,6 +138,7 @@ fn every_fault_is_reported_at_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn contradictions_are_refused() {
     for (body, at) in [
         (json!({"container": "webm", "video": {"codec": "h264"}}), "/video/codec"),

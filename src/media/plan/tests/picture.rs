@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::*;
-use crate::domain::Area;
 use crate::domain::preset::Flip;
+use crate::domain::{Area, Scan};
 
 #[test]
 fn pictures_are_cut_then_turned_then_fitted() {
     let turned = VideoStream { rotation: Rotation::Cw90, ..video(1920, 1080) };
-    let measured = Measured { lit: Some(Area { x: 0, y: 140, width: 1920, height: 800 }) };
+    let measured =
+        Measured { lit: Some(Area { x: 0, y: 140, width: 1920, height: 800 }), ..Measured::default() };
     let barred = VideoStream { measured, ..video(1920, 1080) };
     let anamorphic = VideoStream { sar: "64:45".parse().unwrap(), ..video(720, 576) };
     let ntsc = VideoStream { pix_fmt: "yuv411p".into(), ..video(720, 480) };
@@ -152,4 +153,113 @@ fn a_ladder_is_cut_and_turned_once() {
             .count()
     };
     assert_eq!((changes(&files[0]), changes(&files[1])), (3, 0));
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn measured_fields_decide() {
+    use FieldOrder::{BottomFirst, TopFirst};
+    let with = |scan, rate: &str| VideoStream {
+        measured: Measured { scan: Some(scan), ..Measured::default() },
+        frame_rate: Some(rate.parse().unwrap()),
+        field_order: BottomFirst,
+        ..video(720, 576)
+    };
+    let (pal, ntsc, film) = ("25", "30000/1001", "24000/1001".parse().unwrap());
+    let join = |joining| vec![Filter::Deinterlace(joining)];
+    let telecine = vec![
+        Filter::Fps(ntsc.parse().unwrap()),
+        Filter::MatchFields(TopFirst),
+        Filter::Deinterlace(Joining::Flagged),
+        Filter::Decimate,
+    ];
+    let passed = Timing::Passthrough;
+    for (what, stream, fields, steps, timing, rate, said) in [
+        (
+            "progressive, whatever is declared",
+            with(Scan::Progressive, pal),
+            json!({}),
+            vec![],
+            passed,
+            25.0,
+            None,
+        ),
+        (
+            "interlaced",
+            with(Scan::Interlaced(TopFirst), pal),
+            json!({}),
+            join(Joining::PerFrame(TopFirst)),
+            passed,
+            25.0,
+            Some("deinterlaced"),
+        ),
+        (
+            "off",
+            with(Scan::Interlaced(TopFirst), pal),
+            json!({"deinterlace": "off"}),
+            vec![],
+            passed,
+            25.0,
+            None,
+        ),
+        (
+            "per field",
+            with(Scan::Interlaced(TopFirst), pal),
+            json!({"deinterlace": "field"}),
+            join(Joining::PerField(TopFirst)),
+            passed,
+            50.0,
+            Some("deinterlaced"),
+        ),
+        (
+            "an order",
+            with(Scan::Progressive, pal),
+            json!({"deinterlace": "frame"}),
+            join(Joining::PerFrame(BottomFirst)),
+            passed,
+            25.0,
+            Some("deinterlaced"),
+        ),
+        (
+            "progressive per field",
+            with(Scan::Progressive, pal),
+            json!({"deinterlace": "field"}),
+            vec![],
+            passed,
+            25.0,
+            None,
+        ),
+        (
+            "mixed",
+            with(Scan::Mixed, pal),
+            json!({"deinterlace": "field"}),
+            join(Joining::Flagged),
+            passed,
+            25.0,
+            None,
+        ),
+        (
+            "film",
+            with(Scan::Telecined(TopFirst), ntsc),
+            json!({}),
+            telecine,
+            Timing::Cfr(film),
+            24_000.0 / 1001.0,
+            Some("telecine_removed"),
+        ),
+    ] {
+        let (plan, warnings) = picture_of(stream, &fields);
+        assert_eq!(plan.filters[..steps.len()], steps, "{what}");
+        assert!(
+            !plan.filters[steps.len()..].iter().any(|f| matches!(f, Filter::Deinterlace(_) | Filter::Fps(_))),
+            "{what}"
+        );
+        assert_eq!(plan.timing, timing, "{what}");
+        assert!((plan.frame_rate.unwrap().as_f64() - rate).abs() < 1e-9, "{what}: {:?}", plan.frame_rate);
+        assert_eq!(warnings, said.into_iter().collect::<Vec<_>>(), "{what}");
+    }
+    let (plan, _) = picture_of(with(Scan::Interlaced(TopFirst), pal), &json!({"deinterlace": "field"}));
+    assert_eq!(plan.time_base.to_string(), "1/30720", "half the source's ticks");
+    let (plan, _) = picture_of(with(Scan::Telecined(TopFirst), ntsc), &json!({"fps": {"max": 12}}));
+    assert_eq!((plan.filters[4], plan.timing), (Filter::Fps(film.halved()), Timing::Cfr(film.halved())));
 }
