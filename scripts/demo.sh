@@ -131,12 +131,17 @@ fi
 kill -TERM "$server"
 wait "$server" || fail "the server did not end well"
 server=
-result=$(find "$results" -type f -newer "$scratch/job.json" | head -n 1)
+# Of a set the list to open stands at the top, before its MPD where it has both.
+fresh=(-type f -newer "$scratch/job.json")
+result=$(find "$results" -maxdepth 1 "${fresh[@]}" | sort | head -n 1)
 [ -n "$result" ] || fail "the job is completed and there is no result in $results"
 sed -nE 's/^ *(warning: .*)/\1/p' "$scratch/job.txt" >&2
-about=$(ffprobe -v error -show_entries format=duration,size:stream=codec_name,width,height -of csv=p=0 "$result" |
-    awk -F, 'NF == 3 { printf "%s %sx%s, ", $1, $2, $3 } NF == 1 { printf "%s, ", $1 }
-             NF == 2 { printf "%.1f s, %.2f MB", $1, $2 / 1000000 }')
+bytes=$(find "$results" "${fresh[@]}" -printf '%s\n' | awk '{ sum += $1 } END { print sum }')
+# Streams of a set are told once by themselves and once by their variant.
+about=$(ffprobe -v error -show_entries format=duration:stream=codec_name,width,height -of csv=p=0 "$result" |
+    awk -F, -v "bytes=$bytes" 'seen[$0]++ { next } NF == 3 { printf "%s %sx%s, ", $1, $2, $3 }
+             NF == 1 && /^[a-z]/ { printf "%s, ", $1 } NF == 1 && /^[0-9]/ { seconds = $1 }
+             END { printf "%.1f s, %.2f MB", seconds, bytes / 1000000 }')
 say "verified and published ($about):"
 printf '%s\n' "$result"
 printf 'play it with:  ffplay -autoexit %q\n' "$result" >&2

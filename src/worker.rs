@@ -10,9 +10,11 @@
 mod account;
 mod delivery;
 mod disk;
+mod encoding;
 mod log;
 mod packaging;
 mod probe;
+mod processes;
 mod progress;
 mod publish;
 mod register;

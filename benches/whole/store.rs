@@ -173,8 +173,14 @@ fn job() -> NewJob {
     let none = std::collections::BTreeMap::<String, String>::new;
     let path = ObjectPath::parse("vod/018f/720p.mp4").expect("a path");
     let destination = Destination::Storage { path, overwrite: Overwrite::Fail, metadata: none() };
-    let encode =
-        EncodeSpec { container: Container::Mp4, video: None, audio: None, ladder: Vec::new(), package: None };
+    let encode = EncodeSpec {
+        container: Container::Mp4,
+        video: None,
+        audio: None,
+        ladder: Vec::new(),
+        package: None,
+        clip: None,
+    };
     NewJob {
         id: JobId::from_uuid(SystemIds.sortable(now)),
         task: TaskId::from_uuid(SystemIds.sortable(now)),

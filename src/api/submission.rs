@@ -22,7 +22,7 @@ use self::encoder_v2::Spellings;
 use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
-use crate::domain::preset::{BoxSize, EncodeSpec, PresetName, Presets};
+use crate::domain::preset::{BoxSize, Clip, EncodeSpec, PresetName, Presets};
 use crate::domain::webhook::WebhookEvent;
 use crate::domain::{
     Credentials, Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputIndex, OutputSecrets,
@@ -186,11 +186,12 @@ fn draft(body: Value, faults: &Faults) -> Option<Draft> {
     Some(draft)
 }
 
-/// `{source, outputs: [{preset?, …overrides, destination}], destination?}`.
+/// `{source, outputs: [{preset?, …overrides, destination}], destination?, clip?}`.
 fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>) {
     let faults = fields.faults;
     let source = fields.take("source").and_then(|place| source::read(place, faults));
     let default = fields.take("destination");
+    let clip = fields.take("clip").and_then(|place| clip(place, faults));
     let Some(place) = fields.take("outputs") else {
         faults.add(fields.at("outputs"), "is required");
         return (source, Vec::new());
@@ -205,9 +206,34 @@ fn canonical(fields: &mut Fields<'_>) -> (Option<SourceDraft>, Vec<OutputDraft>)
     }
     let outputs = items.into_iter().enumerate().filter_map(|(index, value)| {
         let output = Place { at: format!("{}/{index}", place.at), value };
-        canonical_output(output, default.as_ref(), faults)
+        let mut output = canonical_output(output, default.as_ref(), faults)?;
+        if let Some(clip) = &clip {
+            output.overrides.entry("clip").or_insert_with(|| clip.clone());
+        }
+        Some(output)
     });
     (source, outputs.collect())
+}
+
+/// The clip of all outputs that have none of their own, as it was written.
+fn clip(place: Place<Value>, faults: &Faults) -> Option<Value> {
+    match serde_path_to_error::deserialize::<_, Clip>(&place.value) {
+        Ok(clip) => match clip.fault() {
+            None => Some(place.value),
+            Some(fault) => {
+                faults.add(format!("{}{}", place.at, fault.pointer), fault.detail);
+                None
+            }
+        },
+        Err(error) => {
+            let field = match error.path().iter().next() {
+                Some(serde_path_to_error::Segment::Map { key }) => format!("/{key}"),
+                _ => String::new(),
+            };
+            faults.add(format!("{}{field}", place.at), error.into_inner().to_string());
+            None
+        }
+    }
 }
 
 fn canonical_output(
@@ -323,7 +349,8 @@ fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<E
 
 fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
     let video = encode.video.as_ref()?;
-    video.height.or_else(|| video.bounds.map(BoxSize::height))
+    let bounds = encode.ladder.first().map(|top| top.bounds).or(video.bounds);
+    video.height.or_else(|| bounds.map(BoxSize::height))
 }
 
 /// What two outputs must not share. A folder that is also a file is caught by publishing, not here.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::preset::MediaTime;
+
 /// Encode video: one file here, or many through a server.
 #[derive(Debug, Parser)]
 #[command(name = "flux", version, about, propagate_version = true, arg_required_else_help = true)]
@@ -148,9 +150,15 @@ pub struct EncodeArgs {
     /// Preset; see `flux presets`
     #[arg(short, long, value_name = "NAME")]
     pub preset: String,
-    /// File to write [default: INPUT's name, the preset's name and its extension, in this folder]
-    #[arg(short, long, value_name = "FILE")]
+    /// File to write, for HLS and DASH the folder [default: INPUT's name, the preset's name and its extension, in this folder]
+    #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// Begin here: seconds or HH:MM:SS.mmm [default: the source's beginning]
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<MediaTime>,
+    /// End after so much: seconds or HH:MM:SS.mmm [default: the source's end]
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<MediaTime>,
     /// Fail when the output exists
     #[arg(long)]
     pub no_clobber: bool,

@@ -11,7 +11,7 @@ use super::bar::ProgressLine;
 use super::output::{data, field, note};
 use super::{Exit, Failed, Outcome};
 use crate::config::{self, Config, Overrides};
-use crate::domain::preset::EncodeSpec;
+use crate::domain::preset::{Clip, EncodeSpec};
 use crate::domain::{
     Access, Bucket, Destination, IdSource, JobId, JobOptions, JobSecrets, JobSpec, JobStatus, ObjectPath,
     OnDamage, OutputSpec, Overwrite, Source, SystemIds, TaskId, Tenant, VerifyLevel,
@@ -45,7 +45,7 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
         Overrides { file: args.file.config.clone(), log_level: Some("error".into()), ..Overrides::default() };
     let mut config = assemble::load(&overrides)?;
     crate::telemetry::init_logs(&config.log).map_err(anyhow::Error::new)?;
-    let encode = resolve(&config, &args.preset)?;
+    let encode = resolve(&config, &args)?;
     let (root, output) = output_path(&args, &encode)?;
     let (source, secrets) = source(&args.input)?;
     let scratch = Scratch::new()?;
@@ -86,9 +86,16 @@ pub(super) async fn run(args: EncodeArgs) -> Outcome {
     }
 }
 
-fn resolve(config: &Config, name: &str) -> Result<EncodeSpec, Failed> {
+fn resolve(config: &Config, args: &EncodeArgs) -> Result<EncodeSpec, Failed> {
     let presets = assemble::presets(&config.presets)?;
-    presets.resolve(Some(name), serde_json::Map::new()).map_err(|faults| {
+    let mut fields = serde_json::Map::new();
+    if args.start.is_some() || args.duration.is_some() {
+        fields.insert(
+            "clip".to_owned(),
+            json!(Clip { start: args.start.unwrap_or_default(), duration: args.duration }),
+        );
+    }
+    presets.resolve(Some(&args.preset), fields).map_err(|faults| {
         let faults: Vec<String> = faults.into_iter().map(|fault| fault.detail).collect();
         Failed::msg(Exit::Validation, faults.join("; "))
     })

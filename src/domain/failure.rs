@@ -65,6 +65,8 @@ codes! {
     NoVideoStream = "no_video_stream", Input, false;
     /// The output needs sound and the source has none.
     NoAudioStream = "no_audio_stream", Input, false;
+    /// The clip begins after the source's end.
+    ClipOutOfRange = "clip_out_of_range", Input, false;
     /// No preset of that name.
     PresetUnknown = "preset_unknown", Input, false;
     /// No worker has the encoder.

@@ -81,6 +81,7 @@ pub(crate) fn output(n: u16) -> OutputSpec {
             audio: None,
             ladder: Vec::new(),
             package: None,
+            clip: None,
         },
         destination: destination(n, Overwrite::Replace),
         warnings: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod check;
+mod clip;
 mod container;
 mod level;
 mod merge;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catalogue::{InvalidPreset, PresetName, Presets};
 pub use check::AV1_MIN_SIDE;
+pub use clip::{Clip, MediaTime};
 pub use container::{Container, FileFormat};
 pub use level::{Excess, Level, Load, lowest as lowest_level};
 pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
@@ -42,6 +44,9 @@ pub struct EncodeSpec {
     /// How a set is cut and listed; present exactly where the container is a set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageSpec>,
+    /// The part of the source; absent = all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Clip>,
 }
 
 /// Picture codecs that flux encodes.

@@ -293,7 +293,7 @@ impl FileRole {
 /// A stream of a set, as measured on its bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RenditionResult {
-    /// Its name in the ladder; `audio0`, … for sound.
+    /// Its name in the ladder; `audio_0`, … for sound.
     pub name: String,
     /// As manifests name them (RFC 6381).
     pub codecs: String,

@@ -14,7 +14,7 @@ use std::num::NonZeroU16;
 pub use shown::shown;
 
 use super::Input;
-use super::plan::{AudioPlan, EncodePlan, Filter, OutputPlan, VideoPlan};
+use super::plan::{AudioPlan, Cut, EncodePlan, Filter, OutputPlan, VideoPlan};
 use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::{FileFormat, VideoCodec};
@@ -113,6 +113,7 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
     argv.global("level+verbose", reading.limits.threads);
     // Leftovers of an earlier run in the work folder are replaced, never asked about.
     argv.flag("-y");
+    argv.seek(plan.cut);
     argv.0.extend(input_options(reading, LookAhead::Near));
 
     let graph = filter::Graph::of(plan);
@@ -137,11 +138,13 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
     argv.0
 }
 
-/// The command line that measures a sound after its downmix (MEDIA-RULES §1.14); the summary is on standard error.
+/// The command line that measures a sound of `plan` after its downmix (MEDIA-RULES §1.14); the summary is on standard
+/// error.
 #[must_use]
-pub fn loudness(audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
+pub fn loudness(plan: &EncodePlan, audio: &AudioPlan, reading: &Reading<'_>) -> Vec<String> {
     let mut argv = Argv::default();
     argv.global("level+info", reading.limits.threads);
+    argv.seek(plan.cut);
     argv.0.extend(input_options(reading, LookAhead::Near));
     let mut filters = audio.filters.clone();
     filters.push(Filter::Measure);
@@ -276,6 +279,15 @@ impl Argv {
     )]
     fn pair(&mut self, option: &str, value: impl ToString) {
         self.0.extend([option.to_owned(), value.to_string()]);
+    }
+
+    /// To the key frame before the cut. Frames before it keep times below zero, so that filters cut them off; ffmpeg's
+    /// own exact seeking would count lengths from the key.
+    fn seek(&mut self, cut: Option<Cut>) {
+        if let Some(cut) = cut.filter(|cut| cut.seeks && !cut.start.is_zero()) {
+            self.flag("-noaccurate_seek");
+            self.pair("-ss", cut.start);
+        }
     }
 
     fn global(&mut self, level: &str, threads: Option<NonZeroU16>) {

@@ -137,7 +137,8 @@ pub async fn encode(
     tracing::debug!(target: "flux::media", "encoder started");
     let (state, ticks, mut readers) = listen(&mut child);
 
-    let watchdog = Watchdog { ticks, limits, started, max_seconds: plan.max_seconds };
+    let lead_in = Duration::from_secs_f64(plan.lead_in_seconds());
+    let watchdog = Watchdog { ticks, limits, started, lead_in, max_seconds: plan.max_seconds };
     let status = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Stopped::Cancelled),
@@ -225,6 +226,8 @@ struct Watchdog {
     ticks: watch::Receiver<Tick>,
     limits: EncodeLimits,
     started: Instant,
+    /// What ffmpeg may take to come to the clip, on top of the stall limit: at least as fast as the source plays.
+    lead_in: Duration,
     max_seconds: f64,
 }
 
@@ -252,7 +255,8 @@ impl Watchdog {
             if self.started.elapsed() >= self.limits.total {
                 return Stopped::TooLong;
             }
-            if moved_at.elapsed() >= self.limits.stall {
+            let patience = if best == (0, 0) { self.limits.stall + self.lead_in } else { self.limits.stall };
+            if moved_at.elapsed() >= patience {
                 return Stopped::Stalled;
             }
             if closed {

@@ -24,7 +24,7 @@ pub(crate) use cut::same_instant;
 pub use names::{BadName, Names};
 pub(crate) use rate::{Rates, rates};
 
-use crate::domain::Rational;
+use crate::domain::{FileRole, Rational};
 
 /// What to package and how.
 #[derive(Debug, Clone)]
@@ -130,38 +130,6 @@ pub struct PackagedFile {
     pub content_type: &'static str,
     /// Bytes.
     pub size: u64,
-}
-
-/// What a file of a package is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileRole {
-    /// The HLS master (multivariant) playlist.
-    Master,
-    /// A playlist of one rendition.
-    Playlist,
-    /// A playlist of key frames.
-    IframePlaylist,
-    /// An init segment.
-    Init,
-    /// Media: a segment, or a whole rendition.
-    Segment,
-    /// The MPD.
-    Manifest,
-}
-
-impl FileRole {
-    /// As reports call it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Master => "master",
-            Self::Playlist => "playlist",
-            Self::IframePlaylist => "iframe_playlist",
-            Self::Init => "init",
-            Self::Segment => "segment",
-            Self::Manifest => "manifest",
-        }
-    }
 }
 
 /// What a rendition turned out to be. Everything is measured.

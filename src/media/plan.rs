@@ -1,15 +1,18 @@
 //! What to encode, decided purely: `(MediaInfo, outputs, policy) → EncodePlan`.
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
-//! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing` (frame rates, keyframes),
-//! `color` (signals and conversions), `bytes` (room to set aside), `sound` (tracks, channels, loudness), `set`
-//! (ladders), `filter` (what may stand in a filter graph).
+//! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing`
+//! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `sound` (tracks, channels,
+//! loudness), `set` (ladders), `filter` (what may stand in a filter graph), `cut` (parts of a source), `process` (what
+//! one ffmpeg makes).
 
 mod bytes;
 mod color;
+mod cut;
 mod fields;
 mod filter;
 mod frame;
+mod process;
 mod set;
 mod size;
 mod sound;
@@ -22,8 +25,11 @@ use crate::domain::preset::{
 use crate::domain::{Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
+pub use cut::Cut;
+pub(in crate::media) use cut::out_of_range;
 pub use fields::Joining;
 pub use filter::{Filter, Layout};
+pub use process::{Twin, processes};
 pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
 
@@ -46,8 +52,12 @@ impl Default for Policy {
 /// One ffmpeg process: one source, one decode, all outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodePlan {
+    /// The part of the source that is read; `None` = all of it.
+    pub cut: Option<Cut>,
     /// The files, in the job's order of outputs; those of a set follow each other, pictures first.
     pub outputs: Vec<OutputPlan>,
+    /// Files that are the same as one of these.
+    pub twins: Vec<Twin>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
     /// Longest output that is accepted, seconds; a longer one is a runaway and fails the encode.
@@ -60,6 +70,20 @@ impl EncodePlan {
     #[must_use]
     pub fn brake_seconds(&self) -> f64 {
         self.max_seconds + 1.0
+    }
+
+    /// Tells clients something of the file at this place, and of those that are the same.
+    pub fn note(&mut self, place: usize, note: &str) {
+        let twins = self.twins.iter_mut().filter(|twin| twin.of == place).map(|twin| &mut twin.output);
+        for output in self.outputs.get_mut(place).into_iter().chain(twins) {
+            output.warnings.push(note.to_owned());
+        }
+    }
+
+    /// Seconds of the source that are decoded before the first frame of the result.
+    #[must_use]
+    pub fn lead_in_seconds(&self) -> f64 {
+        self.cut.filter(|cut| !cut.seeks).map_or(0.0, |cut| cut.start.seconds())
     }
 
     /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the places
@@ -95,6 +119,8 @@ pub struct OutputPlan {
     pub video: Option<VideoPlan>,
     /// The sound.
     pub audio: Option<AudioPlan>,
+    /// Its place among all files that were asked for, twins too.
+    pub rank: usize,
     /// What the client should know (`not_upscaled`, …).
     pub warnings: Vec<String>,
 }
@@ -241,11 +267,11 @@ impl AudioPlan {
     }
 }
 
-/// Plans all outputs of a job over one source.
+/// Plans outputs over one part of one source: that of the first output.
 ///
 /// # Errors
 /// The first output that cannot be made of this source, and why (`no_video_stream`, `no_audio_stream`,
-/// `media_unsupported`).
+/// `media_unsupported`, `clip_out_of_range`).
 pub fn plan(
     info: &MediaInfo,
     outputs: &[(OutputIndex, EncodeSpec)],
@@ -261,10 +287,22 @@ pub fn plan(
         };
         planned.extend(files.map_err(|failure| (*index, failure))?);
     }
-    let outputs = planned;
-    let expected_seconds = timing::expected_seconds(info, &outputs);
+    let mut expected_seconds = timing::expected_seconds(info, &planned);
+    let clip = outputs.first().and_then(|(index, spec)| Some((*index, spec.clip?)));
+    let cut = clip.map(|(_, clip)| Cut::of(clip, info.container));
+    if let (Some(cut), Some((index, _))) = (cut, clip) {
+        let (length, short) = cut.length(expected_seconds).map_err(|failure| (index, failure))?;
+        cut.lay(&mut planned);
+        if short {
+            for file in &mut planned {
+                file.warnings.push(cut::shortened(length));
+            }
+        }
+        expected_seconds = length;
+    }
     let max_seconds = timing::cap(expected_seconds, policy);
-    Ok(EncodePlan { outputs, expected_seconds, max_seconds })
+    let (outputs, twins) = process::once(planned);
+    Ok(EncodePlan { cut, outputs, twins, expected_seconds, max_seconds })
 }
 
 fn output(
@@ -291,7 +329,7 @@ fn output(
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
     let file_name = format!("out-{index}.{}", format.extension());
-    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, warnings })
+    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, rank: 0, warnings })
 }
 
 fn picture(

@@ -80,7 +80,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// `verification_failed` when it is not what was planned; `media_truncated` or `media_corrupt` when the source was not
-/// whole; `encode_timeout`, `cancelled`, `tool_missing`, `internal` when it could not be checked.
+/// whole; `clip_out_of_range` when it has nothing of the clip; `encode_timeout`, `cancelled`, `tool_missing`, `internal` when it could not be checked.
 pub async fn verify(
     toolbox: &Toolbox,
     request: VerifyRequest<'_>,
@@ -92,6 +92,7 @@ pub async fn verify(
     let input = Input::File(request.work.join(&plan.file_name));
     let checker = Checker { toolbox, input: &input, plan, time: request.time, cancel };
 
+    source::refuse_nothing(&request)?;
     source::refuse_truncation(&request)?;
     let digest = digest::of(request.work.join(&plan.file_name));
     let (digest, document, table) = tokio::try_join!(digest, checker.document(), checker.packets())?;

@@ -233,15 +233,25 @@ impl Destinations {
     {
         let begun = self.begin(destination, publication, file).await?;
         let handle = Handle::V1(begun.clone());
-        let sent = match journal(handle.clone()).await {
-            Ok(()) => self.send(begun, file).await.map(Handle::V1),
-            Err(failure) => Err(failure),
+        let sending = async {
+            journal(handle.clone()).await?;
+            self.send(begun, file).await.map(Handle::V1)
         };
-        if sent.is_err() {
+        self.or_destroyed(handle.clone(), sending).await
+    }
+
+    /// What comes of a begun handle; one that is not whole in the end is destroyed.
+    async fn or_destroyed(
+        &self,
+        begun: Handle,
+        whole: impl Future<Output = Result<Handle, Failure>> + Send,
+    ) -> Result<Handle, Failure> {
+        let done = whole.await;
+        if done.is_err() {
             // The failure that is reported is the first one.
-            let _ = self.destroy(&handle).await;
+            let _ = self.destroy(&begun).await;
         }
-        sent
+        done
     }
 
     /// Makes a handle. For files nothing is touched yet; in a bucket an upload without parts exists afterwards.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::domain::{KindReport, LoudnessReport, MAX_COMMAND, OutputReport};
 use crate::media::argv;
-use crate::media::plan::OutputPlan;
 use crate::media::verify::Verified;
 
 /// What one encoder process was told, and what was measured for it.
@@ -19,11 +18,11 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The report of the output that these files are.
-    pub(super) fn report(&self, files: &[&(&OutputPlan, Verified)]) -> OutputReport {
-        let own: Vec<&str> = files.iter().map(|(plan, _)| plan.file_name.as_str()).collect();
-        let streams = files.iter().flat_map(|(plan, found)| {
-            let measured = self.loudness.get(&plan.file_name).copied();
+    /// The report of the output that these files are, by the names under which they were written.
+    pub(super) fn report(&self, files: &[(&str, &Verified)]) -> OutputReport {
+        let own: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let streams = files.iter().flat_map(|(name, found)| {
+            let measured = self.loudness.get(*name).copied();
             found.streams.iter().cloned().map(move |mut stream| {
                 if let KindReport::Audio { loudness, .. } = &mut stream.kind {
                     *loudness = measured;

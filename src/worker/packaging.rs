@@ -8,8 +8,7 @@ use crate::domain::{
 };
 use crate::media::lint::{self, Finding, Folder, Rule, Severity};
 use crate::media::package::{
-    self, AudioRendition, Kind, Layout, Manifests, Names, Package, PackageError, PackagedFile, Rendition,
-    Request,
+    self, AudioRendition, Kind, Layout, Manifests, Names, Package, PackageError, Rendition, Request,
 };
 use crate::media::plan::OutputPlan;
 use crate::media::verify::{Verified, digest};
@@ -119,28 +118,29 @@ fn request(packing: &Packing<'_>) -> Request {
 
 /// The lists that clients open stand beside each other; everything else is in the publication's own folder.
 fn names(packing: &Packing<'_>, layout: Layout) -> Names {
-    let own = members(packing.publication);
-    let within = |name: &str| format!("{own}/{name}");
     let (entry, given) = (file_name(packing.destination), &packing.package.names);
     let (stem, extension) = entry.rsplit_once('.').unwrap_or((entry, ""));
-    let other = |kind: &str, usual: &str, given: Option<&str>| match given {
+    let list = |kind: &str, usual: String, given: Option<&NameTemplate>| match given {
         _ if extension == kind => entry.to_owned(),
-        Some(given) => given.to_owned(),
-        None if matches!(stem, "master" | "manifest") => usual.to_owned(),
+        Some(given) => given.as_str().to_owned(),
+        None if matches!(stem, "master" | "manifest") => usual,
         // Two sets in one folder have different names.
         None => format!("{stem}.{kind}"),
     };
+    let or = |given: Option<&NameTemplate>, usual| given.map_or(usual, |name| name.as_str().to_owned());
     let usual = Names::of(layout);
+    let master = list("m3u8", "master.m3u8".to_owned(), given.master.as_ref());
     let playlist = given.playlist.as_ref().filter(|name| name.tells_renditions_apart());
-    Names {
-        master: Some(other("m3u8", "master.m3u8", given.master.as_ref().map(NameTemplate::as_str))),
-        manifest: other("mpd", "manifest.mpd", given.manifest.as_ref().map(NameTemplate::as_str)),
-        playlist: within(playlist.map_or(&usual.playlist, |name| name.as_str())),
-        iframes: within(&usual.iframes),
-        init: within(&usual.init),
-        segment: within(given.segment.as_ref().map_or(&usual.segment, |name| name.as_str())),
-        single: within(&usual.single),
-    }
+    let names = Names {
+        master: Some(master),
+        manifest: list("mpd", usual.manifest, given.manifest.as_ref()),
+        playlist: or(playlist, usual.playlist),
+        segment: or(given.segment.as_ref(), usual.segment),
+        iframes: usual.iframes,
+        init: usual.init,
+        single: usual.single,
+    };
+    names.below(&members(packing.publication))
 }
 
 /// The folder that only one publication uses (PROTOCOL §1.2).
@@ -169,7 +169,7 @@ async fn staged(
             size,
             sha256: sha256.clone(),
             content_type: content_type.clone(),
-            role: Some(role(file)),
+            role: Some(file.role),
         });
         let staged = StagedFile { path, size, sha256, content_type };
         match file.path.contains('/') {
@@ -196,17 +196,6 @@ const fn order(file: &OutputFile) -> u8 {
         Some(FileRole::Playlist | FileRole::IframePlaylist) => 1,
         Some(FileRole::Init) => 2,
         Some(FileRole::Segment) | None => 3,
-    }
-}
-
-const fn role(file: &PackagedFile) -> FileRole {
-    match file.role {
-        package::FileRole::Master => FileRole::Master,
-        package::FileRole::Playlist => FileRole::Playlist,
-        package::FileRole::IframePlaylist => FileRole::IframePlaylist,
-        package::FileRole::Init => FileRole::Init,
-        package::FileRole::Segment => FileRole::Segment,
-        package::FileRole::Manifest => FileRole::Manifest,
     }
 }
 

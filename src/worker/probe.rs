@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::delivery::NAME;
+use super::encoding::source_kind;
 use super::publish::disk_failure;
-use super::transcode::source_kind;
 use super::workspace::RunFolder;
 use crate::domain::limits::SourceLimits;
 use crate::domain::{Code, Failure, IdSource, JobSecrets, MediaInfo, Source};

@@ -1,41 +1,31 @@
-//! A whole job in one go: open, probe, plan, encode, verify, publish.
+//! A whole job in one go: encode, verify, publish.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::account::Account;
-use super::delivery;
-use super::disk::Ever;
+use futures_util::{StreamExt, stream};
+
+use super::encoding::{Encoded, encode};
 use super::packaging::{self, Packing};
-use super::probe;
+use super::processes::Made;
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
-use super::run::{Ended, StopReason};
+use super::run::Ended;
 use super::service::RunContext;
-use super::workspace::RunFolder;
+use super::workspace::{RunFolder, WorkspaceError};
 use crate::domain::limits::SourceLimits;
-use crate::domain::preset::EncodeSpec;
 use crate::domain::{
-    Code, Epoch, Failure, JobId, LoudnessReport, MediaInfo, OutputFile, OutputIndex, OutputResult,
-    OutputSpec, OutputStatus, PublicationId, Source, TaskReport, VerifyLevel,
+    Epoch, Failure, JobId, OutputFile, OutputIndex, OutputResult, OutputSpec, OutputStatus, PublicationId,
+    VerifyLevel,
 };
-use crate::media::argv::{self, Gains, Reading};
-use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
-use crate::media::plan::{EncodePlan, MeasuredLoudness, OutputPlan, Policy};
-use crate::media::structure::Facts;
+use crate::media;
+use crate::media::plan::OutputPlan;
 use crate::media::verify::{Verified, VerifyRequest};
-use crate::media::{self, Input};
 use crate::rpc::wire::{RunEvent, Transcode};
-use crate::storage::OpenSource;
-use crate::telemetry::metrics::{self, SourceKind};
+use crate::telemetry::metrics;
 
-/// How long a run that found its source waits in its slot for room on the disk. It goes back to the queue uncharged, so
-/// this is also the pace at which it comes again.
-const ROOM_PATIENCE: Duration = Duration::from_secs(30);
-/// How often it looks meanwhile.
-const ROOM_LOOK: Duration = Duration::from_secs(2);
+/// Most outputs that are checked at once: each takes up to three processes.
+const MOST_CHECKS: usize = 4;
 
 /// Bounds of a run.
 #[derive(Debug, Clone)]
@@ -70,208 +60,6 @@ pub(super) async fn transcode(
     finish(&mut context, &folder, Finishing { job, epoch, work: &work, wanted: &wanted, encoded }).await
 }
 
-/// What the encoder left in the work folder, and what it was made from.
-struct Encoded {
-    media: MediaInfo,
-    facts: Facts,
-    plan: EncodePlan,
-    report: EncodeReport,
-    account: Account,
-}
-
-async fn encode(
-    context: &RunContext,
-    folder: &RunFolder,
-    work: &Transcode,
-    wanted: &[(OutputIndex, &OutputSpec)],
-) -> Result<Encoded, Ended> {
-    context.log.report(&Step::Fetching.report(Figures::default()));
-    let source = stoppable(context, open(context, folder, work)).await?;
-    let encoded = tokio::select! {
-        // A definite verdict on the source outranks whatever ffmpeg makes of a stream that stands still.
-        biased;
-        failure = source.failed() => Err(failure.into()),
-        encoded = encode_from(context, folder, work, wanted, &source) => encoded,
-    };
-    // Read or not, the bytes were moved: the operator pays for them.
-    metrics::source_read(source_kind(&work.spec.source), source.traffic().fetched);
-    // What became of the source explains what became of the encode, and not the other way round.
-    match (encoded, source.verdict().await) {
-        (Err(Ended::Stopped), _) => Err(Ended::Stopped),
-        (_, Err(failure)) => Err(failure.into()),
-        (encoded, Ok(())) => encoded,
-    }
-}
-
-/// Opens the source where it is; one that a client gave to a control on another machine is sent from there first.
-async fn open(context: &RunContext, folder: &RunFolder, work: &Transcode) -> Result<OpenSource, Failure> {
-    let (sources, ids) = (&context.worker.deps.sources, &*context.worker.deps.ids);
-    let (source, secrets) = (&work.spec.source, &work.secrets);
-    match sources.open(source, secrets, folder.path(), ids).await {
-        Err(failure) if failure.code == Code::SourceNotFound && source.is_given() => {
-            let ask = || context.log.tell(RunEvent::NeedSource);
-            context.delivery.await_in(folder.path(), ask).await?;
-            sources.open_given(folder.path(), delivery::NAME, ids).await
-        }
-        opened => opened,
-    }
-}
-
-async fn encode_from(
-    context: &RunContext,
-    folder: &RunFolder,
-    work: &Transcode,
-    wanted: &[(OutputIndex, &OutputSpec)],
-    source: &OpenSource,
-) -> Result<Encoded, Ended> {
-    let (toolbox, limits) = (&context.worker.deps.toolbox, &context.worker.settings.limits);
-    context.log.report(&Step::Probing.report(Figures::default()));
-    let (media, facts) = stoppable(context, probe::look(toolbox, source, &limits.source)).await?;
-    let input = probe::input(source);
-    let bounds = argv::Limits::new(&limits.source, threads(context));
-    let reading = Reading { input: &input, demuxer: media.container, limits: &bounds };
-    let media = look(context, &reading, media, wanted).await?;
-    context.log.tell(RunEvent::Media(Box::new(media.clone())));
-
-    let specs: Vec<(OutputIndex, EncodeSpec)> =
-        wanted.iter().map(|(index, output)| (*index, output.encode.clone())).collect();
-    let policy = Policy { max_seconds: limits.source.max_duration.as_secs_f64(), ..Policy::default() };
-    let plan = media::plan::plan(&media, &specs, &policy).map_err(|(index, failure)| Ended::Failed {
-        failure: failure.clone(),
-        outputs: vec![(index, failure)],
-    })?;
-    for (index, _) in wanted {
-        context.log.tell(RunEvent::OutputMoved(*index, OutputStatus::Encoding));
-    }
-    let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
-    room(context, cache.saturating_add(plan.expected_bytes(source.size()))).await?;
-    let (gains, notes, loudness) = loudness(context, &plan, &reading).await?;
-    // From here on ffmpeg reads from front to end: what it has not asked for yet is fetched meanwhile.
-    source.fill_to_end();
-    let argv = argv::encode(&plan, &reading, &gains);
-    let request = EncodeRequest {
-        plan: &plan,
-        argv: argv.clone(),
-        input: &input,
-        work: folder.path(),
-        limits: EncodeLimits {
-            stall: limits.stall,
-            total: work.spec.options.timeout_seconds.map_or(limits.timeout, Duration::from_secs),
-            ..EncodeLimits::default()
-        },
-    };
-    let mut on_tick = |tick: Tick| context.log.report(&encoding(&tick, plan.expected_seconds));
-    let report = media::encode::encode(toolbox, request, &mut on_tick, context.stop.token()).await;
-    let report = report.map_err(|failure| stopped_or(context, failure))?;
-    metrics::encoded(report.took);
-    let plan = with_notes(plan, notes);
-    let account = Account { argv, tools: tools(context, &report), loudness };
-    Ok(Encoded { media, facts, plan, report, account })
-}
-
-/// Versions of what encoded, as far as they are known.
-fn tools(context: &RunContext, report: &EncodeReport) -> BTreeMap<String, String> {
-    let ffmpeg = context.worker.deps.capabilities.borrow().as_ref().map(|known| known.version.clone());
-    let mut tools = report.encoders.clone();
-    tools.extend(ffmpeg.map(|version| ("ffmpeg".to_owned(), version)));
-    tools
-}
-
-/// Measures what outputs need to know of the picture.
-async fn look(
-    context: &RunContext,
-    reading: &Reading<'_>,
-    media: MediaInfo,
-    wanted: &[(OutputIndex, &OutputSpec)],
-) -> Result<MediaInfo, Ended> {
-    let toolbox = &context.worker.deps.toolbox;
-    let outputs: Vec<&EncodeSpec> = wanted.iter().map(|(_, output)| &output.encode).collect();
-    let looking = media::analyze::measure(toolbox, reading, media, &outputs, context.stop.token());
-    looking.await.map_err(|failure| stopped_or(context, failure))
-}
-
-/// Waits until the disk has room for what will be written; gives the run back where that takes too long.
-async fn room(context: &RunContext, need: u64) -> Result<(), Ended> {
-    let until = tokio::time::Instant::now() + ROOM_PATIENCE;
-    loop {
-        // Before the look: who frees room after it must be heard.
-        let freed = context.share.disk().freed();
-        let Err(short) = context.share.grow(need) else { return Ok(()) };
-        let (needs, free) = (short.need, short.free);
-        if short.ever == Ever::Never {
-            let said =
-                format!("The job needs {needs} bytes of disk, more than the worker's disk has in all.");
-            return Err(Failure::new(Code::DiskFull, said).into());
-        }
-        tracing::info!(needs, free, "waiting for room on the disk");
-        tokio::select! {
-            biased;
-            () = context.stop.token().cancelled() => return Err(Ended::Stopped),
-            () = tokio::time::sleep_until(until) => {
-                tracing::warn!(needs, free, "the disk has no room for this run; giving it back");
-                context.stop.request(StopReason::NoRoom);
-                return Err(Ended::Stopped);
-            }
-            () = freed => {}
-            // Others than runs free room too, and runs write less than they said.
-            () = tokio::time::sleep(ROOM_LOOK) => {}
-        }
-    }
-}
-
-/// The live report for one tick of the encoder.
-fn encoding(tick: &Tick, expected: Option<f64>) -> TaskReport {
-    let share = expected.zip(tick.out_seconds).map_or(0.0, |(all, at)| at / all);
-    let left = expected.zip(tick.out_seconds).map(|(all, at)| (all - at).max(0.0));
-    let eta_seconds = left.zip(tick.speed).and_then(|(left, speed)| (speed > 0.0).then(|| left / speed));
-    Step::Encoding(share).report(Figures { fps: tick.fps, speed: tick.speed, eta_seconds })
-}
-
-/// Measures what has a loudness target; the gains, what the client should know, and what was found by file.
-async fn loudness(
-    context: &RunContext,
-    plan: &EncodePlan,
-    reading: &Reading<'_>,
-) -> Result<(Gains, Vec<(usize, String)>, BTreeMap<String, LoudnessReport>), Ended> {
-    let (mut gains, mut notes, mut found) = (Gains::new(), Vec::new(), BTreeMap::new());
-    for (audio, places) in plan.loudness_passes() {
-        let measuring = media::encode::measure_loudness(
-            &context.worker.deps.toolbox,
-            (argv::loudness(audio, reading), reading.input),
-            context.worker.settings.limits.timeout,
-            context.stop.token(),
-        );
-        let measured = measuring.await.map_err(|failure| stopped_or(context, failure))?;
-        let measured = MeasuredLoudness {
-            integrated: measured.integrated,
-            true_peak: measured.true_peak,
-            seconds: plan.expected_seconds.unwrap_or(f64::MAX),
-        };
-        let Some(target) = audio.loudness else { continue };
-        let chosen = media::plan::gain(target, measured);
-        let report = LoudnessReport::of(measured.integrated, measured.true_peak, chosen);
-        let files = places.iter().filter_map(|place| plan.outputs.get(*place));
-        found.extend(files.map(|output| (output.file_name.clone(), report)));
-        let Some((gain, limited)) = chosen else { continue };
-        for place in places {
-            gains.insert(place, gain);
-            if limited {
-                notes.push((place, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
-            }
-        }
-    }
-    Ok((gains, notes, found))
-}
-
-fn with_notes(mut plan: EncodePlan, notes: Vec<(usize, String)>) -> EncodePlan {
-    for (place, note) in notes {
-        if let Some(output) = plan.outputs.get_mut(place) {
-            output.warnings.push(note);
-        }
-    }
-    plan
-}
-
 /// Everything after the encoder.
 struct Finishing<'a> {
     job: JobId,
@@ -282,7 +70,7 @@ struct Finishing<'a> {
 }
 
 /// Outputs that will not be published, with why.
-type Failed = Vec<(OutputIndex, Failure)>;
+pub(super) type Failed = Vec<(OutputIndex, Failure)>;
 
 async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishing<'_>) -> Result<(), Ended> {
     let Finishing { job, epoch, work, wanted, encoded } = finishing;
@@ -323,12 +111,70 @@ struct Checking<'a> {
     encoded: &'a Encoded,
 }
 
-/// Checks every file that the encoder wrote. One rendition that fails is one failure of its output.
+/// Checks every file that the encoder wrote, some side by side: tools wait for the disk and for each other. One rendition
+/// that fails is one failure of its output.
 async fn checked<'a>(
     context: &RunContext,
     folder: &RunFolder,
     checking: &Checking<'a>,
 ) -> Result<(Vec<(&'a OutputPlan, Verified)>, Failed), Ended> {
+    let encoded = checking.encoded;
+    let count: usize = encoded.made.iter().map(|made| made.plan.outputs.len()).sum();
+    let mut checks = Vec::with_capacity(count);
+    for made in &encoded.made {
+        checks
+            .extend((0..made.plan.outputs.len()).map(|place| check(context, folder, checking, made, place)));
+    }
+    let mut checks = stream::iter(checks).buffered(context.worker.settings.cores.clamp(1, MOST_CHECKS));
+    let (mut verified, mut failed) = (Vec::new(), encoded.failed.clone());
+    let mut done = 0;
+    while let Some((made, place, result)) = checks.next().await {
+        done += 1;
+        context.log.report(&Step::Verifying(ratio(done, count)).report(Figures::default()));
+        let output = &made.plan.outputs[place];
+        let twins = made.plan.twins.iter().filter(|twin| twin.of == place);
+        let same: Vec<&OutputPlan> = std::iter::once(output).chain(twins.map(|twin| &twin.output)).collect();
+        let result = match result {
+            Ok(found) => copied(folder, &same).await.map(|()| found),
+            Err(failure) => Err(failure),
+        };
+        match result.map_err(|failure| stopped_or(context, failure)) {
+            Ok(found) => verified.extend(same.into_iter().map(|plan| (plan, found.clone()))),
+            Err(Ended::Stopped) => return Err(Ended::Stopped),
+            Err(Ended::Failed { failure, .. }) => {
+                for output in same {
+                    if failed.iter().all(|(known, _)| *known != output.index) {
+                        failed.push((output.index, failure.clone()));
+                    }
+                }
+            }
+        }
+    }
+    verified.sort_by_key(|(output, _)| (output.index, output.rank));
+    Ok((verified, failed))
+}
+
+/// Gives every output that is the same file one of its own: publishing takes it away.
+async fn copied(folder: &RunFolder, same: &[&OutputPlan]) -> Result<(), Failure> {
+    let [made, twins @ ..] = same else { return Ok(()) };
+    for twin in twins.iter().filter(|twin| twin.file_name != made.file_name) {
+        let (from, path) = (folder.path().join(&made.file_name), folder.path().join(&twin.file_name));
+        let copy = tokio::fs::copy(from, &path).await;
+        copy.map_err(|source| {
+            publish::disk_failure(&WorkspaceError::Io { doing: "copy an output to", path, source })
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks one file.
+async fn check<'a>(
+    context: &RunContext,
+    folder: &RunFolder,
+    checking: &Checking<'a>,
+    made: &'a Made,
+    place: usize,
+) -> (&'a Made, usize, Result<Verified, Failure>) {
     let Checking { seed, work, wanted, encoded } = *checking;
     let level = match (work.earlier_failures, work.spec.options.verify) {
         (_, Some(level)) => level,
@@ -336,41 +182,29 @@ async fn checked<'a>(
         // MEDIA-RULES §1.4: after a failed try nothing is taken on trust.
         (1.., None) => VerifyLevel::Full,
     };
-    let count = encoded.plan.outputs.len();
-    let (mut verified, mut failed) = (Vec::new(), Failed::new());
-    for (n, output) in encoded.plan.outputs.iter().enumerate() {
-        context.log.report(&Step::Verifying(ratio(n, count)).report(Figures::default()));
-        context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
-        let spec = wanted.iter().find(|(index, _)| *index == output.index).map(|(_, spec)| spec);
-        let kept = spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination));
-        if kept && output.rendition.is_none() {
-            begin_flush(folder.path().join(&output.file_name));
-        }
-        let check = VerifyRequest {
-            plan: &encoded.plan,
-            place: n,
-            report: &encoded.report,
-            source: &encoded.media,
-            facts: &encoded.facts,
-            work: folder.path(),
-            level,
-            seed,
-            on_damage: work.spec.options.on_damage,
-            time: context.worker.settings.limits.timeout,
-        };
-        let begun = tokio::time::Instant::now();
-        let checking = media::verify::verify(&context.worker.deps.toolbox, check, context.stop.token());
-        match checking.await.map_err(|failure| stopped_or(context, failure)) {
-            Ok(result) => verified.push((output, result)),
-            Err(Ended::Stopped) => return Err(Ended::Stopped),
-            Err(Ended::Failed { failure, .. }) if failed.last().is_none_or(|(at, _)| *at != output.index) => {
-                failed.push((output.index, failure));
-            }
-            Err(Ended::Failed { .. }) => {}
-        }
-        metrics::verified(begun.elapsed());
+    let output = &made.plan.outputs[place];
+    context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
+    let spec = wanted.iter().find(|(index, _)| *index == output.index).map(|(_, spec)| spec);
+    let kept = spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination));
+    if kept && output.rendition.is_none() {
+        begin_flush(folder.path().join(&output.file_name));
     }
-    Ok((verified, failed))
+    let request = VerifyRequest {
+        plan: &made.plan,
+        place,
+        report: &made.report,
+        source: &encoded.media,
+        facts: &encoded.facts,
+        work: folder.path(),
+        level,
+        seed,
+        on_damage: work.spec.options.on_damage,
+        time: context.worker.settings.limits.timeout,
+    };
+    let begun = tokio::time::Instant::now();
+    let result = media::verify::verify(&context.worker.deps.toolbox, request, context.stop.token()).await;
+    metrics::verified(begun.elapsed());
+    (made, place, result)
 }
 
 /// What can be published: files as they are, sets once they are cut.
@@ -387,7 +221,10 @@ async fn ready<'a>(
         let Some(first) = files.first().filter(|_| failed.iter().all(|(failed, _)| failed != index)) else {
             continue;
         };
-        let report = checking.encoded.account.report(&files);
+        let report = checking.encoded.made.iter().find(|made| made.holds(*index)).map(|made| {
+            let written: Vec<_> = files.iter().map(|(plan, found)| (made.written_as(plan), found)).collect();
+            Box::new(made.account.report(&written))
+        });
         let (id, destination) =
             (PublicationId::from_uuid(context.worker.deps.ids.random()), &spec.destination);
         let made = match &spec.encode.package {
@@ -407,7 +244,7 @@ async fn ready<'a>(
         };
         match made {
             Ok((files, result)) => {
-                let result = OutputResult { report: Some(Box::new(report)), ..result };
+                let result = OutputResult { report, ..result };
                 let secrets = checking.work.secrets.output(*index);
                 ready.push(Publishing { id, output: *index, epoch, destination, secrets, files, result });
             }
@@ -454,7 +291,7 @@ fn single(
     (publish::Files::One(file), result)
 }
 
-async fn stoppable<T>(
+pub(super) async fn stoppable<T>(
     context: &RunContext,
     step: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Ended> {
@@ -466,26 +303,10 @@ async fn stoppable<T>(
 }
 
 /// A failure of a step that was stopped is no failure.
-fn stopped_or(context: &RunContext, failure: Failure) -> Ended {
+pub(super) fn stopped_or(context: &RunContext, failure: Failure) -> Ended {
     if context.stop.token().is_cancelled() { Ended::Stopped } else { failure.into() }
 }
 
-/// DESIGN §8: one slot is one core; a task with nothing beside it may use them all, as ffmpeg sees fit.
-fn threads(context: &RunContext) -> Option<NonZeroU16> {
-    let busy = context.worker.busy().max(1);
-    let share = (context.worker.settings.cores / busy).max(1);
-    if busy == 1 { None } else { u16::try_from(share).ok().and_then(NonZeroU16::new) }
-}
-
-pub(super) const fn source_kind(source: &Source) -> SourceKind {
-    match source {
-        Source::Http { .. } => SourceKind::Http,
-        Source::Ftp { .. } => SourceKind::Ftp,
-        // A folder is read in place and moves nothing; what is counted came from an object store.
-        Source::Storage { .. } | Source::Bucket { .. } => SourceKind::ObjectStore,
-        Source::File { .. } | Source::Inline { .. } | Source::Upload { .. } => SourceKind::Local,
-    }
-}
 #[expect(clippy::cast_precision_loss, reason = "at most 50 outputs")]
 fn ratio(done: usize, all: usize) -> f64 {
     done as f64 / all.max(1) as f64

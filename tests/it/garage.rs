@@ -60,20 +60,13 @@ async fn what_is_uploaded_is_encoded_and_read_back() {
     server.assert_clean().await;
 }
 
-/// 65 MiB, most of which is a box that players skip.
 #[tokio::test]
 #[ignore = "needs garage: make test-garage"]
 async fn a_large_file_goes_in_parts() {
     let garage = Garage::start().await;
     let server = garage.configured().server().await;
-    let mut clip = std::fs::read(clips::mp4(1)).unwrap();
-    let padding = 65 * 1024 * 1024_u32;
-    clip.extend(padding.to_be_bytes());
-    clip.extend(b"free");
-    clip.resize(clip.len() + usize::try_from(padding).unwrap() - 8, 0);
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("film.mp4");
-    std::fs::write(&file, &clip).unwrap();
+    let file = clips::large(folder.path());
     let mut command =
         flux(&["submit", file.to_str().unwrap(), "-p", "proxy_360p", "--wait", "--url", &server.url]);
     let told = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();

@@ -34,6 +34,8 @@ mod nemesis;
 #[cfg(test)]
 mod package;
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod playback;

@@ -7,8 +7,9 @@ pub mod kit;
 
 use std::collections::BTreeSet;
 
+use flux::domain::FileRole;
 use flux::media::lint::{Folder, lint_all};
-use flux::media::package::{FileRole, Kind, Layout, Manifests, Names, PackageError, Rendition, package};
+use flux::media::package::{Kind, Layout, Manifests, Names, PackageError, Rendition, package};
 
 use kit::{Ladder, frames, made, picture, pixels, text};
 

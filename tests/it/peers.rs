@@ -65,6 +65,30 @@ async fn from_ftp_to_ftp_encrypted_and_in_clear() {
 }
 
 #[tokio::test]
+async fn a_set_goes_to_an_ftp_server_whole() {
+    let ftp = FtpServer::start();
+    let server = trusting(&ftp).await;
+    let output = json!({
+        "preset": "dash_1080p",
+        "video": { "speed": "ultrafast" },
+        "destination": {"kind": "ftp", "url": ftp.url("vod/{name}")},
+    });
+    let body = json!({"source": {"kind": "file", "path": clips::mp4(3)}, "outputs": [output]});
+    let job = server.finished(&server.submit(&body).await).await;
+    assert_eq!(job["status"], "completed", "{job:#}");
+    let files = job["outputs"][0]["result"]["files"].as_array().unwrap();
+    assert!(files.len() > 4, "{files:#?}");
+    for file in files {
+        // After the server's own address, as the client wrote it.
+        let path = file["path"].as_str().unwrap().split_once("/vod/").unwrap().1;
+        let there = ftp.get(&format!("vod/{path}")).unwrap_or_else(|| panic!("{path} is missing"));
+        assert_eq!(file["sha256"], sha256(&there), "{path}");
+    }
+    assert_eq!(parts(&ftp), Vec::<String>::new());
+    server.assert_clean().await;
+}
+
+#[tokio::test]
 async fn refusals_of_ftp_servers_have_their_codes() {
     let ftp = FtpServer::start();
     ftp.put("clip.mp4", &std::fs::read(clips::mp4(1)).unwrap());

@@ -53,7 +53,7 @@ async fn a_ladder_is_published_by_its_lists_and_every_file_is_served() {
     let result = &job["outputs"][0]["result"];
     let names: Vec<_> =
         result["renditions"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["big", "small", "audio0"]);
+    assert_eq!(names, ["big", "small", "audio_0"]);
     assert_eq!(result["renditions"][1]["segments"], 3);
     assert_eq!(result["frames"], 125);
     assert_eq!(result["files"][0]["role"], "master");
@@ -106,12 +106,44 @@ async fn the_seeds_transport_streams_come_from_their_bodies() {
     server.assert_clean().await;
 }
 
+/// Every kind of source that lacks something or begins oddly; what is published has passed the linter.
+#[tokio::test]
+async fn odd_sources_become_sets_that_pass() {
+    let server = Server::start().await;
+    let output = |n: usize, fields: Value| {
+        let mut output = json!({ "destination": { "kind": "storage", "path": format!("odd/{n}") } });
+        output.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        output
+    };
+    let picture = json!({ "preset": "dash_1080p", "video": { "speed": "ultrafast" } });
+    let single = json!({ "preset": "hls_1080p_abr", "video": { "speed": "ultrafast" }, "package": { "single_file": true } });
+    let sound = json!({ "container": "cmaf", "audio": { "codec": "aac", "tracks": "all" } });
+    let transport = json!({ "preset": "hls_720p", "video": { "speed": "ultrafast" } });
+    for (n, (clip, fields, renditions)) in [
+        (clips::late_picture(), picture.clone(), vec!["720p", "audio_0"]),
+        (clips::late_picture(), transport, vec!["video"]),
+        (clips::tiny(), picture, vec!["720p", "audio_0"]),
+        (clips::mp4(3), single, vec!["360p", "audio_0"]),
+        (clips::audio_only(), sound, vec!["audio_0"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let job = server.finished(&server.submit(&job(&clip, &json!([output(n, fields)]))).await).await;
+        assert_eq!(job["status"], "completed", "{clip:?}: {job:#}");
+        let found = job["outputs"][0]["result"]["renditions"].as_array().unwrap();
+        let found: Vec<_> = found.iter().map(|rendition| rendition["name"].as_str().unwrap()).collect();
+        assert_eq!(found, renditions, "{clip:?}");
+    }
+    server.assert_clean().await;
+}
+
 #[tokio::test]
 async fn a_second_encode_replaces_the_lists_and_mixes_with_nothing() {
     let server = Server::start().await;
     let output = json!([{
         "preset": "dash_1080p", "video": { "speed": "ultrafast" },
-        "destination": { "kind": "storage", "path": "vod/film.mpd" },
+        "destination": { "kind": "storage", "path": "vod/film.{ext}" },
     }]);
     let first = server.finished(&server.submit(&job(&clips::mp4(2), &output)).await).await;
     let second = server.finished(&server.submit(&job(&clips::mp4(3), &output)).await).await;

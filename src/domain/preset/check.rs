@@ -4,7 +4,7 @@ mod picture;
 mod set;
 
 use super::{
-    AudioCodec, AudioSpec, BitDepth, Channels, Container, DynamicRange, EncodeSpec, Fit, Profile, Rate,
+    AudioCodec, AudioSpec, BitDepth, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit, Profile, Rate,
     Tracks, VideoCodec, VideoSpec,
 };
 use crate::domain::Fault;
@@ -29,6 +29,7 @@ impl EncodeSpec {
         }
         container(self.container, self.video.as_ref(), self.audio.as_ref(), &mut faults);
         set(self, &mut faults);
+        clip(self.clip, &mut faults);
         if self.video.is_none() && self.audio.is_none() {
             faults.push(nothing());
         }
@@ -37,6 +38,13 @@ impl EncodeSpec {
 }
 
 pub(super) use set::check as set;
+
+/// A part of no length, or one that says nothing.
+pub(super) fn clip(clip: Option<Clip>, faults: &mut Vec<Fault>) {
+    if let Some(fault) = clip.and_then(Clip::fault) {
+        faults.push(Fault::new(format!("/clip{}", fault.pointer), fault.detail));
+    }
+}
 
 /// An output of nothing.
 pub(super) fn nothing() -> Fault {

@@ -11,14 +11,15 @@ use super::{BoxSize, Container, EncodeSpec, FpsSpec, Level, Profile, Rate, Video
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPackage {
     /// Not a rung's name.
-    #[error("{0:?} is not a rung's name (1 to 32 of a-z, 0-9, '_', '-')")]
+    #[error("{0:?} is not a rung's name (1 to 32 of a-z, 0-9, '-')")]
     Rung(String),
     /// Not a file name.
     #[error("{0:?} is not a file name: 1 to 100 of letters, digits, '.', '_', '-', with %v and %d or %03d")]
     Name(String),
 }
 
-/// Names a picture of a ladder: 1 to 32 of `[a-z0-9_-]`.
+/// Names a picture of a ladder: 1 to 32 of `[a-z0-9-]`. What flux itself adds to names of files and gives to sound has an
+/// underscore, so that no two meet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RungName(String);
@@ -41,7 +42,7 @@ impl TryFrom<String> for RungName {
     type Error = InvalidPackage;
     fn try_from(text: String) -> Result<Self, InvalidPackage> {
         let fits = (1..=32).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b));
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if fits { Ok(Self(text)) } else { Err(InvalidPackage::Rung(text)) }
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     let audio = fields.nested("audio").and_then(audio);
     let ladder = ladder(&mut fields, video.as_ref());
     let package = package(&mut fields, container);
+    let clip = fields.optional("clip");
     fields.finish();
 
     if let Some(video) = &video {
@@ -37,9 +38,10 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     if let Some(container) = container {
         check::container(container, video.as_ref(), audio.as_ref(), &mut faults);
     }
-    let spec = container.map(|container| EncodeSpec { container, video, audio, ladder, package });
+    let spec = container.map(|container| EncodeSpec { container, video, audio, ladder, package, clip });
     if let Some(spec) = &spec {
         check::set(spec, &mut faults);
+        check::clip(spec.clip, &mut faults);
     }
     // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a
     // document that really asks for neither.

@@ -14,6 +14,9 @@ pub enum InvalidUnit {
     /// Not a box.
     #[error("a box is \"WIDTHxHEIGHT\" in pixels, each 16 to 16384")]
     Box,
+    /// Not a time.
+    #[error("a time is a number of seconds or a text such as \"00:01:30.5\", up to 100 hours")]
+    Time,
 }
 
 /// Bits per second (or bits, for a buffer): 1,000 to 1,000,000,000.

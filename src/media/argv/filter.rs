@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::domain::preset::Flip;
+use crate::domain::preset::{Flip, MediaTime};
 use crate::domain::{FieldOrder, Rotation};
 use crate::media::plan::{EncodePlan, Feed, Filter, Joining, Matrix, Range, Signal, Transfer};
 
@@ -122,8 +122,14 @@ fn alike(a: &[Filter], b: &[Filter]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
+fn span(start: MediaTime, end: Option<MediaTime>) -> String {
+    end.map_or_else(|| format!("start={start}"), |end| format!("start={start}:end={end}"))
+}
+
 fn spell(filter: Filter) -> String {
     match filter {
+        Filter::CutPicture { start, end } => format!("trim={},setpts=PTS-{start}/TB", span(start, end)),
+        Filter::CutSound { start, end } => format!("atrim={},asetpts=PTS-{start}/TB", span(start, end)),
         Filter::Deinterlace(joining) => match joining {
             Joining::Flagged => "bwdif=mode=send_frame:parity=auto:deint=interlaced".to_owned(),
             Joining::PerFrame(order) => format!("bwdif=mode=send_frame:parity={}:deint=all", parity(order)),
@@ -132,6 +138,7 @@ fn spell(filter: Filter) -> String {
         Filter::MatchFields(order) => format!("fieldmatch=order={}", parity(order)),
         Filter::Decimate => "decimate".to_owned(),
         Filter::Fps(rate) => format!("fps={rate}:round=near"),
+        Filter::FpsFromZero(rate) => format!("fps={rate}:round=near:start_time=0"),
         Filter::Scale { width, height, from, to } => format!(
             "scale=w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int:in_color_matrix={}:out_color_matrix={}:in_range={}:out_range={}",
             swscale(from.matrix),

@@ -225,7 +225,7 @@ fn the_measuring_pass_hears_what_the_encoder_will() {
     let (input, limits) = (file(), Limits::default());
     let reading = Reading { input: &input, demuxer: info.container, limits: &limits };
     let (sound, _) = plan.loudness_passes().remove(0);
-    let argv = loudness(sound, &reading);
+    let argv = loudness(&plan, sound, &reading);
     insta::assert_snapshot!("loudness", lines(tail(&argv)));
     let ungained = encode(&plan, &reading, &Gains::new());
     assert!(!ungained.iter().any(|word| word.contains("volume=")), "{ungained:?}");

@@ -7,7 +7,8 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 
 use super::cut::{Track, seconds};
 use super::write::Out;
-use super::{DynamicRange, FileRole, Kind, Layout, PackageError, Request, hls, names};
+use super::{DynamicRange, Kind, Layout, PackageError, Request, hls, names};
+use crate::domain::FileRole;
 use crate::media::boxes::codec::Codec;
 
 type Xml = Writer<Vec<u8>>;

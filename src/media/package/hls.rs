@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::cut::{Place, Track};
 use super::write::Out;
-use super::{AudioRendition, DynamicRange, FileRole, Kind, Layout, PackageError, Rates, Request, names};
+use super::{AudioRendition, DynamicRange, Kind, Layout, PackageError, Rates, Request, names};
+use crate::domain::FileRole;
 
 const CONTENT_TYPE: &str = "application/vnd.apple.mpegurl";
 

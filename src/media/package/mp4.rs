@@ -5,7 +5,8 @@
 
 use super::cut::{self, Facts, Key, Place, Segment, Track, boundaries, same_instant, seconds};
 use super::write::{Out, Sink, Source};
-use super::{DynamicRange, FileRole, Kind, Layout, PackageError, Rendition, Request, names, sound};
+use super::{DynamicRange, Kind, Layout, PackageError, Rendition, Request, names, sound};
+use crate::domain::FileRole;
 use crate::media::boxes::fragment::Fragment;
 use crate::media::boxes::movie::{self, Media, Movie};
 use crate::media::boxes::{Header, boxed, find};

@@ -8,7 +8,8 @@ use std::io::{BufReader, Read};
 
 use super::cut::{self, Facts, Key, Place, Segment, Track, boundaries, same_instant, seconds};
 use super::write::{Out, Sink, Source};
-use super::{DynamicRange, FileRole, Kind, PackageError, Rendition, Request, names};
+use super::{DynamicRange, Kind, PackageError, Rendition, Request, names};
+use crate::domain::FileRole;
 use crate::media::boxes::codec::{Codec, Family};
 use crate::media::boxes::sps::Sps;
 use crate::media::ts::{self, Adts, CLOCK, Demux, PACKET, Seen, Stream, StreamKind};

@@ -6,7 +6,8 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{BadName, FileRole, PackageError, PackagedFile};
+use super::{BadName, PackageError, PackagedFile};
+use crate::domain::FileRole;
 
 /// The folder and what is in it so far.
 #[derive(Debug)]

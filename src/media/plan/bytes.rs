@@ -39,7 +39,8 @@ impl EncodePlan {
         };
         // The segments of a set lie beside the renditions that they are cut from.
         let copies = |output: &OutputPlan| if output.rendition.is_some() { 2.0 } else { 1.0 };
-        (self.outputs.iter().map(|output| of(output) * copies(output)).sum::<f64>() * SPARE) as u64
+        let outputs = self.outputs.iter().chain(self.twins.iter().map(|twin| &twin.output));
+        (outputs.map(|output| of(output) * copies(output)).sum::<f64>() * SPARE) as u64
     }
 }
 

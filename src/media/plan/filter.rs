@@ -4,12 +4,26 @@
 use super::color::{Colored, Conversion, Matrix, Signal};
 use super::fields::Joining;
 use super::size::{self, Geometry, Placement};
-use crate::domain::preset::{BitDepth, Flip, PadColor};
+use crate::domain::preset::{BitDepth, Flip, MediaTime, PadColor};
 use crate::domain::{FieldOrder, Rational, Rotation, VideoStream};
 
 /// One step of a picture's or a sound's chain.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Filter {
+    /// The pictures from `start` to `end` on the source's timeline, shown from zero on.
+    CutPicture {
+        /// The first that is kept is not before it.
+        start: MediaTime,
+        /// The last that is kept is before it; `None` = the source's end.
+        end: Option<MediaTime>,
+    },
+    /// The samples from `start` to `end` on the source's timeline, heard from zero on.
+    CutSound {
+        /// Exact to the sample.
+        start: MediaTime,
+        /// Exact to the sample; `None` = the source's end.
+        end: Option<MediaTime>,
+    },
     /// Fields become frames.
     Deinterlace(Joining),
     /// Fields of film are put together again, in this order.
@@ -18,6 +32,8 @@ pub enum Filter {
     Decimate,
     /// An even grid on the absolute timeline: nearest frame for each tick (MEDIA-RULES §1.2).
     Fps(Rational),
+    /// The same from the timeline's zero on: the first frame of a late picture leads it in.
+    FpsFromZero(Rational),
     /// Size, matrix and range by swscale.
     Scale {
         /// Pixels.

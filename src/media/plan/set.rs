@@ -66,12 +66,26 @@ pub(super) fn plan(
 
 fn apart(index: OutputIndex, pictures: Vec<(String, VideoPlan)>, sounds: Vec<AudioPlan>) -> Vec<OutputPlan> {
     let format = FileFormat::Fragments;
-    let pictures = pictures.into_iter().map(|(name, video)| file(index, name, format, Some(video), None));
+    let pictures =
+        pictures.into_iter().map(|(name, video)| file(index, name, format, Some(from_zero(video)), None));
     let sounds = sounds
         .into_iter()
         .enumerate()
-        .map(|(n, audio)| file(index, format!("audio{n}"), format, None, Some(audio)));
+        .map(|(n, audio)| file(index, format!("audio_{n}"), format, None, Some(audio)));
     pictures.chain(sounds).collect()
+}
+
+/// Renditions that players put together begin at one time (MEDIA-RULES §1.6), also where the source's picture begins
+/// after its sound.
+fn from_zero(mut video: VideoPlan) -> VideoPlan {
+    if video.feed == Feed::Source {
+        for filter in &mut video.filters {
+            if let Filter::Fps(rate) = *filter {
+                *filter = Filter::FpsFromZero(rate);
+            }
+        }
+    }
+    video
 }
 
 fn together(
@@ -91,7 +105,8 @@ fn file(
     audio: Option<AudioPlan>,
 ) -> OutputPlan {
     let file_name = format!("out-{index}-{rendition}.{}", format.extension());
-    OutputPlan { index, rendition: Some(rendition), format, file_name, video, audio, warnings: Vec::new() }
+    let rendition = Some(rendition);
+    OutputPlan { index, rendition, format, file_name, video, audio, rank: 0, warnings: Vec::new() }
 }
 
 /// The source's tracks that are asked for, in the order they are listed.
@@ -133,7 +148,7 @@ fn pictures(
     }
     let Some(top) = rungs.first() else { return Ok(Vec::new()) };
     let top = picture(whole, &VideoSpec { fps: even.fps, ..top.spec.clone() }, policy, warnings)?;
-    let Some(rate) = top.frame_rate else { return Ok(Vec::new()) };
+    let rate = top.frame_rate.ok_or_else(|| Failure::new(Code::Internal, "an even rate was not decided"))?;
     for rung in &mut rungs {
         rung.divisor = divisor(rate, rung.spec.fps.max);
     }
@@ -171,14 +186,10 @@ fn collapsed(stream: &VideoStream, mut rungs: Vec<Candidate>, warnings: &mut Vec
     // Those that would be the source's own picture: the one with the smallest box stands for all.
     let own = rungs.first().map(|top| pixels(&top.geometry));
     let at_top = rungs.iter().take_while(|rung| Some(pixels(&rung.geometry)) == own).count();
-    if at_top > 1 || rungs.first().is_some_and(|top| top.geometry.not_upscaled) {
-        rungs.drain(1..at_top.max(1));
-        if let Some(top) = rungs.first_mut()
-            && top.geometry.not_upscaled
-        {
-            let share = ratio(pixels(&top.geometry), fitted(stream, &top.spec)).powf(RATE_BY_PIXELS);
-            top.spec.rate = scaled(top.spec.rate, share);
-        }
+    rungs.drain(1..at_top.max(1));
+    if let Some(top) = rungs.first_mut().filter(|top| top.geometry.not_upscaled) {
+        let share = ratio(pixels(&top.geometry), fitted(stream, &top.spec)).powf(RATE_BY_PIXELS);
+        top.spec.rate = scaled(top.spec.rate, share);
     }
     let mut kept: Vec<Candidate> = Vec::new();
     for rung in rungs {

@@ -468,7 +468,8 @@ fn a_ladder_has_the_rungs_that_a_source_is_worth() {
 
 #[test]
 fn rungs_share_their_cuts_and_are_made_of_larger_ones() {
-    let fast = VideoStream { frame_rate: Rational::new(60_000, 1001).ok(), ..video(1920, 1080) };
+    let rate = |num| Rational::new(num, 1001).unwrap();
+    let fast = VideoStream { frame_rate: Some(rate(60_000)), ..video(1920, 1080) };
     let (files, _) = ladder(fast, json!({}));
     let shape = |file: &OutputPlan| {
         let video = file.video.as_ref().unwrap();
@@ -486,11 +487,12 @@ fn rungs_share_their_cuts_and_are_made_of_larger_ones() {
             (half, every(60), Feed::Picture(3)),
         ]
     );
-    let slowed = |place: usize| {
+    let grid = |place: usize| {
         let filters = &files[place].video.as_ref().unwrap().filters;
-        filters.iter().any(|filter| matches!(filter, Filter::Fps(_)))
+        filters.iter().copied().find(|filter| matches!(filter, Filter::Fps(_) | Filter::FpsFromZero(_)))
     };
-    assert_eq!([0, 1, 2, 3, 4].map(slowed), [true, false, false, true, false], "once where it changes");
+    let (first, slower) = (Filter::FpsFromZero(rate(60_000)), Filter::Fps(rate(30_000)));
+    assert_eq!([0, 1, 2, 3, 4].map(grid), [Some(first), None, None, Some(slower), None]);
     assert!(files[5].video.is_none() && files[5].audio.is_some(), "sound apart");
 }
 

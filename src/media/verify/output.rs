@@ -164,6 +164,7 @@ pub(super) fn check_counts(
         }
     }
     check_offset(request, plan, &spans)?;
+    check_clip(request, plan, &spans)?;
     Ok(spans)
 }
 
@@ -188,6 +189,8 @@ fn check_frames(
     // What the chain gives before any change of rate.
     let joined = if plan.cadence == Cadence::Doubled { decoded * 2 } else { decoded };
     let exact = match plan.timing {
+        // How many of the decoded frames lie in the clip, nobody says; its length is checked.
+        _ if request.plan.cut.is_some() => encoded.frames > 0,
         Timing::Passthrough => encoded.frames == joined,
         // The filter says what it took and gave; without its word, the rates must agree within a frame.
         Timing::Cfr(rate) => {
@@ -286,8 +289,8 @@ fn check_samples(
     }
     let source = request.source.audio.iter().find(|audio| audio.index == plan.stream);
     let decoded = request.report.decoded_stream(plan.stream);
-    if let (Some(rate @ 1..), Some(decoded)) =
-        (source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples))
+    if let (None, Some(rate @ 1..), Some(decoded)) =
+        (request.plan.cut, source.map(|a| a.sample_rate), decoded.and_then(|d| d.samples))
     {
         let decoded = count(decoded) / f64::from(rate);
         // Resampling may drop overlaps of a recording's clock, never more than 1 %.
@@ -296,6 +299,33 @@ fn check_samples(
         }
     }
     Ok(Some(found - given).filter(|gap| *gap > edges))
+}
+
+/// A clip is as long as it was asked for, unless the source ends before or may do so: declared lengths are up to 2 s
+/// too long (MEDIA-RULES §2).
+fn check_clip(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
+    const MAY_END: f64 = 2.0;
+    let Some((cut, wanted)) = request.plan.cut.and_then(|cut| Some((cut, cut.duration?.seconds()))) else {
+        return Ok(());
+    };
+    let frame =
+        plan.video.as_ref().and_then(|video| video.frame_rate).map_or(0.25, |rate| 1.0 / rate.as_f64());
+    let inside =
+        request.source.duration_seconds.is_some_and(|whole| cut.start.seconds() + wanted + MAY_END < whole);
+    for (what, span) in [("picture", spans.video), ("sound", spans.audio)] {
+        let Some(span) = span else { continue };
+        let found = span.end - span.start;
+        // A frame at each end, or the codec's frames of the sound.
+        let edges = if what == "picture" { 2.0 * frame.min(0.25) } else { 0.1 } + TICK;
+        let variable =
+            what == "picture" && plan.video.as_ref().is_some_and(|video| video.timing == Timing::Passthrough);
+        if found > wanted + edges || (inside && !variable && found < wanted - edges) {
+            return Err(failed(format_args!(
+                "the {what} of its clip lasts {found:.3} s instead of {wanted:.3} s"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// V5: the picture begins as long after the sound as it does after the earliest stream of the source.
@@ -324,7 +354,8 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
         return Ok(());
     }
     let found = video.start - audio.start;
-    let wanted = video_start - zero;
+    let cut = request.plan.cut.map_or(0.0, |cut| cut.start.seconds());
+    let wanted = (video_start - zero - cut).max(0.0);
     let rate = match video_plan.timing {
         Timing::Cfr(rate) => Some(rate),
         Timing::Passthrough => source.frame_rate,

@@ -4,7 +4,7 @@ use super::VerifyRequest;
 use super::output::Spans;
 use crate::domain::{Code, Demuxer, Failure, OnDamage, Rational};
 use crate::media::encode::DecodedStream;
-use crate::media::plan::OutputPlan;
+use crate::media::plan::{self, OutputPlan};
 use crate::media::structure::Completeness;
 
 /// Under `warn` one frame in so many may be lost (MEDIA-RULES §1.11: 1 %), and one in any case: a part of a short clip
@@ -12,6 +12,13 @@ use crate::media::structure::Completeness;
 const ONE_IN: u64 = 100;
 /// Longest hole under `warn`, seconds.
 const HOLE: f64 = 2.0;
+
+/// A clip that begins after everything in the source; known only now where no header told the length.
+pub(super) fn refuse_nothing(request: &VerifyRequest<'_>) -> Result<(), Failure> {
+    let Some(cut) = request.plan.cut else { return Ok(()) };
+    let mut streams = request.report.output(request.place);
+    if streams.any(|stream| stream.packets > 0) { Ok(()) } else { Err(plan::out_of_range(cut.start, None)) }
+}
 
 /// A source that ended too early is an error, not a short success.
 pub(super) fn refuse_truncation(request: &VerifyRequest<'_>) -> Result<(), Failure> {
@@ -23,7 +30,12 @@ pub(super) fn refuse_truncation(request: &VerifyRequest<'_>) -> Result<(), Failu
         )
         .with_log(log()));
     }
-    let (Some(declared), Some(reached)) = (declared_end(request), request.report.last_out_seconds) else {
+    let declared = declared_end(request).map(|whole| match request.plan.cut {
+        None => whole,
+        // What lies behind the clip was not read.
+        Some(cut) => cut.length(Some(whole)).ok().and_then(|(length, _)| length).unwrap_or_default(),
+    });
+    let (Some(declared), Some(reached)) = (declared, request.report.last_out_seconds) else {
         return Ok(());
     };
     if reached < declared - (declared * 0.01).max(0.5) {

@@ -114,9 +114,16 @@ impl Trip {
             file_name: "out-0.mp4".into(),
             video,
             audio,
+            rank: 0,
             warnings: vec![],
         };
-        EncodePlan { outputs: vec![output], expected_seconds: source.duration_seconds, max_seconds: 60.0 }
+        EncodePlan {
+            cut: None,
+            outputs: vec![output],
+            twins: vec![],
+            expected_seconds: source.duration_seconds,
+            max_seconds: 60.0,
+        }
     }
 
     /// Sniff, structure, probe, encode, verify.

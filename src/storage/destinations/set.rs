@@ -34,18 +34,12 @@ impl Destinations {
         let mut set = StagedSet { entry, lists: Vec::new(), members };
         let begun = self.begin_lists(&mut set, destination, files).await;
         let handle = Handle::V2(set.clone());
-        let done = match begun {
-            Ok(()) => match journal(handle.clone()).await {
-                Ok(()) => self.send_set(set, destination, files).await,
-                Err(failure) => Err(failure),
-            },
-            Err(failure) => Err(failure),
+        let sending = async {
+            begun?;
+            journal(handle.clone()).await?;
+            self.send_set(set, destination, files).await.map(Handle::V2)
         };
-        if done.is_err() {
-            // The failure that is reported is the first one.
-            let _ = self.destroy(&handle).await;
-        }
-        done.map(Handle::V2)
+        self.or_destroyed(handle.clone(), sending).await
     }
 
     async fn begin_lists(
@@ -69,11 +63,7 @@ impl Destinations {
         files: &SetFiles,
     ) -> Result<StagedSet, Failure> {
         let publication = set.entry.publication;
-        // Files of one folder share a part's name, and FTP servers count connections.
-        let at_once = match self.resolve(&set.entry)? {
-            Resolved::Object { .. } => AT_ONCE,
-            Resolved::File(_) | Resolved::Ftp { .. } | Resolved::Http(_) => 1,
-        };
+        let at_once = self.at_once(&set)?;
         let members = files.members.iter().enumerate();
         let sending: Vec<BoxFuture<'_, _>> = members
             .map(|(n, (name, file))| {
@@ -131,12 +121,17 @@ impl Destinations {
         self.destroy_file(&set.entry).await
     }
 
-    /// Removes the files of a publication's own folder.
-    pub(super) async fn remove_members(&self, set: &StagedSet) -> Result<(), Failure> {
-        let at_once = match self.resolve(&set.entry)? {
+    /// How many files of a set are worked on at once: a disk gains nothing by it, and FTP servers count connections.
+    fn at_once(&self, set: &StagedSet) -> Result<usize, Failure> {
+        Ok(match self.resolve(&set.entry)? {
             Resolved::Object { .. } => AT_ONCE,
             Resolved::File(_) | Resolved::Ftp { .. } | Resolved::Http(_) => 1,
-        };
+        })
+    }
+
+    /// Removes the files of a publication's own folder.
+    async fn remove_members(&self, set: &StagedSet) -> Result<(), Failure> {
+        let at_once = self.at_once(set)?;
         let members = set.members().collect::<Vec<_>>();
         let removing: Vec<BoxFuture<'_, _>> =
             members.iter().map(|member| self.take_away(member).boxed()).collect();

@@ -8,9 +8,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 
 use super::super::{JobSecrets, JobSpec, SealKeys};
 use super::*;
-use crate::domain::preset::{Container, EncodeSpec};
 use crate::domain::testing::SeededIds;
-use crate::domain::{Destination, JobOptions, JobStatus, OutputSpec, Overwrite, Source};
+use crate::domain::{Destination, JobOptions, JobStatus, OutputSpec, Overwrite, Source, fixtures};
 
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
@@ -36,18 +35,8 @@ fn job(ids: &SeededIds) -> NewJob {
 }
 
 fn output() -> OutputSpec {
-    OutputSpec {
-        preset: None,
-        encode: EncodeSpec {
-            container: Container::Mp4,
-            video: None,
-            audio: None,
-            ladder: Vec::new(),
-            package: None,
-        },
-        destination: Destination::File { path: "out.mp4".into(), overwrite: Overwrite::Replace },
-        warnings: vec![],
-    }
+    let destination = Destination::File { path: "out.mp4".into(), overwrite: Overwrite::Replace };
+    OutputSpec { destination, ..fixtures::output(0) }
 }
 
 fn grant(ids: &SeededIds) -> Grant {

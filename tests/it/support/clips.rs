@@ -38,6 +38,18 @@ pub fn mp4(seconds: u32) -> PathBuf {
     })
 }
 
+/// A clip of 65 MiB in a folder of its own, most of it a box that players skip.
+pub fn large(folder: &Path) -> PathBuf {
+    let mut clip = std::fs::read(mp4(1)).unwrap();
+    let padding = 65 * 1024 * 1024_u32;
+    clip.extend(padding.to_be_bytes());
+    clip.extend(b"free");
+    clip.resize(clip.len() + usize::try_from(padding).unwrap() - 8, 0);
+    let file = folder.join("film.mp4");
+    std::fs::write(&file, &clip).unwrap();
+    file
+}
+
 /// The least work: ten small pictures and a tone.
 pub fn tiny() -> PathBuf {
     make("tiny.mp4", |cmd| {
@@ -74,6 +86,31 @@ pub fn other(extension: &str) -> PathBuf {
             "avi" => cmd.args(["-c:v", "mpeg4", "-c:a", "mp3"]),
             _ => cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]),
         };
+    })
+}
+
+/// A picture that begins half a second after its sound.
+pub fn late_picture() -> PathBuf {
+    make("late.mkv", |cmd| {
+        cmd.args([
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=frequency=440:sample_rate=48000:duration=4",
+            "-itsoffset",
+            "0.5",
+        ]);
+        cmd.args([
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=320x180:rate=25:duration=3",
+            "-map",
+            "1:v",
+            "-map",
+            "0:a",
+        ]);
+        cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]);
     })
 }
 

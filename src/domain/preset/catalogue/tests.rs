@@ -239,6 +239,20 @@ fn contradictions_are_refused() {
         (json!({"container": "mp4", "audio": {"codec": "aac", "channels": 3}}), "/audio/channels"),
         (json!({"container": "gif", "video": {"codec": "h264"}}), "/container"),
         (json!({"container": "mp4", "video": {"codec": "h264"}, "stills": {}}), "/stills"),
+        (json!({"container": "mp4", "video": "h264"}), "/video"),
+        (json!({"container": "mp4"}), ""),
+        (json!({"video": {"codec": "h264"}}), "/container"),
+    ] {
+        assert_eq!(pointers(resolve(None, body.clone())), [at], "{body}");
+    }
+    assert_eq!(pointers(resolve(Some("720p_h264"), json!({"container": "mkv"}))), ["/container"]);
+    let gif = resolve(None, json!({"container": "gif"})).unwrap_err();
+    assert!(gif[0].detail.contains("not available"), "{gif:?}");
+}
+
+#[test]
+fn contradictions_of_sets_are_refused() {
+    for (body, at) in [
         (
             json!({"container": "mp4", "video": {"codec": "h264"},
                 "ladder": [{"name": "a", "box": "64x64", "rate": {"mode": "crf", "crf": 23}}]}),
@@ -271,17 +285,37 @@ fn contradictions_are_refused() {
             json!({"container": "dash", "video": {"codec": "h264"}, "package": {"segment": "ts", "iframes": false}}),
             "/package/segment",
         ),
+        (
+            json!({"container": "dash", "video": {"codec": "av1"}, "ladder": [{"name": "a", "box": "64x32"}]}),
+            "/ladder/0/box",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "a_b", "box": "64x64"}]}),
+            "/ladder/0/name",
+        ),
         (json!({"container": "m4a", "audio": {"codec": "aac", "tracks": "all"}}), "/audio/tracks"),
         (json!({"container": "hls", "audio": {"codec": "aac", "tracks": ["english"]}}), "/audio/tracks"),
-        (json!({"container": "mp4", "video": "h264"}), "/video"),
-        (json!({"container": "mp4"}), ""),
-        (json!({"video": {"codec": "h264"}}), "/container"),
     ] {
         assert_eq!(pointers(resolve(None, body.clone())), [at], "{body}");
     }
-    assert_eq!(pointers(resolve(Some("720p_h264"), json!({"container": "mkv"}))), ["/container"]);
-    let gif = resolve(None, json!({"container": "gif"})).unwrap_err();
-    assert!(gif[0].detail.contains("not available"), "{gif:?}");
+}
+
+#[test]
+fn parts_of_a_source_are_read_and_refused() {
+    let with = |clip| resolve(Some("720p_h264"), json!({ "clip": clip }));
+    let spec = with(json!({"start": "00:01:00", "duration": 2.5})).unwrap();
+    assert_eq!(serde_json::to_value(spec.clip).unwrap(), json!({"start": 60.0, "duration": 2.5}));
+    for (clip, at) in [
+        (json!({"start": -1}), "/clip/start"),
+        (json!({"start": "1:2:3:4"}), "/clip/start"),
+        (json!({"duration": 0}), "/clip/duration"),
+        (json!({"start": 400_000}), "/clip/start"),
+        (json!({"end": 3}), "/clip/end"),
+        (json!({}), "/clip"),
+        (json!(5), "/clip"),
+    ] {
+        assert_eq!(pointers(with(clip.clone())), [at], "{clip}");
+    }
 }
 
 #[test]

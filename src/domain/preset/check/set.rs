@@ -43,6 +43,7 @@ fn ladder(spec: &EncodeSpec, video: &VideoSpec, faults: &mut Vec<Fault>) {
         let picture = rung.over(video);
         let mut at = |pointer: &str, detail: String| fault(&format!("/{n}{pointer}"), detail);
         super::rate(&picture, &mut at);
+        super::size(&picture, &mut at);
         if rung.profile.is_some() {
             super::depth(&picture, &mut at);
         }
