@@ -39,7 +39,7 @@ pub use ids::{
     BootId, DeliveryId, Epoch, IdSource, InvalidId, JobId, OutputIndex, PublicationId, RunId, RunNumber,
     SessionId, SystemIds, TaskId, Tenant, UploadId, WorkerId,
 };
-pub use measured::{Area, Measured, Scan};
+pub use measured::{Area, ContentLight, Mastering, MasteringDisplay, Measured, Scan};
 pub use media::{
     AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
 };

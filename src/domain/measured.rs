@@ -42,6 +42,41 @@ pub enum Scan {
     Mixed,
 }
 
+/// The display that an HDR film was made on (SMPTE ST 2086).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MasteringDisplay {
+    /// Chromaticity of red, x and y in parts of 50,000.
+    pub red: (u16, u16),
+    /// Of green.
+    pub green: (u16, u16),
+    /// Of blue.
+    pub blue: (u16, u16),
+    /// Of white.
+    pub white: (u16, u16),
+    /// Most light, in parts of 10,000 of a nit.
+    pub brightest: u32,
+    /// Least light, in parts of 10,000 of a nit.
+    pub darkest: u32,
+}
+
+/// How bright an HDR film gets (CTA-861.3), nit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ContentLight {
+    /// The brightest pixel (`MaxCLL`).
+    pub brightest: u16,
+    /// The brightest frame's mean (`MaxFALL`).
+    pub average: u16,
+}
+
+/// Static metadata of an HDR picture, as far as it has any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mastering {
+    /// The display.
+    pub display: Option<MasteringDisplay>,
+    /// The light.
+    pub light: Option<ContentLight>,
+}
+
 /// What was measured of a picture. Nothing of it is there unless an output needed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Measured {
@@ -51,4 +86,7 @@ pub struct Measured {
     /// How its frames are made; `None` = not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
+    /// Static metadata of its first frame; `None` = none, or not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mastering: Option<Mastering>,
 }

@@ -174,7 +174,48 @@ pub enum Rate {
         /// Decoder buffer, bits; default twice the ceiling.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         buffer: Option<BitRate>,
+        /// How often the source is encoded to get there (h264, hevc, vp9).
+        #[serde(default, skip_serializing_if = "Passes::is_one")]
+        passes: Passes,
     },
+}
+
+/// How often a picture is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+pub enum Passes {
+    /// Once.
+    #[default]
+    One,
+    /// Once to see what is where, once to write.
+    Two,
+}
+
+impl Passes {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    const fn is_one(&self) -> bool {
+        matches!(self, Self::One)
+    }
+}
+
+impl From<Passes> for u8 {
+    fn from(passes: Passes) -> Self {
+        match passes {
+            Passes::One => 1,
+            Passes::Two => 2,
+        }
+    }
+}
+
+impl TryFrom<u8> for Passes {
+    type Error = &'static str;
+    fn try_from(passes: u8) -> Result<Self, Self::Error> {
+        match passes {
+            1 => Ok(Self::One),
+            2 => Ok(Self::Two),
+            _ => Err("passes is 1 or 2"),
+        }
+    }
 }
 
 /// What happens when the picture's shape is not the box's.
@@ -207,8 +248,9 @@ pub enum Orient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FpsMode {
-    /// The source's own frames and times.
+    /// The source's own frames and times; `vfr` says the same.
     #[default]
+    #[serde(alias = "vfr")]
     Source,
     /// Even spacing at `value`, else at the source's rate.
     Cfr,

@@ -7,19 +7,23 @@
 
 mod bars;
 mod fields;
+mod mastering;
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Toolbox;
-use super::argv::{self, Look, Reading};
-use super::process::{Reach, RunError, Spec, run};
-use crate::domain::preset::{Crop, Deinterlace, EncodeSpec};
-use crate::domain::{Area, Code, Demuxer, Failure, MediaInfo, Scan, VideoStream};
+use super::argv::{self, Look, LookAhead, Reading};
+use super::process::{Finished, Reach, RunError, Spec, run};
+use crate::domain::preset::{Crop, Deinterlace, DynamicRange, EncodeSpec};
+use crate::domain::{Area, Code, Demuxer, Failure, Mastering, MediaInfo, Scan, VideoStream};
 
 /// Longest look at one place. Three seconds of 4K take less than ten on one core; a slow origin may need more.
 const TIME: Duration = Duration::from_secs(30);
+
+/// Most bytes of what is said of one frame.
+const DOCUMENT: usize = 256 * 1024;
 
 /// Looks at the picture of a source as far as these outputs need it, and gives the source with what was measured.
 ///
@@ -42,6 +46,10 @@ pub async fn measure(
     let by_measurement = |wanted: Deinterlace| matches!(wanted, Deinterlace::Auto | Deinterlace::Field);
     if pictures().any(|video| by_measurement(video.deinterlace)) && fields::may_have(&stream) {
         measured.scan = looker.scan().await?;
+    }
+    let keeps = pictures().any(|video| video.range == DynamicRange::Keep);
+    if keeps && stream.color.is_hdr() {
+        measured.mastering = looker.mastering().await?;
     }
     for seen in info.video.iter_mut().filter(|seen| seen.index == stream.index) {
         seen.measured = measured;
@@ -100,13 +108,34 @@ impl Looker<'_> {
         Ok(seen.then(|| fields::decide(counts, self.stream)))
     }
 
+    /// Static metadata of the first frame.
+    async fn mastering(&self) -> Result<Option<Mastering>, Failure> {
+        let mut args: Vec<String> =
+            ["-hide_banner", "-loglevel", "level+error", "-of", "json"].map(String::from).into();
+        args.extend(["-select_streams".to_owned(), self.stream.index.to_string()]);
+        args.extend(
+            ["-show_frames", "-show_entries", "frame=side_data_list", "-read_intervals", "%+#1"]
+                .map(String::from),
+        );
+        args.extend(argv::input_options(self.reading, LookAhead::Near));
+        let reach = Reach::reading(self.reading.input);
+        let spec = Spec::new(&self.toolbox.tools.ffprobe, args, "/").confined(reach);
+        let found = self.run(spec, DOCUMENT).await?;
+        Ok(found.and_then(|finished| mastering::read(&finished.stdout)))
+    }
+
     /// The log of one look; `None` = it showed nothing.
     async fn at(&self, seconds: f64, look: Look) -> Result<Option<Vec<String>>, Failure> {
         let argv = argv::look(self.reading, self.stream.index, seconds, look);
         let reach = Reach::reading(self.reading.input);
         let spec = Spec::new(&self.toolbox.tools.ffmpeg, argv, "/").confined(reach);
-        match run(&self.toolbox.spawner, spec, (TIME, 0), self.cancel).await {
-            Ok(finished) => Ok(finished.status.success().then_some(finished.log)),
+        Ok(self.run(spec, 0).await?.map(|finished| finished.log))
+    }
+
+    /// A tool that did its work; `None` = it did not.
+    async fn run(&self, spec: Spec, most: usize) -> Result<Option<Finished>, Failure> {
+        match run(&self.toolbox.spawner, spec, (TIME, most), self.cancel).await {
+            Ok(finished) => Ok(finished.status.success().then_some(finished)),
             Err(RunError::Cancelled) => Err(Failure::new(Code::Cancelled, "The job was cancelled.")),
             Err(error) => {
                 tracing::debug!(target: "flux::media", %error, "looking at the source failed");

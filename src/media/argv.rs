@@ -14,7 +14,7 @@ use std::num::NonZeroU16;
 pub use shown::shown;
 
 use super::Input;
-use super::plan::{AudioPlan, Cut, EncodePlan, Filter, OutputPlan, VideoPlan};
+use super::plan::{AudioPlan, Cut, EncodePlan, Filter, OutputPlan, VideoPlan, pass_log};
 use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::{FileFormat, VideoCodec};
@@ -116,19 +116,12 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
     argv.seek(plan.cut);
     argv.0.extend(input_options(reading, LookAhead::Near));
 
-    let graph = filter::Graph::of(plan);
-    if let Some(text) = &graph.text {
-        argv.pair("-filter_complex", text);
-    }
+    let graph = graph(&mut argv, plan);
     for (position, output) in plan.outputs.iter().enumerate() {
         if let Some(video) = &output.video {
-            if let Some(label) = graph.label(position) {
-                argv.pair("-map", format!("[{label}]"));
-            } else {
-                argv.pair("-map", format!("0:{}", video.stream));
-                argv.pair("-vf", filter::chain(&video.filters));
-            }
-            picture(&mut argv, output.format, video, reading.limits.threads);
+            pictures(&mut argv, &graph, position, video);
+            let pass = Pass::of(output, video, 2);
+            picture(&mut argv, output.format, video, reading.limits.threads, pass.as_ref());
         }
         if let Some(audio) = &output.audio {
             sound(&mut argv, audio, gains.get(&position).copied());
@@ -136,6 +129,67 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
         file(&mut argv, output, plan.brake_seconds());
     }
     argv.0
+}
+
+/// The first of two passes over the pictures of [`EncodePlan::first_pass`]: the same filters and encoders, no files but the
+/// encoders' own (`pass-out-N.ext…`).
+#[must_use]
+pub fn first_pass(plan: &EncodePlan, reading: &Reading<'_>) -> Vec<String> {
+    let mut argv = Argv::default();
+    argv.global("level+verbose", reading.limits.threads);
+    argv.flag("-y");
+    argv.seek(plan.cut);
+    argv.0.extend(input_options(reading, LookAhead::Near));
+    let graph = graph(&mut argv, plan);
+    for (position, output) in plan.outputs.iter().enumerate() {
+        let Some(video) = &output.video else { continue };
+        pictures(&mut argv, &graph, position, video);
+        match Pass::of(output, video, 1) {
+            Some(pass) => {
+                codec::video(&mut argv, video, reading.limits.threads, Some(&pass));
+                timed(&mut argv, video);
+            }
+            // Only others are made of it.
+            None => argv.pair("-c:v", "wrapped_avframe"),
+        }
+        argv.pair("-t", format!("{:.3}", plan.brake_seconds()));
+        argv.pair("-f", "null");
+        argv.flag("-");
+    }
+    argv.0
+}
+
+/// One of two passes over a picture.
+#[derive(Debug, Clone)]
+struct Pass {
+    number: u8,
+    /// What the name of the file between them begins with.
+    log: String,
+}
+
+impl Pass {
+    fn of(output: &OutputPlan, video: &VideoPlan, number: u8) -> Option<Self> {
+        video.has_two_passes().then(|| Self { number, log: pass_log(&output.file_name) })
+    }
+}
+
+/// The graph of the pictures that share their beginning.
+fn graph(argv: &mut Argv, plan: &EncodePlan) -> filter::Graph {
+    let graph = filter::Graph::of(plan);
+    if let Some(text) = &graph.text {
+        argv.pair("-filter_complex", text);
+    }
+    graph
+}
+
+/// Which picture, and through which filters.
+fn pictures(argv: &mut Argv, graph: &filter::Graph, position: usize, video: &VideoPlan) {
+    if let Some(label) = graph.label(position) {
+        argv.pair("-map", format!("[{label}]"));
+    } else {
+        argv.pair("-map", format!("0:{}", video.stream));
+        argv.pair("-vf", filter::chain(&video.filters));
+    }
 }
 
 /// The command line that measures a sound of `plan` after its downmix (MEDIA-RULES §1.14); the summary is on standard
@@ -197,15 +251,15 @@ pub fn look(reading: &Reading<'_>, stream: u32, seconds: f64, look: Look) -> Vec
     argv.0
 }
 
-fn picture(argv: &mut Argv, format: FileFormat, video: &VideoPlan, threads: Option<NonZeroU16>) {
-    codec::video(argv, video, threads);
-    argv.pair("-pix_fmt:v", video.pix_fmt);
-    // Also for even rates: the fps filter has already put every frame on its tick, and ffmpeg's own cfr mode would
-    // fill a late start with copies of the first frame.
-    argv.pair("-fps_mode:v", "passthrough");
-    // The specifier matters: without it the sound's encoder gets these ticks too, and `-t` then cuts it (measured
-    // with 5.1.9: one AAC frame left of a second).
-    argv.pair("-enc_time_base:v", video.time_base);
+fn picture(
+    argv: &mut Argv,
+    format: FileFormat,
+    video: &VideoPlan,
+    threads: Option<NonZeroU16>,
+    pass: Option<&Pass>,
+) {
+    codec::video(argv, video, threads, pass);
+    timed(argv, video);
     if format.is_isobmff() {
         argv.pair("-video_track_timescale", timescale(video.time_base.den()));
         if video.codec == VideoCodec::Hevc {
@@ -213,6 +267,17 @@ fn picture(argv: &mut Argv, format: FileFormat, video: &VideoPlan, threads: Opti
             argv.pair("-tag:v", "hvc1");
         }
     }
+}
+
+/// Samples and times of the frames that an encoder gets.
+fn timed(argv: &mut Argv, video: &VideoPlan) {
+    argv.pair("-pix_fmt:v", video.pix_fmt);
+    // Also for even rates: the fps filter has already put every frame on its tick, and ffmpeg's own cfr mode would
+    // fill a late start with copies of the first frame.
+    argv.pair("-fps_mode:v", "passthrough");
+    // The specifier matters: without it the sound's encoder gets these ticks too, and `-t` then cuts it (measured
+    // with 5.1.9: one AAC frame left of a second).
+    argv.pair("-enc_time_base:v", video.time_base);
 }
 
 /// A multiple of the encoder's ticks per second that is as fine as the muxer's own choice would be.

@@ -8,6 +8,7 @@
 mod log;
 mod loudness;
 mod progress;
+mod twice;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use log::LogState;
 pub use log::{DecodedStream, EncodedStream, GridStatistics};
 pub use loudness::{Loudness, measure_loudness};
 pub use progress::Tick;
+pub use twice::{first_pass, forget_passes};
 
 /// How long the pipes may stay open after ffmpeg has ended and its group was killed.
 const DRAIN: Duration = Duration::from_secs(5);

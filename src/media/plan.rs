@@ -2,7 +2,7 @@
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
 //! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing`
-//! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `sound` (tracks, channels,
+//! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `passes` (the first of two), `sound` (tracks, channels,
 //! loudness), `set` (ladders), `filter` (what may stand in a filter graph), `cut` (parts of a source), `process` (what
 //! one ffmpeg makes).
 
@@ -12,6 +12,7 @@ mod cut;
 mod fields;
 mod filter;
 mod frame;
+mod passes;
 mod process;
 mod set;
 mod size;
@@ -22,13 +23,14 @@ use crate::domain::preset::{
     AV1_MIN_SIDE, AudioCodec, BitDepth, EncodeSpec, FileFormat, Level, Load, Profile, Rate, Speed,
     VideoCodec, VideoSpec, lowest_level,
 };
-use crate::domain::{Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
+use crate::domain::{Code, Failure, Mastering, MediaInfo, OutputIndex, Rational, VideoStream};
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
 pub use cut::Cut;
 pub(in crate::media) use cut::out_of_range;
 pub use fields::Joining;
 pub use filter::{Filter, Layout};
+pub(in crate::media) use passes::{PASS_LOGS, pass_log};
 pub use process::{Twin, processes};
 pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
@@ -164,6 +166,8 @@ pub struct VideoPlan {
     pub pix_fmt: &'static str,
     /// Colour of the result, tagged so.
     pub color: PlannedColor,
+    /// Static metadata that PQ pictures carry on, where the source has any.
+    pub mastering: Option<Mastering>,
 }
 
 /// What a chain of filters works on.
@@ -409,6 +413,7 @@ fn picture(
         level: spec.level.or_else(|| lowest_level(load)),
         pix_fmt,
         color: colored.target.into(),
+        mastering: stream.measured.mastering.filter(|_| colored.target.transfer == Transfer::Pq),
     })
 }
 

@@ -6,6 +6,8 @@
 mod damage;
 mod fields;
 mod kit;
+mod light;
+mod passes;
 mod picture;
 mod shape;
 mod side_by_side;

@@ -4,8 +4,8 @@ mod picture;
 mod set;
 
 use super::{
-    AudioCodec, AudioSpec, BitDepth, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit, Profile, Rate,
-    Tracks, VideoCodec, VideoSpec,
+    AudioCodec, AudioSpec, BitDepth, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit, Passes,
+    Profile, Rate, Tracks, VideoCodec, VideoSpec,
 };
 use crate::domain::Fault;
 
@@ -127,6 +127,10 @@ fn rate(spec: &VideoSpec, fault: &mut impl FnMut(&str, String)) {
         }
         Rate::Bitrate { target, max: Some(max), .. } if max < target => {
             fault("/rate/max", "max is below target".to_owned());
+        }
+        // SVT-AV1 behind ffmpeg 5.1 neither writes nor reads what a first pass saw.
+        Rate::Bitrate { passes: Passes::Two, .. } if spec.codec == VideoCodec::Av1 => {
+            fault("/rate/passes", "av1 is encoded in one pass".to_owned());
         }
         Rate::Bitrate { .. } => {}
     }

@@ -231,7 +231,7 @@ fn ceiling(rate: Rate) -> (u64, u64) {
         Rate::CappedCrf { max, buffer, .. } => {
             (u64::from(max.bits()), u64::from(buffer.unwrap_or(max.percent(200)).bits()))
         }
-        Rate::Bitrate { target, max, buffer } => {
+        Rate::Bitrate { target, max, buffer, .. } => {
             let max = max.unwrap_or(target.percent(150));
             (u64::from(max.bits()), u64::from(buffer.unwrap_or(max.percent(200)).bits()))
         }

@@ -14,7 +14,7 @@ use crate::domain::{Area, Fault, Rational};
 /// Formats of the documented schema that this version does not write.
 const LATER_CONTAINERS: &[&str] = &["gif", "webp", "jpg", "png", "vtt"];
 /// Fields of the documented schema that this version does not have.
-const LATER_FIELDS: &[&str] = &["stills", "preview", "captions", "watermark", "passes"];
+const LATER_FIELDS: &[&str] = &["stills", "preview", "captions", "watermark"];
 
 /// Reads a whole setting.
 pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
@@ -216,7 +216,8 @@ fn rate(mut fields: Fields<'_>) -> Option<Rate> {
         Some("bitrate") => {
             let (target, max, buffer) =
                 (fields.required::<BitRate>("target"), fields.optional("max"), fields.optional("buffer"));
-            target.map(|target| Rate::Bitrate { target, max, buffer })
+            let passes = fields.optional("passes").unwrap_or_default();
+            target.map(|target| Rate::Bitrate { target, max, buffer, passes })
         }
         Some(other) => {
             fields.fault("mode", format!("unknown rate mode {other:?}; there are crf, capped_crf, bitrate"));

@@ -42,7 +42,12 @@ pub(super) fn may_have(stream: &VideoStream) -> bool {
     let rate = stream.frame_rate.map_or(0.0, Rational::as_f64);
     // 30 is a phone or a screen, 29.97 may be anything.
     let television = (rate - 25.0).abs() < 0.05 || (rate - 29.97).abs() < 0.02;
-    stream.codec_has_fields() && stream.height <= TALLEST && (stream.declares_fields() || television)
+    // Fewer frames than a verdict needs are no reason to start a tool.
+    let enough = stream.packets.is_none_or(|packets| packets >= u64::from(DETERMINED));
+    enough
+        && stream.codec_has_fields()
+        && stream.height <= TALLEST
+        && (stream.declares_fields() || television)
 }
 
 /// Whether the first place is enough: nobody says fields, and the middle of the source shows none. A look costs 0.75 s of a
@@ -234,6 +239,7 @@ mod tests {
             (stream("h264", Progressive, "30"), false),
             (stream("h264", Progressive, "24000/1001"), false),
             (stream("vp9", Unknown, PAL), false),
+            (VideoStream { packets: Some(29), ..stream("mpeg2video", TopFirst, PAL) }, false),
             (VideoStream { height: 2160, ..stream("hevc", Progressive, PAL) }, false),
         ] {
             assert_eq!(may_have(&stream), expected, "{stream:?}");

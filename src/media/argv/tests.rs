@@ -5,10 +5,11 @@ use serde_json::json;
 use super::*;
 use crate::domain::preset::{EncodeSpec, Presets};
 use crate::domain::{
-    AudioStream, ColorRange, ColorSpace, FieldOrder, MediaInfo, OutputIndex, Rational, Rotation, VideoStream,
+    AudioStream, ColorRange, ColorSpace, ContentLight, FieldOrder, Mastering, MasteringDisplay, Measured,
+    MediaInfo, OutputIndex, Rational, Rotation, VideoStream,
 };
 use crate::media::plan::tests::{audio, media, spec, tags, video};
-use crate::media::plan::{Policy, plan};
+use crate::media::plan::{Feed, Policy, plan};
 
 fn file() -> Input {
     Input::File(PathBuf::from("/work/in"))
@@ -193,6 +194,87 @@ fn pictures_cut_turned_and_framed() {
     }});
     let argv = encoded(&film, &[spec(None, fields)], &Limits::default());
     insta::assert_snapshot!("cut_turned_and_framed", lines(tail(&argv)));
+}
+
+#[test]
+fn two_passes_see_the_same_pictures() {
+    let (_, film) = sources().remove(0);
+    let twice = |container: &str, codec: &str| {
+        spec(
+            None,
+            json!({"container": container, "audio": {"codec": "opus"}, "video": {"codec": codec, "box": "640x360",
+            "rate": {"mode": "bitrate", "target": "500k", "passes": 2}}}),
+        )
+    };
+    let once = spec(None, json!({"container": "mp4", "video": {"codec": "h264", "box": "320x180"}}));
+    let specs = [once, twice("mp4", "h264"), twice("mkv", "hevc"), twice("webm", "vp9")];
+    let outputs: Vec<_> = (0..).map(OutputIndex).zip(specs).collect();
+    let plan = plan(&film, &outputs, &Policy::default()).unwrap();
+    let first = plan.first_pass().unwrap();
+    let (input, limits) = (file(), Limits::default());
+    let reading = Reading { input: &input, demuxer: film.container, limits: &limits };
+    insta::assert_snapshot!("first_pass", lines(tail(&first_pass(&first, &reading))));
+    let second = encode(&plan, &reading, &Gains::new());
+    let passes: Vec<_> = second
+        .windows(2)
+        .filter(|w| w[0].starts_with("-pass") || w[1].contains("pass"))
+        .map(|w| w.join(" "))
+        .collect();
+    insta::assert_snapshot!("second_pass", passes.join("\n"));
+    // The picture of the webm is the third stream of the first process, and the sixth of the second.
+    let renamed = [("pass-out-3.webm-2.log".to_owned(), "pass-out-3.webm-5.log".to_owned())];
+    assert_eq!(plan.renamed_logs(&first), renamed);
+    let ladder = json!({"ladder": [
+        {"name": "a", "box": "1280x720", "rate": {"mode": "crf", "crf": 23}},
+        {"name": "b", "box": "640x360", "rate": {"mode": "crf", "crf": 23}},
+        {"name": "c", "box": "320x180", "rate": {"mode": "bitrate", "target": "100k", "passes": 2}},
+    ]});
+    let ladder = plan_of(&film, spec(Some("hls_1080p_abr"), ladder));
+    let first = ladder.first_pass().unwrap();
+    let feeds: Vec<_> = first.outputs.iter().map(|output| output.video.as_ref().unwrap().feed).collect();
+    assert_eq!(feeds, [Feed::Source, Feed::Picture(0), Feed::Picture(1)], "c is made of b, and b of a");
+    assert_eq!(plan_of(&film, spec(Some("720p_h264"), json!({}))).first_pass(), None);
+}
+
+fn plan_of(info: &MediaInfo, spec: EncodeSpec) -> EncodePlan {
+    plan(info, &[(OutputIndex(0), spec)], &Policy::default()).unwrap()
+}
+
+#[test]
+fn hdr_keeps_what_its_frames_say_of_their_light() {
+    let (_, hlg) = sources().remove(2);
+    let display = MasteringDisplay {
+        red: (34_000, 16_000),
+        green: (13_250, 34_500),
+        blue: (7_500, 3_000),
+        white: (15_635, 16_450),
+        brightest: 10_000_000,
+        darkest: 50,
+    };
+    let mastering =
+        Mastering { display: Some(display), light: Some(ContentLight { brightest: 1000, average: 400 }) };
+    let measured = Measured { mastering: Some(mastering), ..Measured::default() };
+    let pq = VideoStream { measured, color: tags("bt2020", "smpte2084", "bt2020nc"), ..hlg.video[0].clone() };
+    let pq = media(vec![pq], vec![]);
+    let said = |codec: &str, range: &str| {
+        let fields = json!({"container": "mp4", "video": {"codec": codec, "bit_depth": 10, "range": range}});
+        let argv = encoded(&pq, &[spec(None, fields)], &Limits::default());
+        let params = argv.windows(2).find(|w| w[0].ends_with("-params")).unwrap()[1].clone();
+        params
+            .split(':')
+            .filter(|p| ["hdr10", "master", "max-cll", "content"].iter().any(|k| p.starts_with(k)))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        said("hevc", "keep"),
+        "hdr10=1 master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50) max-cll=1000,400"
+    );
+    assert_eq!(
+        said("av1", "keep"),
+        "mastering-display=G(0.26500,0.69000)B(0.15000,0.06000)R(0.68000,0.32000)WP(0.31270,0.32900)L(1000.0000,0.0050) content-light=1000,400"
+    );
+    assert_eq!(said("hevc", "sdr"), "", "what was mapped is not so bright");
 }
 
 #[test]

@@ -195,3 +195,55 @@ async fn real_loudness_is_measured() {
     .unwrap();
     assert!((found.integrated + 21.8).abs() < 0.3 && (found.true_peak + 18.1).abs() < 0.3, "{found:?}");
 }
+
+/// A set of two outputs, of which the second is encoded twice by libvpx.
+fn twice() -> EncodePlan {
+    use crate::domain::OutputIndex;
+    use crate::media::plan::tests::{audio, media, spec, video};
+    use crate::media::plan::{Policy, plan};
+    let rate = serde_json::json!({"mode": "bitrate", "target": "500k", "passes": 2});
+    let outputs = [
+        (OutputIndex(0), spec(Some("480p_h264"), serde_json::json!({}))),
+        (OutputIndex(1), spec(Some("1080p_vp9"), serde_json::json!({"video": {"rate": rate}}))),
+    ];
+    plan(&media(vec![video(640, 360)], vec![audio(2)]), &outputs, &Policy::default()).unwrap()
+}
+
+async fn first_of(fake: &Fake, total: Duration, cancel: &CancellationToken) -> Result<(), Failure> {
+    let whole = twice();
+    let first = whole.first_pass().unwrap();
+    let request = EncodeRequest {
+        plan: &first,
+        argv: Vec::new(),
+        input: &Input::File("/srv/in".into()),
+        work: fake.folder.path(),
+        limits: EncodeLimits { total, ..EncodeLimits::default() },
+    };
+    first_pass(&toolbox(&fake.ffmpeg), request, &whole, &mut |_| {}, cancel).await
+}
+
+#[tokio::test]
+async fn the_second_pass_finds_the_first_ones_file() {
+    let fake = Fake::new("echo seen > pass-out-1.webm-0.log");
+    let total = Duration::from_mins(10);
+    first_of(&fake, total, &CancellationToken::new()).await.unwrap();
+    // In the second process the picture is the third stream.
+    assert!(fake.folder.path().join("pass-out-1.webm-2.log").is_file());
+    std::fs::write(fake.folder.path().join("out-1.webm"), "kept").unwrap();
+    forget_passes(fake.folder.path()).await;
+    assert!(!fake.folder.path().join("pass-out-1.webm-2.log").exists());
+    assert!(fake.folder.path().join("out-1.webm").is_file());
+    let forgetful = Fake::new("true");
+    let failure = first_of(&forgetful, total, &CancellationToken::new()).await.unwrap_err();
+    assert_eq!(failure.code, Code::Internal);
+}
+
+#[tokio::test]
+async fn limits_and_cancelling_hold_for_the_first_pass_too() {
+    let fake = Fake::new(LOOP);
+    let failure = first_of(&fake, Duration::from_millis(200), &CancellationToken::new()).await.unwrap_err();
+    assert_eq!(failure.code, Code::EncodeTimeout);
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    assert_eq!(first_of(&fake, Duration::from_mins(10), &cancel).await.unwrap_err().code, Code::Cancelled);
+}

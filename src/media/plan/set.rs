@@ -233,8 +233,8 @@ fn scaled(rate: Rate, share: f64) -> Rate {
         Rate::CappedCrf { crf, max, buffer } => {
             Rate::CappedCrf { crf, max: scale(max), buffer: buffer.map(scale) }
         }
-        Rate::Bitrate { target, max, buffer } => {
-            Rate::Bitrate { target: scale(target), max: max.map(scale), buffer: buffer.map(scale) }
+        Rate::Bitrate { target, max, buffer, passes } => {
+            Rate::Bitrate { target: scale(target), max: max.map(scale), buffer: buffer.map(scale), passes }
         }
     }
 }

@@ -81,6 +81,7 @@ impl Trip {
             height: 90,
             filters: vec![],
             cadence: Cadence::Same,
+            mastering: None,
             timing: self.fps.map_or(Timing::Passthrough, |(_, rate)| Timing::Cfr(rate)),
             time_base: video.time_base,
             frame_rate: video.frame_rate,

@@ -166,3 +166,47 @@ pub fn combed(path: &Path) -> f64 {
     let [top, bottom, whole] = ["TFF:", "BFF:", "Progressive:"].map(number);
     (top + bottom) / (top + bottom + whole).max(1.0)
 }
+
+/// Packets of a file's picture.
+pub fn packets(path: &Path) -> u64 {
+    let arguments =
+        "-v error -select_streams v -count_packets -show_entries stream=nb_read_packets -of csv=p=0";
+    let done = run("ffprobe", &arguments.split(' ').collect::<Vec<_>>(), &[path]);
+    String::from_utf8(done.stdout).unwrap().trim().trim_end_matches(',').parse().unwrap()
+}
+
+/// What a file's first frame says of its colours and its light.
+pub struct Facts {
+    /// `range/primaries/transfer/matrix/layout`.
+    pub tags: String,
+    /// Red and the luminances of the mastering display, and the content's light, where they are there.
+    pub light: Vec<String>,
+}
+
+/// Looks at the first frame.
+pub fn first_frame_facts(path: &Path) -> Facts {
+    let arguments = "-v error -select_streams v:0 -show_frames -read_intervals %+#1 -of json";
+    let done = run("ffprobe", &arguments.split(' ').collect::<Vec<_>>(), &[path]);
+    let document: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let frame = &document["frames"][0];
+    let tag = |name: &str| frame[name].as_str().unwrap_or("unknown");
+    let names = ["color_range", "color_primaries", "color_transfer", "color_space", "pix_fmt"];
+    let number = |value: &Value| {
+        let (num, den) = value.as_str().unwrap().split_once('/').unwrap();
+        num.parse::<f64>().unwrap() / den.parse::<f64>().unwrap()
+    };
+    let light = frame["side_data_list"].as_array().into_iter().flatten().filter_map(|data| {
+        match data["side_data_type"].as_str() {
+            Some("Mastering display metadata") => {
+                let [x, y, most, least] =
+                    ["red_x", "red_y", "max_luminance", "min_luminance"].map(|name| number(&data[name]));
+                Some(format!("{x:.3},{y:.3} {most:.0} {least:.3}"))
+            }
+            Some("Content light level metadata") => {
+                Some(format!("{} {}", data["max_content"], data["max_average"]))
+            }
+            _ => None,
+        }
+    });
+    Facts { tags: names.map(tag).join("/"), light: light.collect() }
+}

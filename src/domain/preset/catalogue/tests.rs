@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::super::{BitRate, Container, Rate, VideoCodec};
+use super::super::{BitRate, Container, Passes, Rate, VideoCodec};
 use super::*;
 
 fn resolve(name: Option<&str>, overrides: Value) -> Result<EncodeSpec, Vec<Fault>> {
@@ -103,7 +103,15 @@ fn the_design_documents_body_is_accepted() {
     .unwrap();
     assert_eq!(spec.container, Container::Mp4);
     let rate = spec.video.unwrap().rate;
-    assert_eq!(rate, Rate::Bitrate { target: BitRate::new(2_500_000).unwrap(), max: None, buffer: None });
+    assert_eq!(
+        rate,
+        Rate::Bitrate {
+            target: BitRate::new(2_500_000).unwrap(),
+            max: None,
+            buffer: None,
+            passes: Passes::One
+        }
+    );
 }
 
 #[test]
@@ -160,6 +168,18 @@ fn contradictions_are_refused() {
         (
             json!({"container": "mp4", "video": {"codec": "h264", "rate": {"mode": "crf", "crf": 1, "target": 1}}}),
             "/video/rate/target",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "rate": {"mode": "bitrate", "target": 100_000, "passes": 3}}}),
+            "/video/rate/passes",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "h264", "rate": {"mode": "crf", "crf": 20, "passes": 2}}}),
+            "/video/rate/passes",
+        ),
+        (
+            json!({"container": "mp4", "video": {"codec": "av1", "rate": {"mode": "bitrate", "target": 100_000, "passes": 2}}}),
+            "/video/rate/passes",
         ),
         (json!({"container": "mp4", "video": {"codec": "h264", "width": 0}}), "/video/width"),
         (json!({"container": "mp4", "video": {"codec": "h264", "width": -4}}), "/video/width"),
@@ -331,6 +351,13 @@ fn frame_rates_in_common_spellings() {
         let spec = resolve(None, body).unwrap();
         assert_eq!(spec.video.unwrap().fps.value.unwrap().to_string(), exact);
     }
+}
+
+#[test]
+fn a_variable_rate_is_the_sources_own() {
+    let body = json!({"container": "mp4", "video": {"codec": "h264", "fps": {"mode": "vfr", "max": 30}}});
+    let fps = resolve(None, body).unwrap().video.unwrap().fps;
+    assert_eq!((fps.mode, fps.max), (super::super::FpsMode::Source, Some(30)));
 }
 
 #[test]

@@ -263,3 +263,83 @@ fn measured_fields_decide() {
     let (plan, _) = picture_of(with(Scan::Telecined(TopFirst), ntsc), &json!({"fps": {"max": 12}}));
     assert_eq!((plan.filters[4], plan.timing), (Filter::Fps(film.halved()), Timing::Cfr(film.halved())));
 }
+
+#[test]
+fn libvpx_gets_even_frames_for_its_two_passes() {
+    let timing = |passes: u8| {
+        let rate = json!({"mode": "bitrate", "target": "1M", "passes": passes});
+        let (plan, _) = picture_of(video(640, 360), &json!({"codec": "vp9", "rate": rate}));
+        (plan.timing, plan.time_base.to_string())
+    };
+    assert_eq!(timing(1), (Timing::Passthrough, "1/15360".to_owned()));
+    assert_eq!(timing(2), (Timing::Cfr("30".parse().unwrap()), "1/30".to_owned()));
+}
+
+/// Follows the sides of a picture through a chain; `None` = a step asks for what is not there.
+fn followed(mut sides: (u32, u32), filters: &[Filter]) -> Option<(u32, u32)> {
+    for filter in filters {
+        match *filter {
+            Filter::Crop { width, height, x, y } => {
+                let inside = x + width <= sides.0 && y + height <= sides.1 && x % 2 == 0 && y % 2 == 0;
+                sides = inside.then_some((width, height))?;
+            }
+            Filter::Turn(Rotation::Cw90 | Rotation::Cw270) => sides = (sides.1, sides.0),
+            Filter::Scale { width, height, .. }
+            | Filter::Convert { width, height, .. }
+            | Filter::Linearise { width, height, .. } => sides = (width, height),
+            Filter::Pad { width, height, x, y, .. } => {
+                let inside = x + sides.0 <= width && y + sides.1 <= height;
+                sides = inside.then_some((width, height))?;
+            }
+            Filter::Extend { width, height, right, bottom } => {
+                let exact = (sides.0 + right, sides.1 + bottom) == (width, height);
+                sides = exact.then_some((width, height))?;
+            }
+            _ => {}
+        }
+    }
+    Some(sides)
+}
+
+proptest! {
+    /// Whatever is cut, turned, framed, joined and converted: every step finds what it needs, and the last one leaves the
+    /// picture that was planned.
+    #[test]
+    fn chains_end_in_the_picture_that_is_planned(
+        (width, height) in (32_u32..2200, 32_u32..2200), stored_turn in 0_u16..4, turn in 0_u16..4, flip in 0_usize..3,
+        cut in proptest::option::of((0_u32..40, 0_u32..40)), fit in 0_usize..4, upscale: bool, wide: bool,
+        color in 0_usize..3, hdr in 0_usize..3, scan in 0_usize..5, join in 0_usize..4,
+    ) {
+        let order = FieldOrder::BottomFirst;
+        let scans = [None, Some(Scan::Progressive), Some(Scan::Interlaced(order)), Some(Scan::Telecined(order)), Some(Scan::Mixed)];
+        let signals = [tags("bt709", "bt709", "bt709"), tags("bt2020", "smpte2084", "bt2020nc"), tags("smpte170m", "smpte170m", "smpte170m")];
+        let stream = VideoStream {
+            rotation: Rotation::try_from(stored_turn * 90).unwrap(),
+            sar: if wide { "64:45".parse().unwrap() } else { Rational::ONE },
+            color: signals[hdr].clone(),
+            measured: Measured { scan: scans[scan], ..Measured::default() },
+            ..video(width, height)
+        };
+        let upright = size::stored(&stream);
+        let crop = cut.map(|(x, y)| (x / 2 * 2, y / 2 * 2)).filter(|(x, y)| x + 16 < upright.0 && y + 16 < upright.1);
+        let crop = crop.map_or(json!("none"), |(x, y)| {
+            json!({"x": x, "y": y, "w": (upright.0 - x) / 2 * 2, "h": (upright.1 - y) / 2 * 2})
+        });
+        let fit = ["contain", "cover", "pad", "stretch"][fit];
+        let flip = ["none", "horizontal", "vertical"][flip];
+        let wanted = ["auto", "off", "frame", "field"][join];
+        let color = ["black", "white", "#c08040"][color];
+        let mut fields = json!({
+            "crop": crop, "rotate": turn * 90, "flip": flip, "box": "640x360",
+            "fit": fit, "upscale": upscale, "deinterlace": wanted,
+        });
+        if fit == "pad" {
+            fields["pad_color"] = json!(color);
+        }
+        let (plan, _) = picture_of(stream.clone(), &fields);
+        prop_assert_eq!(followed(upright, &plan.filters), Some((plan.width, plan.height)), "{:?}", plan.filters);
+        prop_assert!(plan.width % 2 == 0 && plan.height % 2 == 0);
+        let doubled = scans[scan] == Some(Scan::Interlaced(order)) && join == 3;
+        prop_assert_eq!(plan.cadence == Cadence::Doubled, doubled);
+    }
+}
