@@ -348,7 +348,7 @@ fn resolve(output: &OutputDraft, presets: &Presets, faults: &Faults) -> Option<E
 }
 
 fn nominal_height(encode: &EncodeSpec) -> Option<u32> {
-    let video = encode.video.as_ref()?;
+    let video = encode.encoded_picture()?;
     let bounds = encode.ladder.first().map(|top| top.bounds).or(video.bounds);
     video.height.or_else(|| bounds.map(BoxSize::height))
 }

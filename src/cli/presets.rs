@@ -51,11 +51,11 @@ pub(super) fn run(args: &PresetsArgs) -> Outcome {
 }
 
 fn shape(spec: &EncodeSpec) -> String {
-    let video = spec.video.as_ref().map(|video| {
+    let video = spec.encoded_picture().map(|video| {
         let bounds = video.bounds.map_or_else(String::new, |bounds| format!(" {bounds}"));
         format!("{}{bounds}", video.codec.codec_name())
     });
-    let audio = spec.audio.as_ref().map(|audio| audio.codec.codec_name().to_owned());
+    let audio = spec.encoded_sound().map(|audio| audio.codec.codec_name().to_owned());
     let streams: Vec<String> = [video, audio].into_iter().flatten().collect();
     format!("{}: {}", spec.container.name(), streams.join(" + "))
 }

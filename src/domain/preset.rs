@@ -4,6 +4,7 @@ mod catalogue;
 mod check;
 mod clip;
 mod container;
+mod copy;
 mod level;
 mod merge;
 mod package;
@@ -17,6 +18,7 @@ pub use catalogue::{InvalidPreset, PresetName, Presets};
 pub use check::AV1_MIN_SIDE;
 pub use clip::{Clip, MediaTime};
 pub use container::{Container, FileFormat};
+pub use copy::{CopyWord, Picture, PictureCopy, Sound, SoundCopy, Takes};
 pub use level::{Excess, Level, Load, lowest as lowest_level};
 pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
 pub use picture::{Crop, Deinterlace, Flip, PadColor};
@@ -34,10 +36,10 @@ pub struct EncodeSpec {
     pub container: Container,
     /// The picture; absent = no picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub video: Option<VideoSpec>,
+    pub video: Option<Picture>,
     /// The sound; absent = no sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audio: Option<AudioSpec>,
+    pub audio: Option<Sound>,
     /// The pictures of a set, top first; empty = one, as `video` says. Each inherits what it does not say from `video`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ladder: Vec<Rung>,

@@ -39,7 +39,7 @@ pub async fn measure(
     let Some(stream) = info.main_video().cloned() else { return Ok(info) };
     let looker = Looker { toolbox, reading, stream: &stream, seconds: span(&info, &stream), cancel };
     let mut measured = stream.measured;
-    let pictures = || outputs.iter().filter_map(|output| output.video.as_ref());
+    let pictures = || outputs.iter().filter_map(|output| output.encoded_picture());
     if pictures().any(|video| video.crop == Crop::Auto) {
         measured.lit = looker.lit().await?;
     }

@@ -14,7 +14,9 @@ use std::num::NonZeroU16;
 pub use shown::shown;
 
 use super::Input;
-use super::plan::{AudioPlan, Cut, EncodePlan, Filter, OutputPlan, VideoPlan, pass_log};
+use super::plan::{
+    AudioPlan, Copied, Cut, EncodePlan, Filter, OutputPlan, TrackKind, VideoPlan, pass_log,
+};
 use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::{FileFormat, VideoCodec};
@@ -122,6 +124,9 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
             pictures(&mut argv, &graph, position, video);
             let pass = Pass::of(output, video, 2);
             picture(&mut argv, output.format, video, reading.limits.threads, pass.as_ref());
+        }
+        for track in &output.copied {
+            copied(&mut argv, output.format, track);
         }
         if let Some(audio) = &output.audio {
             sound(&mut argv, audio, gains.get(&position).copied());
@@ -280,6 +285,19 @@ fn timed(argv: &mut Argv, video: &VideoPlan) {
     argv.pair("-enc_time_base:v", video.time_base);
 }
 
+fn copied(argv: &mut Argv, format: FileFormat, track: &Copied) {
+    argv.pair("-map", format!("0:{}", track.stream));
+    match track.kind {
+        TrackKind::Picture => {
+            argv.pair("-c:v", "copy");
+            if format.is_isobmff() && track.codec == VideoCodec::Hevc.codec_name() {
+                argv.pair("-tag:v", "hvc1");
+            }
+        }
+        TrackKind::Sound => argv.pair("-c:a", "copy"),
+    }
+}
+
 /// A multiple of the encoder's ticks per second that is as fine as the muxer's own choice would be.
 fn timescale(mut ticks: u32) -> u32 {
     while ticks < 10_000 {
@@ -300,7 +318,8 @@ fn sound(argv: &mut Argv, audio: &AudioPlan, gain: Option<f64>) {
 fn file(argv: &mut Argv, output: &OutputPlan, brake_seconds: f64) {
     // Source metadata may hold places and names; chapters and other tracks are not planned.
     argv.pair("-map_metadata", "-1");
-    if let Some(language) = output.audio.as_ref().and_then(|audio| audio.language) {
+    let copied = output.copied.iter().find_map(|track| track.language);
+    if let Some(language) = output.audio.as_ref().and_then(|audio| audio.language).or(copied) {
         argv.pair("-metadata:s:a:0", format!("language={language}"));
     }
     argv.pair("-map_chapters", "-1");

@@ -2,12 +2,14 @@
 //!
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
 //! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing`
-//! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `passes` (the first of two), `sound` (tracks, channels,
-//! loudness), `set` (ladders), `filter` (what may stand in a filter graph), `cut` (parts of a source), `process` (what
+//! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `passes` (the first of two),
+//! `sound` (tracks, channels, loudness), `copy` (tracks as they are), `set` (ladders), `filter` (what may stand in a
+//! filter graph), `cut` (parts of a source), `process` (what
 //! one ffmpeg makes).
 
 mod bytes;
 mod color;
+mod copy;
 mod cut;
 mod fields;
 mod filter;
@@ -20,12 +22,13 @@ mod sound;
 mod timing;
 
 use crate::domain::preset::{
-    AV1_MIN_SIDE, AudioCodec, BitDepth, EncodeSpec, FileFormat, Level, Load, Profile, Rate, Speed,
+    AV1_MIN_SIDE, AudioCodec, BitDepth, EncodeSpec, FileFormat, Level, Load, Profile, Rate, Sound, Speed,
     VideoCodec, VideoSpec, lowest_level,
 };
 use crate::domain::{Code, Failure, Mastering, MediaInfo, OutputIndex, Rational, VideoStream};
 
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
+pub use copy::{Copied, TrackKind};
 pub use cut::Cut;
 pub(in crate::media) use cut::out_of_range;
 pub use fields::Joining;
@@ -72,6 +75,12 @@ impl EncodePlan {
     #[must_use]
     pub fn brake_seconds(&self) -> f64 {
         self.max_seconds + 1.0
+    }
+
+    /// The source's streams that are read for any output.
+    #[must_use]
+    pub fn reads(&self, stream: u32) -> bool {
+        self.outputs.iter().any(|output| output.reads(stream))
     }
 
     /// Tells clients something of the file at this place, and of those that are the same.
@@ -121,10 +130,22 @@ pub struct OutputPlan {
     pub video: Option<VideoPlan>,
     /// The sound.
     pub audio: Option<AudioPlan>,
+    /// Tracks of the source that are taken over, the picture first.
+    pub copied: Vec<Copied>,
     /// Its place among all files that were asked for, twins too.
     pub rank: usize,
     /// What the client should know (`not_upscaled`, …).
     pub warnings: Vec<String>,
+}
+
+impl OutputPlan {
+    /// Whether it is made of this stream of the source.
+    #[must_use]
+    pub fn reads(&self, stream: u32) -> bool {
+        self.video.as_ref().is_some_and(|video| video.stream == stream)
+            || self.audio.as_ref().is_some_and(|audio| audio.stream == stream)
+            || self.copied.iter().any(|track| track.stream == stream)
+    }
 }
 
 /// The picture of an output, every decision made.
@@ -317,23 +338,26 @@ fn output(
     policy: &Policy,
 ) -> Result<OutputPlan, Failure> {
     let mut warnings = Vec::new();
-    let video = match &spec.video {
+    let stream = match &spec.video {
         None => None,
-        Some(wanted) => {
-            let stream = info.main_video().ok_or_else(|| {
-                Failure::new(Code::NoVideoStream, "the output needs a picture and the source has none")
-            })?;
-            Some(picture(stream, wanted, policy, &mut warnings)?)
-        }
+        Some(_) => Some(info.main_video().ok_or_else(|| {
+            Failure::new(Code::NoVideoStream, "the output needs a picture and the source has none")
+        })?),
     };
-    let audio = spec.audio.as_ref().and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
+    let video = match (stream, spec.encoded_picture()) {
+        (Some(stream), Some(wanted)) => Some(picture(stream, wanted, policy, &mut warnings)?),
+        _ => None,
+    };
+    let copied = copy::plan(info, spec, format)?;
+    let audio = spec.encoded_sound().and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
+    let has_sound = audio.is_some() || copied.iter().any(|track| track.kind == TrackKind::Sound);
     // Sound that is only wished for may be missing, but something must be left to write.
-    let needed = spec.audio.as_ref().is_some_and(|wanted| wanted.required) || video.is_none();
-    if needed && audio.is_none() {
+    let needed = spec.audio.as_ref().is_some_and(Sound::is_required) || stream.is_none();
+    if needed && !has_sound {
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
     let file_name = format!("out-{index}.{}", format.extension());
-    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, rank: 0, warnings })
+    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, copied, rank: 0, warnings })
 }
 
 fn picture(

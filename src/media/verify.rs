@@ -113,13 +113,15 @@ pub async fn verify(
         VerifyLevel::Sampled => decode::sampled(&checker, &table, &spans, request.seed).await?,
         VerifyLevel::Full => decode::full(&checker, &spans).await?,
     }
+    let size =
+        plan.video.as_ref().map(|video| (video.width, video.height)).or_else(|| document.picture_size());
     Ok(Verified {
         size: digest.size,
         sha256: digest.sha256,
         duration_seconds: spans.seconds(),
         frames: spans.video.as_ref().map_or(0, |video| video.packets),
-        width: plan.video.as_ref().map(|video| video.width),
-        height: plan.video.as_ref().map(|video| video.height),
+        width: size.map(|(width, _)| width),
+        height: size.map(|(_, height)| height),
         streams: report::streams(plan, &document, &table, request.plan.expected_seconds),
         warnings,
     })

@@ -281,7 +281,7 @@ fn single(
         }],
         // Sums of float timestamps carry noise below a microsecond.
         duration_seconds: (verified.duration_seconds * 1e6).round() / 1e6,
-        frames: output.video.as_ref().map(|_| verified.frames),
+        frames: verified.width.map(|_| verified.frames),
         width: verified.width,
         height: verified.height,
         renditions: Vec::new(),

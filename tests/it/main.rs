@@ -56,6 +56,8 @@ mod storage;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod sync;
+#[cfg(test)]
 mod uploads;
 #[cfg(test)]
 mod validate;

@@ -146,6 +146,75 @@ async fn equal_outputs_are_encoded_once_and_both_published() {
     server.assert_clean().await;
 }
 
+fn streams(file: &Path) -> Vec<String> {
+    #[expect(clippy::disallowed_methods, reason = "tests measure with the real ffprobe")]
+    let run = Command::new("ffprobe")
+        .args([
+            "-v",
+            "error",
+            "-show_entries",
+            "stream=codec_name,nb_read_packets,codec_tag_string",
+            "-count_packets",
+        ])
+        .args(["-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&run.stdout).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn tracks_are_taken_over_as_they_are() {
+    let server = Server::start().await;
+    let copy = json!({ "codec": "copy" });
+    let made = |path: &str, container: &str, video: &Value, audio: &Value| {
+        let mut output =
+            json!({ "container": container, "destination": { "kind": "storage", "path": path } });
+        for (name, section) in [("video", video), ("audio", audio)] {
+            if !section.is_null() {
+                output[name] = section.clone();
+            }
+        }
+        output
+    };
+    let surround = json!([
+        made("c/surround.mkv", "mkv", &copy, &copy),
+        made("c/surround.mp4", "mp4", &json!({ "codec": "h264", "speed": "ultrafast" }), &copy),
+        made("c/sound.m4a", "m4a", &Value::Null, &copy),
+        made("c/picture.mov", "mov", &copy, &Value::Null),
+        made("c/picture.webm", "webm", &copy, &Value::Null),
+    ]);
+    let clip = clips::surround();
+    let ended = server.finished(&server.submit(&job(&clip, &surround)).await).await;
+    let outputs = ended["outputs"].as_array().unwrap();
+    let told: Vec<_> = outputs.iter().map(|output| output["status"].as_str().unwrap()).collect();
+    assert_eq!(told, ["completed", "completed", "failed", "completed", "failed"], "{ended:#}");
+    let sources = streams(&clip);
+    let storage = server.data().join("storage/c");
+    let packets = |lines: &[String]| -> Vec<String> {
+        lines.iter().map(|line| line.rsplit(',').next().unwrap().to_owned()).collect()
+    };
+    let remuxed = streams(&storage.join("surround.mkv"));
+    assert!(remuxed[0].starts_with("h264") && remuxed[1].starts_with("ac3"), "{remuxed:?}");
+    assert_eq!(packets(&remuxed), packets(&sources), "every packet");
+    let mixed = streams(&storage.join("surround.mp4"));
+    assert!(mixed[1].starts_with("ac3,ac-3") && packets(&mixed)[1] == packets(&sources)[1], "{mixed:?}");
+    assert_eq!(outputs[1]["result"]["streams"][1]["channels"], 6, "{ended:#}");
+    assert_eq!(outputs[3]["result"]["frames"], 50);
+    for (n, what) in [(2, "ac3"), (4, "h264")] {
+        assert_eq!(outputs[n]["error"]["code"], "media_unsupported", "{ended:#}");
+        assert!(outputs[n]["error"]["message"].as_str().unwrap().contains(what), "{ended:#}");
+    }
+
+    // From a transport stream to MP4: other framing, the same frames.
+    let stream = clips::other("ts");
+    let outputs = json!([made("c/from.mp4", "mp4", &copy, &copy)]);
+    let ended = server.finished(&server.submit(&job(&stream, &outputs)).await).await;
+    assert_eq!(ended["status"], "completed", "{ended:#}");
+    assert!(streams(&storage.join("from.mp4"))[0].starts_with("h264,avc1"));
+    server.assert_clean().await;
+}
+
 /// An ffmpeg whose HEVC encoder dies.
 fn without_hevc(folder: &Path) -> PathBuf {
     let program = folder.join("ffmpeg");

@@ -83,9 +83,9 @@ fn value(flat: &str, place: Place<Value>, fields: &Fields<'_>) -> Option<Value> 
             "libx265" | "h265" | "hevc" => "hevc",
             "libvpx-vp9" | "vp9" => "vp9",
             "libsvtav1" | "libaom-av1" | "librav1e" | "av1" => "av1",
+            "copy" => "copy",
             _ => {
-                let detail =
-                    "must be a name of h264, hevc, vp9 or av1 (libx264, libx265, libvpx-vp9, libsvtav1 …)";
+                let detail = "must be a name of h264, hevc, vp9 or av1 (libx264, libx265, libvpx-vp9, libsvtav1 …) or copy";
                 fields.faults.add(place.at, detail);
                 return None;
             }

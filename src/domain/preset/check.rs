@@ -5,7 +5,7 @@ mod set;
 
 use super::{
     AudioCodec, AudioSpec, BitDepth, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit, Passes,
-    Profile, Rate, Tracks, VideoCodec, VideoSpec,
+    Picture, Profile, Rate, Sound, Tracks, VideoCodec, VideoSpec,
 };
 use crate::domain::Fault;
 
@@ -21,13 +21,14 @@ impl EncodeSpec {
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        if let Some(spec) = &self.video {
+        if let Some(spec) = self.encoded_picture() {
             video(spec, &mut faults);
         }
-        if let Some(spec) = &self.audio {
+        if let Some(spec) = self.encoded_sound() {
             audio(spec, &mut faults);
         }
-        container(self.container, self.video.as_ref(), self.audio.as_ref(), &mut faults);
+        container(self, &mut faults);
+        copies(self, &mut faults);
         set(self, &mut faults);
         clip(self.clip, &mut faults);
         if self.video.is_none() && self.audio.is_none() {
@@ -52,14 +53,10 @@ pub(super) fn nothing() -> Fault {
 }
 
 /// Whether the container can hold the codecs.
-pub(super) fn container(
-    container: Container,
-    video: Option<&VideoSpec>,
-    audio: Option<&AudioSpec>,
-    faults: &mut Vec<Fault>,
-) {
+pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     use AudioCodec::{Aac, Mp3, Opus};
     use VideoCodec::{Av1, H264, Hevc, Vp9};
+    let (container, video, audio) = (spec.container, spec.encoded_picture(), spec.encoded_sound());
     let (pictures, sounds): (&[VideoCodec], &[AudioCodec]) = match container {
         Container::Mp4 => (&[H264, Hevc, Av1], &[Aac, Opus, Mp3]),
         Container::Webm => (&[Vp9, Av1], &[Opus]),
@@ -94,6 +91,23 @@ pub(super) fn container(
     }
     if !container.is_set() && audio.is_some_and(|spec| spec.tracks != Tracks::First) {
         faults.push(Fault::new("/audio/tracks", "more than one track needs hls, dash or cmaf"));
+    }
+}
+
+/// What is taken over is neither cut nor put into sets; whether the container holds it, the source decides.
+pub(super) fn copies(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
+    let picture = matches!(spec.video, Some(Picture::Copy(_)));
+    let sound = matches!(spec.audio, Some(Sound::Copy(_)));
+    for (copied, at) in [(picture, "/video/codec"), (sound, "/audio/codec")] {
+        if copied && spec.container.is_set() {
+            faults.push(Fault::new(at, "sets are encoded; copy is for single files"));
+        }
+    }
+    if picture && spec.container.is_sound_only() {
+        faults.push(Fault::new("/video", format!("{} holds no picture", spec.container.name())));
+    }
+    if spec.clip.is_some() && (picture || sound) {
+        faults.push(Fault::new("/clip", "what is copied is not cut; encode it, or leave the clip out"));
     }
 }
 

@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    AudioSpec, BitRate, Container, Crop, EncodeSpec, FpsSpec, PackageSpec, Rate, Rung, SET_GOP_SECONDS,
-    Segment, VideoCodec, VideoSpec, check, default_gop_seconds, default_sample_rate, package,
+    AudioSpec, BitRate, Container, CopyWord, Crop, EncodeSpec, FpsSpec, PackageSpec, Picture, PictureCopy,
+    Rate, Rung, SET_GOP_SECONDS, Segment, Sound, SoundCopy, VideoCodec, VideoSpec, check,
+    default_gop_seconds, default_sample_rate, package,
 };
 use crate::domain::{Area, Fault, Rational};
 
@@ -24,22 +25,25 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     let is_set = container.is_some_and(Container::is_set);
     let video = fields.nested("video").and_then(|fields| video(fields, is_set));
     let audio = fields.nested("audio").and_then(audio);
-    let ladder = ladder(&mut fields, video.as_ref());
+    let encoded = match &video {
+        Some(Picture::Encode(spec)) => Some(spec),
+        Some(Picture::Copy(_)) | None => None,
+    };
+    let ladder = ladder(&mut fields, encoded);
     let package = package(&mut fields, container);
     let clip = fields.optional("clip");
     fields.finish();
 
-    if let Some(video) = &video {
+    if let Some(Picture::Encode(video)) = &video {
         check::video(video, &mut faults);
     }
-    if let Some(audio) = &audio {
+    if let Some(Sound::Encode(audio)) = &audio {
         check::audio(audio, &mut faults);
-    }
-    if let Some(container) = container {
-        check::container(container, video.as_ref(), audio.as_ref(), &mut faults);
     }
     let spec = container.map(|container| EncodeSpec { container, video, audio, ladder, package, clip });
     if let Some(spec) = &spec {
+        check::container(spec, &mut faults);
+        check::copies(spec, &mut faults);
         check::set(spec, &mut faults);
         check::clip(spec.clip, &mut faults);
     }
@@ -144,7 +148,10 @@ fn container(fields: &mut Fields<'_>) -> Option<Container> {
     fields.required("container")
 }
 
-fn video(mut fields: Fields<'_>, in_a_set: bool) -> Option<VideoSpec> {
+fn video(mut fields: Fields<'_>, in_a_set: bool) -> Option<Picture> {
+    if fields.says_copy() {
+        return fields.finish().then_some(Picture::Copy(PictureCopy { codec: CopyWord::Copy }));
+    }
     let codec: Option<VideoCodec> = fields.required("codec");
     let rate = fields.nested("rate").and_then(rate);
     let spec = VideoSpec {
@@ -175,7 +182,7 @@ fn video(mut fields: Fields<'_>, in_a_set: bool) -> Option<VideoSpec> {
         codec: codec.unwrap_or(VideoCodec::H264),
         rate: rate.unwrap_or(default_rate(codec.unwrap_or(VideoCodec::H264))),
     };
-    fields.finish().then_some(spec)
+    fields.finish().then_some(Picture::Encode(spec))
 }
 
 /// A rectangle is read side by side, so that each fault has its own place.
@@ -248,9 +255,13 @@ fn fps(mut fields: Fields<'_>) -> Option<FpsSpec> {
     fields.finish().then_some(spec)
 }
 
-fn audio(mut fields: Fields<'_>) -> Option<AudioSpec> {
+fn audio(mut fields: Fields<'_>) -> Option<Sound> {
     if fields.map.get("codec").and_then(Value::as_str) == Some("none") {
         return None;
+    }
+    if fields.says_copy() {
+        let required = fields.optional("required").unwrap_or_default();
+        return fields.finish().then_some(Sound::Copy(SoundCopy { codec: CopyWord::Copy, required }));
     }
     let codec = fields.required("codec");
     let spec = AudioSpec {
@@ -262,7 +273,7 @@ fn audio(mut fields: Fields<'_>) -> Option<AudioSpec> {
         required: fields.optional("required").unwrap_or_default(),
         loudness: fields.optional("loudness"),
     };
-    fields.finish().then_some(spec)
+    fields.finish().then_some(Sound::Encode(spec))
 }
 
 /// One JSON object on its way into a struct: remembers what was asked for and what was wrong.
@@ -280,6 +291,15 @@ impl<'f> Fields<'f> {
     fn new(at: String, map: Map<String, Value>, faults: &'f mut Vec<Fault>) -> Self {
         let before = faults.len();
         Self { at, map, asked: Vec::new(), faults, before }
+    }
+
+    /// Whether the codec is `copy`, which is then read.
+    fn says_copy(&mut self) -> bool {
+        let says = self.map.get("codec").and_then(Value::as_str) == Some("copy");
+        if says {
+            self.take("codec");
+        }
+        says
     }
 
     fn fault(&mut self, key: &str, detail: impl Into<String>) {

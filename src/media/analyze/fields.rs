@@ -37,11 +37,16 @@ pub(super) struct Counts {
     pub(super) repeated: u32,
 }
 
-/// Whether it can matter: a codec that has fields, and a source that says so or has the rate of television.
+/// Lines of television that comes in fields: 480 and 486 (SMPTE 125M), 576 (BT.601), 1080 (SMPTE 274M) and 1088 as it is
+/// coded. Nothing else was ever interlaced; 720 lines have no fields (SMPTE 296M).
+const RASTERS: [u32; 5] = [480, 486, 576, 1080, 1088];
+
+/// Whether it can matter: a codec that has fields, and a source that says so or has the rate and the lines of television.
 pub(super) fn may_have(stream: &VideoStream) -> bool {
     let rate = stream.frame_rate.map_or(0.0, Rational::as_f64);
     // 30 is a phone or a screen, 29.97 may be anything.
-    let television = (rate - 25.0).abs() < 0.05 || (rate - 29.97).abs() < 0.02;
+    let rhythm = (rate - 25.0).abs() < 0.05 || (rate - 29.97).abs() < 0.02;
+    let television = rhythm && RASTERS.contains(&stream.height);
     // Fewer frames than a verdict needs are no reason to start a tool.
     let enough = stream.packets.is_none_or(|packets| packets >= u64::from(DETERMINED));
     enough
@@ -239,6 +244,8 @@ mod tests {
             (stream("h264", Progressive, "30"), false),
             (stream("h264", Progressive, "24000/1001"), false),
             (stream("vp9", Unknown, PAL), false),
+            (VideoStream { height: 720, ..stream("h264", Progressive, PAL) }, false),
+            (VideoStream { height: 720, ..stream("h264", TopFirst, PAL) }, true),
             (VideoStream { packets: Some(29), ..stream("mpeg2video", TopFirst, PAL) }, false),
             (VideoStream { height: 2160, ..stream("hevc", Progressive, PAL) }, false),
         ] {

@@ -57,6 +57,10 @@ impl EncodePlan {
 
 impl OutputPlan {
     fn spending(&self) -> Spending {
+        if !self.copied.is_empty() {
+            // What is taken over is no larger than the source.
+            return Spending::Likely(f64::MAX);
+        }
         let sound = self.audio.as_ref().map_or(0.0, |audio| f64::from(audio.bitrate));
         let Some(video) = &self.video else { return Spending::Promised(sound) };
         let frames = video.frame_rate.map_or(LIKELY_FRAMES, Rational::as_f64);

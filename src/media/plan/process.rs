@@ -40,7 +40,7 @@ pub fn processes(
 fn groups(outputs: &[(OutputIndex, EncodeSpec)]) -> Vec<Outputs> {
     let mut groups: Vec<(usize, Outputs)> = Vec::new();
     for (index, spec) in outputs {
-        let pictures = if spec.video.is_some() { spec.ladder.len().max(1) } else { 0 };
+        let pictures = if spec.encoded_picture().is_some() { spec.ladder.len().max(1) } else { 0 };
         let fits = |(taken, group): &&mut (usize, Outputs)| {
             group.first().is_some_and(|(_, other)| other.clip == spec.clip)
                 && *taken + pictures <= MAX_PICTURES
@@ -77,7 +77,10 @@ pub(super) fn once(planned: Vec<OutputPlan>) -> (Vec<OutputPlan>, Vec<Twin>) {
             video.feed = Feed::Picture(places.get(larger).copied().unwrap_or(larger));
         }
         let same = |made: &OutputPlan| {
-            (made.format, &made.video, &made.audio) == (output.format, &output.video, &output.audio)
+            made.format == output.format
+                && made.video == output.video
+                && made.audio == output.audio
+                && made.copied == output.copied
         };
         if let Some(of) = made.iter().position(same) {
             places.push(of);

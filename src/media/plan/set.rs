@@ -5,7 +5,7 @@
 use super::size::{self, Geometry};
 use super::{AudioPlan, Feed, Filter, Keyframes, OutputPlan, Policy, VideoPlan, picture, sound};
 use crate::domain::preset::{
-    BitRate, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Tracks, VideoSpec,
+    BitRate, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Sound, Tracks, VideoSpec,
 };
 use crate::domain::{AudioStream, Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
 
@@ -35,7 +35,7 @@ pub(super) fn plan(
     first: usize,
 ) -> Result<Vec<OutputPlan>, Failure> {
     let mut warnings = Vec::new();
-    let pictures = match &spec.video {
+    let pictures = match spec.encoded_picture() {
         None => Vec::new(),
         Some(wanted) => {
             let stream = info.main_video().ok_or_else(|| {
@@ -44,11 +44,11 @@ pub(super) fn plan(
             pictures(stream, spec, wanted, policy, first, &mut warnings)?
         }
     };
-    let sounds = spec.audio.as_ref().map(|wanted| {
+    let sounds = spec.encoded_sound().map(|wanted| {
         tracks(info, &wanted.tracks).into_iter().map(|stream| sound::plan(stream, wanted)).collect::<Vec<_>>()
     });
     let sounds = sounds.unwrap_or_default();
-    let needed = spec.audio.as_ref().is_some_and(|wanted| wanted.required) || pictures.is_empty();
+    let needed = spec.audio.as_ref().is_some_and(Sound::is_required) || pictures.is_empty();
     if needed && sounds.is_empty() {
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
@@ -106,7 +106,17 @@ fn file(
 ) -> OutputPlan {
     let file_name = format!("out-{index}-{rendition}.{}", format.extension());
     let rendition = Some(rendition);
-    OutputPlan { index, rendition, format, file_name, video, audio, rank: 0, warnings: Vec::new() }
+    OutputPlan {
+        index,
+        rendition,
+        format,
+        file_name,
+        video,
+        audio,
+        copied: Vec::new(),
+        rank: 0,
+        warnings: Vec::new(),
+    }
 }
 
 /// The source's tracks that are asked for, in the order they are listed.

@@ -32,7 +32,7 @@ pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
 pub struct Language([u8; 3]);
 
 impl Language {
-    fn parse(tag: &str) -> Option<Self> {
+    pub(super) fn parse(tag: &str) -> Option<Self> {
         let letters: [u8; 3] = tag.as_bytes().try_into().ok()?;
         letters.iter().all(u8::is_ascii_lowercase).then_some(Self(letters))
     }

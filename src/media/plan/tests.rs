@@ -154,9 +154,9 @@ proptest! {
         let fit = ["contain", "cover", "pad", "stretch"][fit];
         let orient = if fixed { "fixed" } else { "auto" };
         let fields = json!({"codec": "h264", "box": format!("{box_width}x{box_height}"), "fit": fit, "upscale": upscale, "orient": orient});
-        let video = spec(None, json!({"container": "mkv", "video": fields})).video.unwrap();
+        let spec = spec(None, json!({"container": "mkv", "video": fields}));
         let shown = stream.display_size();
-        let placed = size::fit(&stream, &video);
+        let placed = size::fit(&stream, spec.encoded_picture().unwrap());
         let (w, h) = (placed.width, placed.height);
         prop_assert!(w % 2 == 0 && h % 2 == 0 && w >= 16 && h >= 16, "{placed:?}");
         let fits = |bw, bh| w <= bw && h <= bh;

@@ -90,12 +90,7 @@ pub(super) fn expected_seconds(info: &MediaInfo, outputs: &[OutputPlan]) -> Opti
     let spans: Vec<_> =
         spans.chain(info.audio.iter().map(|a| (a.index, a.start_seconds, a.duration_seconds))).collect();
     let zero = spans.iter().filter_map(|(_, start, _)| *start).fold(f64::INFINITY, f64::min);
-    let used = |index: u32| {
-        outputs.iter().any(|o| {
-            o.video.as_ref().is_some_and(|v| v.stream == index)
-                || o.audio.as_ref().is_some_and(|a| a.stream == index)
-        })
-    };
+    let used = |index: u32| outputs.iter().any(|output| output.reads(index));
     let ends: Option<Vec<f64>> = spans
         .iter()
         .filter(|(index, _, _)| used(*index))

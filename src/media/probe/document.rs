@@ -20,6 +20,14 @@ pub(in crate::media) struct Document {
     pub(in crate::media) format: Format,
 }
 
+impl Document {
+    /// Width and height of the first picture that is no cover, pixels.
+    pub(in crate::media) fn picture_size(&self) -> Option<(u32, u32)> {
+        let pictures = self.streams.iter().filter(|stream| stream.codec_type.as_deref() == Some("video"));
+        pictures.filter(|stream| !stream.is_cover()).map(|stream| (stream.width, stream.height)).next()
+    }
+}
+
 /// A packet; times in ticks of its stream.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]

@@ -40,14 +40,26 @@ impl Decoded {
 
 /// Every frame of every stream.
 pub(super) async fn full(checker: &Checker<'_>, spans: &Spans) -> Result<(), Failure> {
+    let Some(tracks) = encoded(checker) else { return Ok(()) };
     let mut args = strict(checker);
-    args.extend(["-map", "0", "-f", "null", "-"].map(str::to_owned));
+    args.extend(["-map", tracks, "-f", "null", "-"].map(str::to_owned));
     let decoded = checker.decode(args).await?;
-    let wanted = spans.video.map_or(0, |video| video.packets);
+    let encoded = checker.plan.video.is_some();
+    let wanted = spans.video.filter(|_| encoded).map_or(0, |video| video.packets);
     if decoded.frames == wanted {
         return Ok(());
     }
     Err(failed(format_args!("{} of {wanted} frames can be decoded", decoded.frames)))
+}
+
+/// The tracks that flux encoded: what a copied one holds is the source's.
+fn encoded(checker: &Checker<'_>) -> Option<&'static str> {
+    match (checker.plan.copied.is_empty(), &checker.plan.video, &checker.plan.audio) {
+        (true, _, _) => Some("0"),
+        (false, Some(_), _) => Some("0:v"),
+        (false, None, Some(_)) => Some("0:a"),
+        (false, None, None) => None,
+    }
 }
 
 /// All key frames, the first and the last group, and random ones.
@@ -57,7 +69,8 @@ pub(super) async fn sampled(
     spans: &Spans,
     seed: u64,
 ) -> Result<(), Failure> {
-    let Some(video) = spans.video.filter(|_| spans.seconds() > WHOLE_SECONDS) else {
+    let long = checker.plan.video.is_some() && spans.seconds() > WHOLE_SECONDS;
+    let Some(video) = spans.video.filter(|_| long) else {
         return full(checker, spans).await;
     };
     let keys = table.stream(0)?.key_times();
@@ -93,8 +106,9 @@ async fn some_groups(checker: &Checker<'_>, groups: &[(f64, f64)]) -> Result<(),
         args.extend(["-noaccurate_seek".to_owned(), "-ss".to_owned(), at, "-t".to_owned(), length]);
         args.extend(strict(checker));
     }
+    let which = if checker.plan.copied.is_empty() { "" } else { ":v" };
     for n in 0..groups.len() {
-        args.extend(["-map".to_owned(), n.to_string()]);
+        args.extend(["-map".to_owned(), format!("{n}{which}")]);
     }
     args.extend(["-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
     let decoded = checker.decode(args).await?;

@@ -6,8 +6,8 @@ use super::{VerifyRequest, failed};
 use crate::domain::preset::{FileFormat, VideoCodec};
 use crate::domain::{ColorRange, Failure, Rational, Rotation};
 use crate::media::encode::{EncodedStream, GridStatistics};
-use crate::media::plan::{AudioPlan, Cadence, Keyframes, OutputPlan, Timing, VideoPlan};
-use crate::media::probe::Document;
+use crate::media::plan::{AudioPlan, Cadence, Keyframes, OutputPlan, Timing, TrackKind, VideoPlan};
+use crate::media::probe::{Document, Stream};
 
 /// Clips below this are all edges: counts and tracks are checked, spans are not (MEDIA-RULES §2).
 const TINY_SECONDS: f64 = 1.0;
@@ -49,7 +49,7 @@ impl Spans {
 
 /// V6: the planned streams exactly.
 pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(), Failure> {
-    let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some());
+    let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some()) + plan.copied.len();
     if document.streams.len() != planned {
         return Err(failed(format_args!("it has {} streams instead of {planned}", document.streams.len())));
     }
@@ -59,7 +59,22 @@ pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(),
     if let Some(audio) = &plan.audio {
         check_sound(audio, document)?;
     }
+    for track in &plan.copied {
+        let stream = document.streams.iter().find(|stream| is(stream, track.kind));
+        let found = stream.and_then(|stream| stream.codec_name.as_deref()).unwrap_or("unknown");
+        if found != track.codec {
+            return Err(failed(format_args!("a copied track is {found} instead of {}", track.codec)));
+        }
+    }
     Ok(())
+}
+
+fn is(stream: &Stream, kind: TrackKind) -> bool {
+    let named = match kind {
+        TrackKind::Picture => "video",
+        TrackKind::Sound => "audio",
+    };
+    stream.codec_type.as_deref() == Some(named)
 }
 
 fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
@@ -160,6 +175,9 @@ pub(super) fn check_counts(
                 spans.silence = check_samples(request, audio, encoded, span)?;
                 spans.audio = Some(span);
             }
+            // Nothing of a copied track was decoded: its packets are counted (MEDIA-RULES §2).
+            (Some("video"), None, _) => spans.video = Some(span),
+            (Some("audio"), _, None) => spans.audio = Some(span),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use super::packets::{PacketTable, StreamPackets};
 use crate::domain::preset::Rate;
 use crate::domain::{KindReport, PlannedAudio, PlannedVideo, Rational, StreamReport};
-use crate::media::plan::{AudioPlan, OutputPlan, VideoPlan};
+use crate::media::plan::{OutputPlan, VideoPlan};
 use crate::media::probe::{Document, Stream};
 
 /// The streams of a checked output; `expected` is the span that was planned, seconds.
@@ -18,7 +18,9 @@ pub(super) fn streams(
         let span = packets.seconds(stream.base());
         let kind = match (stream.codec_type.as_deref()?, &plan.video, &plan.audio) {
             ("video", Some(planned), _) => picture(stream, packets, span, planned, expected),
-            ("audio", _, Some(planned)) => sound(stream, planned, expected),
+            ("audio", _, Some(planned)) => sound(stream, planned.bitrate.into(), expected),
+            ("video", None, _) => copied_picture(stream, packets, span, expected),
+            ("audio", _, None) => sound(stream, packets.bit_rates(stream.base()).0, expected),
             _ => return None,
         };
         let (bitrate_average, bitrate_peak) = packets.bit_rates(stream.base());
@@ -48,12 +50,10 @@ fn picture(
         Rate::Bitrate { target, max, .. } => (Some(target), max),
     };
     let bits = |rate: crate::domain::preset::BitRate| u64::from(rate.bits());
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-    let frame_rate = (span > 0.0).then(|| rounded(packets.count as f64 / span, 1e3));
     KindReport::Video {
         width: stream.width,
         height: stream.height,
-        frame_rate,
+        frame_rate: frame_rate(packets, span),
         pixel_format: stream.pix_fmt.clone(),
         color: stream.color(),
         frames: packets.count,
@@ -68,17 +68,41 @@ fn picture(
     }
 }
 
-fn sound(stream: &Stream, plan: &AudioPlan, expected: Option<f64>) -> KindReport {
+fn sound(stream: &Stream, bitrate: u64, expected: Option<f64>) -> KindReport {
     KindReport::Audio {
         channels: stream.channels,
         sample_rate: stream.sample_rate.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default(),
         language: stream.language(),
         loudness: None,
-        planned: PlannedAudio {
+        planned: PlannedAudio { duration_seconds: expected.map(|seconds| rounded(seconds, 1e6)), bitrate },
+    }
+}
+
+/// A picture that was taken over: it is meant to be what it is.
+fn copied_picture(stream: &Stream, packets: &StreamPackets, span: f64, expected: Option<f64>) -> KindReport {
+    let frame_rate = frame_rate(packets, span);
+    KindReport::Video {
+        width: stream.width,
+        height: stream.height,
+        frame_rate,
+        pixel_format: stream.pix_fmt.clone(),
+        color: stream.color(),
+        frames: packets.count,
+        planned: PlannedVideo {
+            width: stream.width,
+            height: stream.height,
+            frame_rate,
             duration_seconds: expected.map(|seconds| rounded(seconds, 1e6)),
-            bitrate: plan.bitrate.into(),
+            bitrate: None,
+            bitrate_max: None,
         },
     }
+}
+
+/// Frames per second over the span.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn frame_rate(packets: &StreamPackets, span: f64) -> Option<f64> {
+    (span > 0.0).then(|| rounded(packets.count as f64 / span, 1e3))
 }
 
 fn rounded(value: f64, parts: f64) -> f64 {

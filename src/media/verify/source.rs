@@ -76,13 +76,7 @@ fn declared_end(request: &VerifyRequest<'_>) -> Option<f64> {
         return None;
     }
     let source = request.source;
-    let used = |index: u32| {
-        let mut outputs = request.plan.outputs.iter();
-        outputs.any(|o| {
-            o.video.as_ref().is_some_and(|v| v.stream == index)
-                || o.audio.as_ref().is_some_and(|a| a.stream == index)
-        })
-    };
+    let used = |index: u32| request.plan.reads(index);
     let video = source.video.iter().filter(|v| !v.attached_picture).map(|v| (v.index, v.duration_seconds));
     let streams: Vec<(u32, Option<f64>)> =
         video.chain(source.audio.iter().map(|a| (a.index, a.duration_seconds))).collect();

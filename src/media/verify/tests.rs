@@ -115,6 +115,7 @@ impl Trip {
             file_name: "out-0.mp4".into(),
             video,
             audio,
+            copied: vec![],
             rank: 0,
             warnings: vec![],
         };

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 
 use super::kit::{self, Bench};
 
+/// Half the width of television: sources that do not say that they have fields are looked at where their lines are its.
+const TELEVISION: &str = "176x480";
+
 /// A smooth pattern in motion, which `idet` is sure about.
-fn waves(rate: &str, seconds: u32) -> String {
+fn waves(size: &str, rate: &str, seconds: u32) -> String {
     format!(
-        "nullsrc=s=320x240:r={rate}:d={seconds},geq=lum='128+100*sin((X+5*N)/11)*sin((Y+2*N)/15)':cb=128:cr=128"
+        "nullsrc=s={size}:r={rate}:d={seconds},geq=lum='128+100*sin((X+5*N)/11)*sin((Y+2*N)/15)':cb=128:cr=128"
     )
 }
 
@@ -47,7 +50,7 @@ async fn interlaced_pictures_become_whole_ones_though_nobody_says_that_they_are(
         "unsaid.mp4",
         &format!(
             "-f lavfi -i {} -vf tinterlace=interleave_top -pix_fmt yuv420p -preset ultrafast -crf 12",
-            waves("50", 5)
+            waves(TELEVISION, "50", 5)
         ),
     );
     let job = encoded(&bench, &clip, &["auto", "field", "off", "frame"]).await;
@@ -68,7 +71,7 @@ async fn fields_become_frames_of_a_ladder_too() {
         "said.ts",
         &format!(
             "-f lavfi -i {} -vf tinterlace=interleave_top -c:v mpeg2video -flags +ilme+ildct -qscale:v 3",
-            waves("50", 4)
+            waves("320x240", "50", 4)
         ),
     );
     let rate = json!({"mode": "crf", "crf": 30});
@@ -90,7 +93,7 @@ async fn fields_become_frames_of_a_ladder_too() {
 #[tokio::test]
 async fn film_comes_out_of_telecine() {
     let bench = Bench::start().await;
-    let film = waves("24000/1001", 8);
+    let film = waves(TELEVISION, "24000/1001", 8);
     let clip = bench.make(
         "telecined.ts",
         &format!(
@@ -111,7 +114,7 @@ async fn film_comes_out_of_telecine() {
 async fn what_is_only_declared_is_believed_of_still_pictures_alone() {
     let bench = Bench::start().await;
     let declared = "-pix_fmt yuv420p -preset ultrafast -x264-params interlaced=1";
-    let wrong = bench.make("wrong.mp4", &format!("-f lavfi -i {} {declared}", waves("25", 5)));
+    let wrong = bench.make("wrong.mp4", &format!("-f lavfi -i {} {declared}", waves("320x240", "25", 5)));
     let job = encoded(&bench, &wrong, &["auto", "field"]).await;
     let whole = [0, 1].map(|n| (frames(&bench, &job, n).0, said(&job, n)));
     assert_eq!(whole, [(125, vec![]), (125, vec![])], "progressive, whatever its flags say");

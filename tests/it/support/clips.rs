@@ -114,6 +114,49 @@ pub fn late_picture() -> PathBuf {
     })
 }
 
+/// Eight seconds, dark and silent but for one white frame and a beep as long as it at every full second.
+pub fn flash_and_beep() -> PathBuf {
+    make("flash.mp4", |cmd| {
+        let flash = "color=black:size=320x180:rate=25,drawbox=t=fill:color=white:enable='lt(mod(t,1),0.039)'";
+        let beep = "aevalsrc='if(lt(mod(t,1),0.04),0.8*sin(2*PI*1000*t),0)':s=48000";
+        cmd.args(["-f", "lavfi", "-i", flash, "-f", "lavfi", "-i", beep, "-t", "8"]);
+        cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "10", "-pix_fmt", "yuv420p"]);
+        cmd.args(["-c:a", "aac", "-b:a", "192k"]);
+    })
+}
+
+/// Eight seconds of a sound by its formula, not compressed.
+pub fn sound(name: &str, formula: &str) -> PathBuf {
+    make(&format!("sound-{name}.wav"), |cmd| {
+        cmd.args(["-f", "lavfi", "-i", &format!("aevalsrc='{formula}':s=48000:d=8"), "-c:a", "pcm_s16le"]);
+    })
+}
+
+/// Two seconds with six channels of AC-3.
+pub fn surround() -> PathBuf {
+    make("surround.mkv", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"]);
+        cmd.args([
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=frequency=440:sample_rate=48000,pan=5.1|c0=c0|c1=c0|c2=c0|c3=c0|c4=c0|c5=c0",
+        ]);
+        cmd.args([
+            "-t",
+            "2",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "ac3",
+        ]);
+    })
+}
+
 /// Sound without a picture.
 pub fn audio_only() -> PathBuf {
     make("audio.m4a", |cmd| {

@@ -54,11 +54,11 @@ fn the_embedded_document_is_good() {
 fn extending_keeps_what_is_not_said_and_replaces_the_rate_whole() {
     let presets = Presets::builtin();
     let proxy = presets.get("proxy_360p").unwrap();
-    let video = proxy.video.as_ref().unwrap();
+    let video = proxy.encoded_picture().unwrap();
     assert_eq!(video.rate, Rate::Crf { crf: 28.0 });
     assert_eq!(video.bounds.unwrap().to_string(), "640x360");
-    assert_eq!(proxy.audio.as_ref().unwrap().bitrate, Some(BitRate::new(64_000).unwrap()));
-    let vertical = presets.get("social_vertical").unwrap().video.as_ref().unwrap();
+    assert_eq!(proxy.encoded_sound().unwrap().bitrate, Some(BitRate::new(64_000).unwrap()));
+    let vertical = presets.get("social_vertical").unwrap().encoded_picture().unwrap();
     assert_eq!((vertical.fps.max, vertical.gop_seconds.to_bits()), (Some(30), 2.0_f32.to_bits()));
 }
 
@@ -75,7 +75,7 @@ fn requests_are_laid_over_presets() {
     let spec =
         resolve(Some("720p_h264"), json!({"video": {"crf": 20, "width": 640}, "audio": {"codec": "none"}}))
             .unwrap();
-    let video = spec.video.unwrap();
+    let video = spec.encoded_picture().unwrap();
     assert_eq!(video.rate, Rate::Crf { crf: 20.0 });
     assert_eq!((video.bounds, video.width, video.height), (None, Some(640), None));
     assert_eq!(spec.audio, None);
@@ -86,10 +86,11 @@ fn requests_are_laid_over_presets() {
 #[test]
 fn another_codec_drops_what_was_meant_for_the_old_one() {
     let spec = resolve(Some("1080p_hevc"), json!({"video": {"codec": "av1", "bit_depth": 10}})).unwrap();
-    let video = spec.video.unwrap();
+    let video = spec.encoded_picture().unwrap();
     assert_eq!(video.codec, VideoCodec::Av1);
     assert!(matches!(video.rate, Rate::CappedCrf { crf: 34.0, .. }), "{:?}", video.rate);
-    let video = resolve(Some("720p_h264"), json!({"video": {"codec": "hevc"}})).unwrap().video.unwrap();
+    let video = resolve(Some("720p_h264"), json!({"video": {"codec": "hevc"}})).unwrap();
+    let video = video.encoded_picture().unwrap();
     assert_eq!((video.profile, video.rate), (None, Rate::Crf { crf: 26.0 }));
 }
 
@@ -102,7 +103,7 @@ fn the_design_documents_body_is_accepted() {
     )
     .unwrap();
     assert_eq!(spec.container, Container::Mp4);
-    let rate = spec.video.unwrap().rate;
+    let rate = spec.encoded_picture().unwrap().rate;
     assert_eq!(
         rate,
         Rate::Bitrate {
@@ -117,7 +118,7 @@ fn the_design_documents_body_is_accepted() {
 #[test]
 fn a_codec_alone_gets_the_presets_quality() {
     let spec = resolve(None, json!({"container": "mkv", "video": {"codec": "vp9"}})).unwrap();
-    assert_eq!(spec.video.unwrap().rate, Rate::Crf { crf: 32.0 });
+    assert_eq!(spec.encoded_picture().unwrap().rate, Rate::Crf { crf: 32.0 });
 }
 
 #[test]
@@ -249,7 +250,11 @@ fn contradictions_are_refused() {
             json!({"container": "mp4", "video": {"codec": "h264", "level": "4", "box": "3840x2160", "fit": "stretch", "upscale": true}}),
             "/video/level",
         ),
-        (json!({"container": "mp4", "video": {"codec": "copy"}}), "/video/codec"),
+        (json!({"container": "mp4", "video": {"codec": "copy", "crf": 20}}), "/video/crf"),
+        (json!({"container": "m4a", "video": {"codec": "copy"}}), "/video"),
+        (json!({"container": "hls", "video": {"codec": "copy"}}), "/video/codec"),
+        (json!({"container": "hls", "video": {"codec": "h264"}, "audio": {"codec": "copy"}}), "/audio/codec"),
+        (json!({"container": "mp4", "video": {"codec": "copy"}, "clip": {"start": 1}}), "/clip"),
         (json!({"container": "mp4", "audio": {"codec": "mp3", "channels": 6}}), "/audio/channels"),
         (json!({"container": "mp4", "audio": {"codec": "opus", "sample_rate": 44100}}), "/audio/sample_rate"),
         (
@@ -321,6 +326,19 @@ fn contradictions_of_sets_are_refused() {
 }
 
 #[test]
+fn copies_take_away_how_a_preset_would_have_encoded() {
+    let body = json!({"video": {"codec": "copy"}, "audio": {"codec": "copy", "required": true}});
+    let spec = resolve(Some("720p_h264"), body.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&spec).unwrap(), {
+        let mut whole = body;
+        whole["container"] = json!("mp4");
+        whole
+    });
+    let read: EncodeSpec = serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
+    assert_eq!((read.faults(), read), (vec![], spec));
+}
+
+#[test]
 fn parts_of_a_source_are_read_and_refused() {
     let with = |clip| resolve(Some("720p_h264"), json!({ "clip": clip }));
     let spec = with(json!({"start": "00:01:00", "duration": 2.5})).unwrap();
@@ -349,7 +367,7 @@ fn frame_rates_in_common_spellings() {
         let body =
             json!({"container": "mp4", "video": {"codec": "h264", "fps": {"mode": "cfr", "value": value}}});
         let spec = resolve(None, body).unwrap();
-        assert_eq!(spec.video.unwrap().fps.value.unwrap().to_string(), exact);
+        assert_eq!(spec.encoded_picture().unwrap().fps.value.unwrap().to_string(), exact);
     }
 }
 
@@ -382,9 +400,9 @@ fn operators_add_and_replace_presets() {
         )
         .unwrap();
     assert_eq!(presets.get("b").unwrap().audio, None);
-    assert_eq!(presets.get("b").unwrap().video.as_ref().unwrap().rate, Rate::Crf { crf: 30.0 });
+    assert_eq!(presets.get("b").unwrap().encoded_picture().unwrap().rate, Rate::Crf { crf: 30.0 });
     assert_eq!(presets.description("480p_h264"), Some("ours"));
-    assert_eq!(presets.get("480p_h264").unwrap().video.as_ref().unwrap().codec, VideoCodec::Hevc);
+    assert_eq!(presets.get("480p_h264").unwrap().encoded_picture().unwrap().codec, VideoCodec::Hevc);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(in crate::domain::preset) fn check(spec: &EncodeSpec, faults: &mut Vec<Fault
         }
         return;
     }
-    if let Some(video) = &spec.video {
+    if let Some(video) = spec.encoded_picture() {
         ladder(spec, video, faults);
     } else if !spec.ladder.is_empty() {
         faults.push(Fault::new("/ladder", "a ladder needs video"));
@@ -84,7 +84,7 @@ fn package(spec: &EncodeSpec, package: &PackageSpec, faults: &mut Vec<Fault>) {
     if !SEGMENT_SECONDS.contains(&package.segment_seconds) {
         let (least, most) = (SEGMENT_SECONDS.start(), SEGMENT_SECONDS.end());
         fault("/segment_seconds", format!("segment_seconds is {least} to {most}"));
-    } else if spec.video.as_ref().is_some_and(|video| f64::from(video.gop_seconds) > seconds) {
+    } else if spec.encoded_picture().is_some_and(|video| f64::from(video.gop_seconds) > seconds) {
         fault("/segment_seconds", "a segment holds at least one GOP (video.gop_seconds)".to_owned());
     }
     let allowed = PackageSpec::manifests_of(spec.container);
@@ -123,10 +123,10 @@ fn transport(spec: &EncodeSpec, package: &PackageSpec, fault: &mut impl FnMut(&s
         );
     }
     // Apple's rules: HEVC and AV1 only in fMP4 (FIELD §3.1, 1.5).
-    if spec.video.as_ref().is_some_and(|video| video.codec != VideoCodec::H264) {
+    if spec.encoded_picture().is_some_and(|video| video.codec != VideoCodec::H264) {
         fault("/segment", "ts segments hold h264 only".to_owned());
     }
-    let sound = spec.audio.as_ref();
+    let sound = spec.encoded_sound();
     if sound.is_some_and(|sound| sound.codec != AudioCodec::Aac) {
         fault("/segment", "ts segments hold aac only".to_owned());
     }

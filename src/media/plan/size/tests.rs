@@ -7,7 +7,7 @@ fn fitted(stream: (u32, u32), mode: &str, frame: (u32, u32), upscale: bool) -> G
     let fields = serde_json::json!({"container": "mkv", "video": {
         "codec": "h264", "box": format!("{}x{}", frame.0, frame.1), "fit": mode, "orient": "fixed", "upscale": upscale,
     }});
-    fit(&video(stream.0, stream.1), &spec(None, fields).video.unwrap())
+    fit(&video(stream.0, stream.1), spec(None, fields).encoded_picture().unwrap())
 }
 
 #[test]
