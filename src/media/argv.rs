@@ -14,9 +14,7 @@ use std::num::NonZeroU16;
 pub use shown::shown;
 
 use super::Input;
-use super::plan::{
-    AudioPlan, Copied, Cut, EncodePlan, Filter, OutputPlan, TrackKind, VideoPlan, pass_log,
-};
+use super::plan::{AudioPlan, Copied, Cut, EncodePlan, Filter, OutputPlan, TrackKind, VideoPlan, pass_log};
 use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::{FileFormat, VideoCodec};
