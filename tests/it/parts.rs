@@ -160,7 +160,8 @@ fn streams(file: &Path) -> Vec<String> {
         .arg(file)
         .output()
         .unwrap();
-    String::from_utf8_lossy(&run.stdout).lines().map(str::to_owned).collect()
+    let text = String::from_utf8_lossy(&run.stdout);
+    text.lines().map(|line| line.trim_end_matches(',').to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
 #[tokio::test]

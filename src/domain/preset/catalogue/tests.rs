@@ -250,7 +250,7 @@ fn contradictions_are_refused() {
             json!({"container": "mp4", "video": {"codec": "h264", "level": "4", "box": "3840x2160", "fit": "stretch", "upscale": true}}),
             "/video/level",
         ),
-        (json!({"container": "mp4", "video": {"codec": "copy", "crf": 20}}), "/video/crf"),
+        (json!({"container": "mp4", "video": {"codec": "copy", "crf": 20}}), "/video/rate"),
         (json!({"container": "m4a", "video": {"codec": "copy"}}), "/video"),
         (json!({"container": "hls", "video": {"codec": "copy"}}), "/video/codec"),
         (json!({"container": "hls", "video": {"codec": "h264"}, "audio": {"codec": "copy"}}), "/audio/codec"),
