@@ -21,6 +21,7 @@ pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod sniff;
+pub mod stills;
 pub mod structure;
 pub mod tools;
 mod ts;

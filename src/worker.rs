@@ -21,6 +21,7 @@ mod register;
 mod run;
 mod service;
 mod slots;
+mod stills;
 #[cfg(test)]
 mod tests;
 mod transcode;

@@ -180,6 +180,7 @@ fn job() -> NewJob {
         ladder: Vec::new(),
         package: None,
         clip: None,
+        stills: None,
     };
     NewJob {
         id: JobId::from_uuid(SystemIds.sortable(now)),

@@ -82,6 +82,7 @@ pub(crate) fn output(n: u16) -> OutputSpec {
             ladder: Vec::new(),
             package: None,
             clip: None,
+            stills: None,
         },
         destination: destination(n, Overwrite::Replace),
         warnings: Vec::new(),

@@ -10,6 +10,7 @@ mod merge;
 mod package;
 mod picture;
 mod read;
+mod stills;
 mod units;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub use copy::{CopyWord, Picture, PictureCopy, Sound, SoundCopy, Takes};
 pub use level::{Excess, Level, Load, lowest as lowest_level};
 pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
 pub use picture::{Crop, Deinterlace, Flip, PadColor};
+pub use stills::{MAX_STILLS, Sprite, StillFormat, StillTimes, StillsSpec};
 pub use units::{BitRate, BoxSize, InvalidUnit};
 
 use super::{Rational, Rotation};
@@ -49,6 +51,9 @@ pub struct EncodeSpec {
     /// The part of the source; absent = all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<Clip>,
+    /// Which moments become pictures; present exactly where the container is made of stills.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stills: Option<StillsSpec>,
 }
 
 /// Picture codecs that flux encodes.

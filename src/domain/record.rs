@@ -277,6 +277,12 @@ pub enum FileRole {
     Init,
     /// Media: a segment, or a whole rendition.
     Segment,
+    /// A list of stills (`WebVTT`).
+    Thumbnails,
+    /// One picture.
+    Still,
+    /// Many stills in one picture.
+    Sprite,
 }
 
 impl FileRole {
@@ -284,8 +290,8 @@ impl FileRole {
     #[must_use]
     pub const fn is_list(self) -> bool {
         match self {
-            Self::Master | Self::Playlist | Self::IframePlaylist | Self::Manifest => true,
-            Self::Init | Self::Segment => false,
+            Self::Master | Self::Playlist | Self::IframePlaylist | Self::Manifest | Self::Thumbnails => true,
+            Self::Init | Self::Segment | Self::Still | Self::Sprite => false,
         }
     }
 }

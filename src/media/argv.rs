@@ -7,11 +7,13 @@
 mod codec;
 mod filter;
 mod shown;
+mod still;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
 pub use shown::shown;
+pub use still::{Moment, still, still_files};
 
 use super::Input;
 use super::plan::{AudioPlan, Copied, Cut, EncodePlan, Filter, OutputPlan, TrackKind, VideoPlan, pass_log};

@@ -19,6 +19,7 @@ mod process;
 mod set;
 mod size;
 mod sound;
+mod stills;
 mod timing;
 
 use crate::domain::preset::{
@@ -37,6 +38,7 @@ pub(in crate::media) use passes::{PASS_LOGS, pass_log};
 pub use process::{Twin, processes};
 pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
+pub use stills::{Choice, StillsPlan, stills};
 
 /// What the operator allows, as far as planning needs it.
 #[derive(Debug, Clone, Copy, PartialEq)]

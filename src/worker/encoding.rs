@@ -9,12 +9,13 @@ use super::processes::{Made, Processes, threads};
 use super::progress::{Figures, Step};
 use super::run::{Ended, StopReason};
 use super::service::RunContext;
+use super::stills;
 use super::transcode::{Failed, stoppable, stopped_or};
 use super::workspace::RunFolder;
 use crate::domain::preset::EncodeSpec;
 use crate::domain::{Code, Failure, MediaInfo, OutputIndex, OutputSpec, OutputStatus, Source};
 use crate::media::argv::{self, Reading};
-use crate::media::plan::Policy;
+use crate::media::plan::{Policy, StillsPlan};
 use crate::media::structure::Facts;
 use crate::media::{self, Input};
 use crate::rpc::wire::{RunEvent, Transcode};
@@ -33,6 +34,8 @@ pub(super) struct Encoded {
     pub(super) facts: Facts,
     /// What each process made.
     pub(super) made: Vec<Made>,
+    /// What was made without any of them.
+    pub(super) stills: Vec<stills::Made>,
     /// Outputs of which nothing was made.
     pub(super) failed: Failed,
 }
@@ -92,16 +95,19 @@ async fn encode_from(
     let media = look(context, &reading, media, wanted).await?;
     context.log.tell(RunEvent::Media(Box::new(media.clone())));
 
+    let films = wanted.iter().filter(|(_, output)| output.encode.stills.is_none());
     let specs: Vec<(OutputIndex, EncodeSpec)> =
-        wanted.iter().map(|(index, output)| (*index, output.encode.clone())).collect();
+        films.map(|(index, output)| (*index, output.encode.clone())).collect();
     let policy = Policy { max_seconds: limits.source.max_duration.as_secs_f64(), ..Policy::default() };
-    let (plans, refused) = media::plan::processes(&media, &specs, &policy);
-    for (index, _) in specs.iter().filter(|(index, _)| refused.iter().all(|(other, _)| other != index)) {
+    let (plans, mut refused) = media::plan::processes(&media, &specs, &policy);
+    let stills = stills::plan_all(&media, wanted, &mut refused);
+    for (index, _) in wanted.iter().filter(|(index, _)| refused.iter().all(|(other, _)| other != index)) {
         context.log.tell(RunEvent::OutputMoved(*index, OutputStatus::Encoding));
     }
     let cache = if matches!(input, Input::File(_)) { 0 } else { source.cached_at_most() };
     let outputs: u64 = plans.iter().map(|plan| plan.expected_bytes(source.size())).sum();
-    room(context, cache.saturating_add(outputs)).await?;
+    let pictures = stills.iter().map(StillsPlan::expected_bytes).fold(0, u64::saturating_add);
+    room(context, cache.saturating_add(outputs).saturating_add(pictures)).await?;
     let processes = Processes {
         context,
         work: folder.path(),
@@ -112,9 +118,13 @@ async fn encode_from(
         total: work.spec.options.timeout_seconds.map_or(limits.timeout, Duration::from_secs),
     };
     let (made, failed) = processes.run(plans, &specs, refused).await?;
+    let input = probe::input(source);
+    let stills = stills::make_all(context, folder, stills, &Reading { input: &input, ..reading }).await?;
     match failed.first() {
-        Some((_, first)) if made.is_empty() => Err(Ended::Failed { failure: first.clone(), outputs: failed }),
-        _ => Ok(Encoded { media, facts, made, failed }),
+        Some((_, first)) if made.is_empty() && stills.is_empty() => {
+            Err(Ended::Failed { failure: first.clone(), outputs: failed })
+        }
+        _ => Ok(Encoded { media, facts, made, stills, failed }),
     }
 }
 

@@ -144,7 +144,7 @@ fn names(packing: &Packing<'_>, layout: Layout) -> Names {
 }
 
 /// The folder that only one publication uses (PROTOCOL §1.2).
-fn members(publication: PublicationId) -> String {
+pub(super) fn members(publication: PublicationId) -> String {
     publication.to_string().chars().filter(char::is_ascii_hexdigit).take(8).collect()
 }
 
@@ -192,10 +192,10 @@ async fn staged(
 
 const fn order(file: &OutputFile) -> u8 {
     match file.role {
-        Some(FileRole::Master | FileRole::Manifest) => 0,
+        Some(FileRole::Master | FileRole::Manifest | FileRole::Thumbnails) => 0,
         Some(FileRole::Playlist | FileRole::IframePlaylist) => 1,
         Some(FileRole::Init) => 2,
-        Some(FileRole::Segment) | None => 3,
+        Some(FileRole::Segment | FileRole::Still | FileRole::Sprite) | None => 3,
     }
 }
 

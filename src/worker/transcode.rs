@@ -12,6 +12,7 @@ use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
 use super::run::Ended;
 use super::service::RunContext;
+use super::stills;
 use super::workspace::{RunFolder, WorkspaceError};
 use crate::domain::limits::SourceLimits;
 use crate::domain::{
@@ -76,7 +77,9 @@ async fn finish(context: &mut RunContext, folder: &RunFolder, finishing: Finishi
     let Finishing { job, epoch, work, wanted, encoded } = finishing;
     let check = Checking { seed: seed(job, epoch), work, wanted, encoded: &encoded };
     let (verified, mut failed) = checked(context, folder, &check).await?;
-    let ready = ready(context, folder, &check, (epoch, &verified), &mut failed).await?;
+    let mut ready = ready(context, folder, &check, (epoch, &verified), &mut failed).await?;
+    let readying = stills::Readying { folder, wanted, secrets: &work.secrets, epoch };
+    ready.extend(stills::ready(context, &readying, &encoded.stills, &mut failed).await);
     // From here on bytes are sent, not computed: the next task may have the CPU.
     context.worker.vacate(context.run);
     let worker = std::sync::Arc::clone(&context.worker);

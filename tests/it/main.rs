@@ -52,6 +52,8 @@ mod sandbox;
 #[cfg(test)]
 mod sets;
 #[cfg(test)]
+mod stills;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod support;

@@ -71,7 +71,7 @@ impl DestinationDraft {
         }
         let last = self.path.value.rsplit('/').next().unwrap_or_default();
         let last = last.replace("{ext}", encode.container.extension());
-        let names_a_list = [".m3u8", ".mpd"].iter().any(|end| last.ends_with(end));
+        let names_a_list = [".m3u8", ".mpd", ".vtt"].iter().any(|end| last.ends_with(end));
         if !names_a_list {
             self.path.value = format!("{}/{entry}", self.path.value.trim_end_matches('/'));
         } else if !encode.lists_in(&last) {

@@ -31,13 +31,20 @@ impl EncodeSpec {
         copies(self, &mut faults);
         set(self, &mut faults);
         clip(self.clip, &mut faults);
-        if self.video.is_none() && self.audio.is_none() {
+        stills(self.container, self.stills.as_ref(), &mut faults);
+        if faults.is_empty() && self.is_empty() {
             faults.push(nothing());
         }
         faults
     }
+
+    /// Whether it asks for nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.video.is_none() && self.audio.is_none() && self.stills.is_none()
+    }
 }
 
+pub(super) use super::stills::check as stills;
 pub(super) use set::check as set;
 
 /// A part of no length, or one that says nothing.
@@ -57,6 +64,12 @@ pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     use AudioCodec::{Aac, Mp3, Opus};
     use VideoCodec::{Av1, H264, Hevc, Vp9};
     let (container, video, audio) = (spec.container, spec.encoded_picture(), spec.encoded_sound());
+    if container.is_stills() {
+        let detail = || format!("{} is made of stills and has no streams", container.name());
+        faults.extend(video.map(|_| Fault::new("/video", detail())));
+        faults.extend(audio.map(|_| Fault::new("/audio", detail())));
+        return;
+    }
     let (pictures, sounds): (&[VideoCodec], &[AudioCodec]) = match container {
         Container::Mp4 => (&[H264, Hevc, Av1], &[Aac, Opus, Mp3]),
         Container::Webm => (&[Vp9, Av1], &[Opus]),
@@ -68,6 +81,7 @@ pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
         // MEDIA-RULES §1.17: Apple's players take neither VP9 nor Opus.
         Container::Hls | Container::Cmaf => (&[H264, Hevc, Av1], &[Aac]),
         Container::Dash => (&[H264, Hevc, Av1, Vp9], &[Aac, Opus]),
+        Container::Jpg | Container::Png | Container::Webp | Container::Vtt => (&[], &[]),
     };
     let name = container.name();
     if let Some(spec) = video

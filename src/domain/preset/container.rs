@@ -26,6 +26,14 @@ pub enum Container {
     Dash,
     /// A set for both over the same bytes.
     Cmaf,
+    /// One JPEG.
+    Jpg,
+    /// One PNG.
+    Png,
+    /// One `WebP`.
+    Webp,
+    /// A series of stills with a list of them in `WebVTT`.
+    Vtt,
 }
 
 impl Container {
@@ -41,6 +49,10 @@ impl Container {
         Self::Hls,
         Self::Dash,
         Self::Cmaf,
+        Self::Jpg,
+        Self::Png,
+        Self::Webp,
+        Self::Vtt,
     ];
 
     /// The name in the API.
@@ -57,6 +69,10 @@ impl Container {
             Self::Hls => "hls",
             Self::Dash => "dash",
             Self::Cmaf => "cmaf",
+            Self::Jpg => "jpg",
+            Self::Png => "png",
+            Self::Webp => "webp",
+            Self::Vtt => "vtt",
         }
     }
 
@@ -72,8 +88,20 @@ impl Container {
 
     /// Whether it is a folder of segments with manifests.
     #[must_use]
+    pub const fn is_presentation(self) -> bool {
+        matches!(self, Self::Hls | Self::Dash | Self::Cmaf)
+    }
+
+    /// Whether it is made of stills and not of streams.
+    #[must_use]
+    pub const fn is_stills(self) -> bool {
+        matches!(self, Self::Jpg | Self::Png | Self::Webp | Self::Vtt)
+    }
+
+    /// Whether it is many files, one of which names the others.
+    #[must_use]
     pub const fn is_set(self) -> bool {
-        self.file().is_none()
+        self.is_presentation() || matches!(self, Self::Vtt)
     }
 
     /// Whether it has no place for a picture.
@@ -82,7 +110,7 @@ impl Container {
         matches!(self, Self::M4a | Self::Mp3 | Self::Ogg)
     }
 
-    /// The format of the one file; `None` for a set.
+    /// The format of the one file of streams; `None` for a set and for stills.
     #[must_use]
     pub const fn file(self) -> Option<FileFormat> {
         match self {
@@ -93,7 +121,7 @@ impl Container {
             Self::M4a => Some(FileFormat::M4a),
             Self::Mp3 => Some(FileFormat::Mp3),
             Self::Ogg => Some(FileFormat::Ogg),
-            Self::Hls | Self::Dash | Self::Cmaf => None,
+            Self::Hls | Self::Dash | Self::Cmaf | Self::Jpg | Self::Png | Self::Webp | Self::Vtt => None,
         }
     }
 }

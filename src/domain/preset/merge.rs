@@ -59,6 +59,16 @@ pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>)
             old.remove("rate");
         }
     }
+    if let (Some(Value::Object(old)), Some(Value::Object(new))) =
+        (base.get_mut("stills"), upper.get("stills"))
+    {
+        let ways = ["at", "every_seconds", "every_percent", "count"];
+        if ways.iter().any(|way| new.contains_key(*way)) {
+            for way in ways {
+                old.remove(way);
+            }
+        }
+    }
     merge(base, upper);
 }
 

@@ -160,7 +160,11 @@ impl PackageSpec {
             | Container::Mov
             | Container::M4a
             | Container::Mp3
-            | Container::Ogg => Vec::new(),
+            | Container::Ogg
+            | Container::Jpg
+            | Container::Png
+            | Container::Webp
+            | Container::Vtt => Vec::new(),
         }
     }
 }
@@ -170,6 +174,9 @@ impl EncodeSpec {
     /// files.
     #[must_use]
     pub fn entry_name(&self) -> Option<&str> {
+        if self.container == Container::Vtt {
+            return Some("thumbnails.vtt");
+        }
         let package = self.package.as_ref().filter(|_| self.container.is_set())?;
         let names = &package.names;
         // With one rendition the seeds' "playlist" is what players open.
@@ -190,6 +197,7 @@ impl EncodeSpec {
         match name.rsplit_once('.') {
             Some((stem, "m3u8")) => !stem.is_empty() && has(Manifest::Hls),
             Some((stem, "mpd")) => !stem.is_empty() && has(Manifest::Dash),
+            Some((stem, "vtt")) => !stem.is_empty() && self.container == Container::Vtt,
             _ => false,
         }
     }

@@ -7,15 +7,16 @@ use serde_json::{Map, Value};
 
 use super::{
     AudioSpec, BitRate, Container, CopyWord, Crop, EncodeSpec, FpsSpec, PackageSpec, Picture, PictureCopy,
-    Rate, Rung, SET_GOP_SECONDS, Segment, Sound, SoundCopy, VideoCodec, VideoSpec, check,
-    default_gop_seconds, default_sample_rate, package,
+    Rate, Rung, SET_GOP_SECONDS, Segment, Sound, SoundCopy, StillTimes, StillsSpec, VideoCodec, VideoSpec,
+    check, default_gop_seconds, default_sample_rate, package,
+    stills::{self, StillMoment},
 };
 use crate::domain::{Area, Fault, Rational};
 
 /// Formats of the documented schema that this version does not write.
-const LATER_CONTAINERS: &[&str] = &["gif", "webp", "jpg", "png", "vtt"];
+const LATER_CONTAINERS: &[&str] = &["gif"];
 /// Fields of the documented schema that this version does not have.
-const LATER_FIELDS: &[&str] = &["stills", "preview", "captions", "watermark"];
+const LATER_FIELDS: &[&str] = &["preview", "captions", "watermark"];
 
 /// Reads a whole setting.
 pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
@@ -32,6 +33,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     let ladder = ladder(&mut fields, encoded);
     let package = package(&mut fields, container);
     let clip = fields.optional("clip");
+    let stills = fields.nested("stills").and_then(read_stills);
     fields.finish();
 
     if let Some(Picture::Encode(video)) = &video {
@@ -40,16 +42,20 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     if let Some(Sound::Encode(audio)) = &audio {
         check::audio(audio, &mut faults);
     }
-    let spec = container.map(|container| EncodeSpec { container, video, audio, ladder, package, clip });
+    let spec =
+        container.map(|container| EncodeSpec { container, video, audio, ladder, package, clip, stills });
     if let Some(spec) = &spec {
         check::container(spec, &mut faults);
         check::copies(spec, &mut faults);
         check::set(spec, &mut faults);
         check::clip(spec.clip, &mut faults);
+        if faults.is_empty() {
+            check::stills(spec.container, spec.stills.as_ref(), &mut faults);
+        }
     }
     // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a
     // document that really asks for neither.
-    if faults.is_empty() && spec.as_ref().is_some_and(|spec| spec.video.is_none() && spec.audio.is_none()) {
+    if faults.is_empty() && spec.as_ref().is_some_and(EncodeSpec::is_empty) {
         faults.push(check::nothing());
     }
     match spec {
@@ -97,7 +103,7 @@ fn ladder(fields: &mut Fields<'_>, video: Option<&VideoSpec>) -> Vec<Rung> {
 
 /// The packaging; a set has one whatever the document says.
 fn package(fields: &mut Fields<'_>, container: Option<Container>) -> Option<PackageSpec> {
-    let set = container.filter(|container| container.is_set());
+    let set = container.filter(|container| container.is_presentation());
     if set.is_none() && fields.map.get("package").is_none_or(Value::is_null) {
         fields.take("package");
         return None;
@@ -251,6 +257,33 @@ fn fps(mut fields: Fields<'_>) -> Option<FpsSpec> {
         mode: fields.optional("mode").unwrap_or_default(),
         value: fields.optional::<Rational>("value"),
         max: fields.optional("max"),
+    };
+    fields.finish().then_some(spec)
+}
+
+fn read_stills(mut fields: Fields<'_>) -> Option<StillsSpec> {
+    let ways = ["at", "every_seconds", "every_percent", "count"];
+    let given: Vec<&str> =
+        ways.into_iter().filter(|way| fields.map.get(*way).is_some_and(|value| !value.is_null())).collect();
+    match given.as_slice() {
+        [] => fields.fault("at", "one of at, every_seconds, every_percent and count is needed"),
+        [_] => {}
+        [_, second, ..] => fields.fault(second, format!("cannot stand beside {:?}", given[0])),
+    }
+    let at = fields.optional::<StillMoment>("at").map(StillTimes::from);
+    let times = [
+        at,
+        fields.optional("every_seconds").map(StillTimes::EverySeconds),
+        fields.optional("every_percent").map(StillTimes::EveryPercent),
+        fields.optional("count").map(StillTimes::Count),
+    ];
+    let spec = StillsSpec {
+        times: times.into_iter().flatten().next().unwrap_or(StillTimes::Best),
+        bounds: fields.optional("box"),
+        quality: fields.optional("quality").unwrap_or(stills::DEFAULT_QUALITY),
+        skip_black: fields.optional("skip_black").unwrap_or(true),
+        format: fields.optional("format").unwrap_or_default(),
+        sprite: fields.optional("sprite"),
     };
     fields.finish().then_some(spec)
 }

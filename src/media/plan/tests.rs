@@ -354,7 +354,7 @@ fn channels_and_bit_rates() {
 
 #[test]
 fn no_built_in_preset_is_short_of_bits_for_its_channels() {
-    for (name, _, spec) in Presets::builtin().iter() {
+    for (name, _, spec) in Presets::builtin().iter().filter(|(_, _, spec)| spec.stills.is_none()) {
         let outputs = [(OutputIndex(0), spec.clone())];
         let plan =
             plan(&media(vec![video(1920, 1080)], vec![audio(6)]), &outputs, &Policy::default()).unwrap();

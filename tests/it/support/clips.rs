@@ -157,6 +157,15 @@ pub fn surround() -> PathBuf {
     })
 }
 
+/// Six seconds, the first two black, 320x180 with a key frame each second.
+pub fn black_start() -> PathBuf {
+    make("black-start.mp4", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=6"]);
+        cmd.args(["-vf", "drawbox=color=black:t=fill:enable='lt(t,2)'", "-c:v", "libx264", "-g", "25"]);
+        cmd.args(["-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]);
+    })
+}
+
 /// Sound without a picture.
 pub fn audio_only() -> PathBuf {
     make("audio.m4a", |cmd| {

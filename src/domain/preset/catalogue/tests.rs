@@ -38,8 +38,10 @@ fn the_embedded_document_is_good() {
             "hls_720p_abr_video_only",
             "hls_720p_video_only",
             "podcast_mp3",
+            "poster",
             "proxy_360p",
             "social_vertical",
+            "thumbnails",
             "web_1080p",
         ]
     );
@@ -263,7 +265,7 @@ fn contradictions_are_refused() {
         ),
         (json!({"container": "mp4", "audio": {"codec": "aac", "channels": 3}}), "/audio/channels"),
         (json!({"container": "gif", "video": {"codec": "h264"}}), "/container"),
-        (json!({"container": "mp4", "video": {"codec": "h264"}, "stills": {}}), "/stills"),
+        (json!({"container": "mp4", "video": {"codec": "h264"}, "stills": {"at": 1}}), "/stills"),
         (json!({"container": "mp4", "video": "h264"}), "/video"),
         (json!({"container": "mp4"}), ""),
         (json!({"video": {"codec": "h264"}}), "/container"),
@@ -374,7 +376,7 @@ fn frame_rates_in_common_spellings() {
 #[test]
 fn a_variable_rate_is_the_sources_own() {
     let body = json!({"container": "mp4", "video": {"codec": "h264", "fps": {"mode": "vfr", "max": 30}}});
-    let fps = resolve(None, body).unwrap().video.unwrap().fps;
+    let fps = resolve(None, body).unwrap().encoded_picture().unwrap().fps;
     assert_eq!((fps.mode, fps.max), (super::super::FpsMode::Source, Some(30)));
 }
 

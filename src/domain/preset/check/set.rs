@@ -12,7 +12,7 @@ const MAX_RUNGS: usize = 12;
 const SEGMENT_SECONDS: std::ops::RangeInclusive<u32> = 1..=30;
 
 pub(in crate::domain::preset) fn check(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
-    if !spec.container.is_set() {
+    if !spec.container.is_presentation() {
         for (given, pointer) in [(!spec.ladder.is_empty(), "/ladder"), (spec.package.is_some(), "/package")] {
             if given {
                 faults.push(Fault::new(pointer, "only hls, dash and cmaf are sets"));
