@@ -13,6 +13,7 @@ mod disk;
 mod encoding;
 mod log;
 mod packaging;
+mod poster;
 mod probe;
 mod processes;
 mod progress;

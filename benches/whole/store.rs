@@ -181,6 +181,7 @@ fn job() -> NewJob {
         package: None,
         clip: None,
         stills: None,
+        poster: false,
     };
     NewJob {
         id: JobId::from_uuid(SystemIds.sortable(now)),

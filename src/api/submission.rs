@@ -22,7 +22,7 @@ use self::encoder_v2::Spellings;
 use self::source::SourceDraft;
 use super::fields::{Faults, Fields, Place};
 use crate::domain::limits::{MAX_KEYS, MAX_METADATA_BYTES, MAX_OUTPUTS, MAX_PRIORITY, MAX_URL_BYTES};
-use crate::domain::preset::{BoxSize, Clip, EncodeSpec, PresetName, Presets};
+use crate::domain::preset::{BoxSize, Clip, EncodeSpec, PresetName, Presets, poster_name};
 use crate::domain::webhook::WebhookEvent;
 use crate::domain::{
     Credentials, Destination, Fault, JobId, JobOptions, JobSecrets, JobSpec, OutputIndex, OutputSecrets,
@@ -299,6 +299,7 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
         let path_at = destination.path.at.clone();
         if let Some(encode) = &encode {
             destination.agrees_with(encode.container, faults);
+            destination.has_room_for_a_poster(encode, faults);
             destination.point_at_entry(encode, faults);
         }
         // Filled in even where the setting is wrong: all faults are told at once.
@@ -306,6 +307,10 @@ fn build(draft: Draft, faults: &Faults, presets: &Presets, job: JobId) -> Option
             continue;
         };
         let key = place_key(&destination, &secret);
+        let poster = encode.poster.then(|| beside(&key, &poster_name(&key)));
+        if let Some(other) = poster.and_then(|poster| places.insert(poster, index)) {
+            faults.add(&path_at, format!("has its poster where output {other} is; give each its own name"));
+        }
         let folder = encode.container.is_set().then(|| beside(&key, ""));
         if let Some(other) = folder.and_then(|folder| places.insert(folder, index)) {
             faults.add(

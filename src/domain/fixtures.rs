@@ -83,6 +83,7 @@ pub(crate) fn output(n: u16) -> OutputSpec {
             package: None,
             clip: None,
             stills: None,
+            poster: false,
         },
         destination: destination(n, Overwrite::Replace),
         warnings: Vec::new(),

@@ -23,7 +23,7 @@ pub use copy::{CopyWord, Picture, PictureCopy, Sound, SoundCopy, Takes};
 pub use level::{Excess, Level, Load, lowest as lowest_level};
 pub use package::{InvalidPackage, Manifest, NameTemplate, Names, PackageSpec, Rung, RungName, Segment};
 pub use picture::{Crop, Deinterlace, Flip, PadColor};
-pub use stills::{MAX_STILLS, Sprite, StillFormat, StillTimes, StillsSpec};
+pub use stills::{MAX_STILLS, Sprite, StillFormat, StillTimes, StillsSpec, poster_name};
 pub use units::{BitRate, BoxSize, InvalidUnit};
 
 use super::{Rational, Rotation};
@@ -54,6 +54,9 @@ pub struct EncodeSpec {
     /// Which moments become pictures; present exactly where the container is made of stills.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stills: Option<StillsSpec>,
+    /// Whether a picture of the film is published beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub poster: bool,
 }
 
 /// Picture codecs that flux encodes.

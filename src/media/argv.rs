@@ -133,6 +133,11 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
         }
         file(&mut argv, output, plan.brake_seconds());
     }
+    for (n, poster) in plan.posters.iter().enumerate() {
+        if let Some(label) = graph.label(plan.outputs.len() + n) {
+            still::poster(&mut argv, poster, label);
+        }
+    }
     argv.0
 }
 

@@ -15,6 +15,7 @@ mod fields;
 mod filter;
 mod frame;
 mod passes;
+mod poster;
 mod process;
 mod set;
 mod size;
@@ -35,6 +36,7 @@ pub(in crate::media) use cut::out_of_range;
 pub use fields::Joining;
 pub use filter::{Filter, Layout};
 pub(in crate::media) use passes::{PASS_LOGS, pass_log};
+pub use poster::PosterPlan;
 pub use process::{Twin, processes};
 pub(in crate::media) use size::stored as upright;
 pub use sound::{Language, MeasuredLoudness, gain};
@@ -65,6 +67,8 @@ pub struct EncodePlan {
     pub outputs: Vec<OutputPlan>,
     /// Files that are the same as one of these.
     pub twins: Vec<Twin>,
+    /// Pictures of films, made of what is encoded.
+    pub posters: Vec<PosterPlan>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
     /// Longest output that is accepted, seconds; a longer one is a runaway and fails the encode.
@@ -328,8 +332,10 @@ pub fn plan(
         expected_seconds = length;
     }
     let max_seconds = timing::cap(expected_seconds, policy);
-    let (outputs, twins) = process::once(planned);
-    Ok(EncodePlan { cut, outputs, twins, expected_seconds, max_seconds })
+    let specs = outputs;
+    let (mut outputs, twins) = process::once(planned);
+    let posters = poster::plan((&mut outputs, &twins), specs, expected_seconds);
+    Ok(EncodePlan { cut, outputs, twins, posters, expected_seconds, max_seconds })
 }
 
 fn output(

@@ -7,6 +7,8 @@
 
 mod check;
 
+pub use check::jpeg as jpeg_size;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -193,7 +193,7 @@ async fn staged(
 const fn order(file: &OutputFile) -> u8 {
     match file.role {
         Some(FileRole::Master | FileRole::Manifest | FileRole::Thumbnails) => 0,
-        Some(FileRole::Playlist | FileRole::IframePlaylist) => 1,
+        Some(FileRole::Playlist | FileRole::IframePlaylist | FileRole::Poster) => 1,
         Some(FileRole::Init) => 2,
         Some(FileRole::Segment | FileRole::Still | FileRole::Sprite) | None => 3,
     }

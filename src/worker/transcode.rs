@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use super::encoding::{Encoded, encode};
 use super::packaging::{self, Packing};
+use super::poster;
 use super::processes::Made;
 use super::progress::{Figures, Step};
 use super::publish::{self, Publishing};
@@ -244,6 +245,12 @@ async fn ready<'a>(
                 let packed = stoppable(context, packaging::pack(packing)).await;
                 packed.map(|packed| (publish::Files::Set(packed.files), packed.result))
             }
+        };
+        let mut posters = checking.encoded.made.iter().flat_map(|made| &made.plan.posters);
+        let poster = posters.find(|poster| poster.index == *index);
+        let made = match (made, poster) {
+            (Ok(made), Some(plan)) => poster::attach(folder, plan, spec, made).await.map_err(Ended::from),
+            (made, _) => made,
         };
         match made {
             Ok((files, result)) => {

@@ -83,6 +83,43 @@ async fn a_poster_and_a_timeline_are_made_beside_a_film() {
 }
 
 #[tokio::test]
+async fn a_film_brings_its_poster_and_takes_it_along() {
+    let server = Server::start().await;
+    let outputs = json!([
+        {"preset": "proxy_360p", "poster": true, "destination": to("{job_id}/film.mp4")},
+        {"preset": "hls_720p_abr", "poster": true, "video": {"speed": "ultrafast"}, "destination": to("{job_id}/set")},
+        {"preset": "480p_h264", "destination": to("{job_id}/plain.mp4")},
+    ]);
+    let id = server.submit(&job(&clips::black_start(), &outputs)).await;
+    let done = server.finished(&id).await;
+    assert_eq!(done["status"], "completed", "{done:#}");
+    let storage = server.data().join("storage").join(&id);
+    for (n, path) in [(0, "film.poster.jpg"), (1, "set/master.poster.jpg")] {
+        let files = &done["outputs"][n]["result"]["files"];
+        assert_eq!((&files[1]["role"], files[0]["role"] == "poster"), (&json!("poster"), false), "{files:#}");
+        let bytes = std::fs::read(storage.join(path)).unwrap();
+        assert_eq!(jpeg_size(&bytes), (320, 180));
+        assert!(bytes.len() > 6144, "a third of the film is black, and the poster is not: {}", bytes.len());
+        assert!(!done["outputs"][n]["result"]["warnings"].to_string().contains("poster"), "{done:#}");
+    }
+    assert_eq!(done["outputs"][0]["result"]["frames"], 150);
+    assert_eq!(done["outputs"][2]["result"]["file_count"], 1);
+    let content = format!("{}/api/v1/jobs/{id}/outputs/0/content", server.url);
+    let film = server.http.get(&content).send().await.unwrap();
+    assert_eq!(
+        (film.status(), film.headers()["content-type"].to_str().unwrap()),
+        (StatusCode::OK, "video/mp4")
+    );
+    let poster = server.http.get(format!("{content}/film.poster.jpg")).send().await.unwrap();
+    assert_eq!(poster.status(), StatusCode::OK);
+    let refused = json!([{"preset": "proxy_360p", "poster": true,
+        "destination": {"kind": "http", "url": "http://127.0.0.1:1/x"}}]);
+    let (status, problem) = server.post("/api/v1/jobs", &job(&clips::tiny(), &refused)).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem:#}");
+    server.assert_clean().await;
+}
+
+#[tokio::test]
 async fn black_is_skipped_and_exact_moments_are_kept() {
     let server = Server::start().await;
     let clip = clips::black_start();

@@ -58,6 +58,13 @@ impl DestinationDraft {
         }
     }
 
+    /// Refuses a poster where only one file can go.
+    pub(super) fn has_room_for_a_poster(&self, encode: &EncodeSpec, faults: &Faults) {
+        if let (true, Kind::Http { .. }) = (encode.poster, &self.kind) {
+            faults.add(self.path.at.as_str(), "an HTTP server takes one file; a poster would be a second");
+        }
+    }
+
     /// Makes the path of a set that of the file which clients open: a path that ends with a list's name says it, any
     /// other is a folder (MEDIA-RULES §4).
     pub(super) fn point_at_entry(&mut self, encode: &EncodeSpec, faults: &Faults) {

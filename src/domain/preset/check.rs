@@ -32,6 +32,7 @@ impl EncodeSpec {
         set(self, &mut faults);
         clip(self.clip, &mut faults);
         stills(self.container, self.stills.as_ref(), &mut faults);
+        poster(self, &mut faults);
         if faults.is_empty() && self.is_empty() {
             faults.push(nothing());
         }
@@ -46,6 +47,13 @@ impl EncodeSpec {
 
 pub(super) use super::stills::check as stills;
 pub(super) use set::check as set;
+
+/// A poster is a picture of the film that is encoded.
+pub(super) fn poster(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
+    if spec.poster && spec.encoded_picture().is_none() {
+        faults.push(Fault::new("/poster", "a poster needs video that is encoded"));
+    }
+}
 
 /// A part of no length, or one that says nothing.
 pub(super) fn clip(clip: Option<Clip>, faults: &mut Vec<Fault>) {

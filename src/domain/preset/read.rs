@@ -34,6 +34,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     let package = package(&mut fields, container);
     let clip = fields.optional("clip");
     let stills = fields.nested("stills").and_then(read_stills);
+    let poster = fields.optional("poster").unwrap_or_default();
     fields.finish();
 
     if let Some(Picture::Encode(video)) = &video {
@@ -42,8 +43,16 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     if let Some(Sound::Encode(audio)) = &audio {
         check::audio(audio, &mut faults);
     }
-    let spec =
-        container.map(|container| EncodeSpec { container, video, audio, ladder, package, clip, stills });
+    let spec = container.map(|container| EncodeSpec {
+        container,
+        video,
+        audio,
+        ladder,
+        package,
+        clip,
+        stills,
+        poster,
+    });
     if let Some(spec) = &spec {
         check::container(spec, &mut faults);
         check::copies(spec, &mut faults);
@@ -51,6 +60,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
         check::clip(spec.clip, &mut faults);
         if faults.is_empty() {
             check::stills(spec.container, spec.stills.as_ref(), &mut faults);
+            check::poster(spec, &mut faults);
         }
     }
     // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a

@@ -230,6 +230,14 @@ impl StillsSpec {
     }
 }
 
+/// The name of a film's poster, which lies beside it.
+#[must_use]
+pub fn poster_name(film: &str) -> String {
+    let name = film.rsplit('/').next().unwrap_or(film);
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem });
+    format!("{stem}.poster.jpg")
+}
+
 /// Stills by themselves, and against the container.
 pub(super) fn check(container: Container, stills: Option<&StillsSpec>, faults: &mut Vec<Fault>) {
     let mut fault = |at: &str, detail: String| faults.push(Fault::new(format!("/stills{at}"), detail));

@@ -35,6 +35,11 @@ impl Graph {
                 }
             }
         }
+        // Behind all files, as on the command line.
+        for (n, poster) in plan.posters.iter().enumerate() {
+            let user = (plan.outputs.len() + n, &poster.filters[..]);
+            fed.entry(poster.place).or_default().push(user);
+        }
         let mut writing = Writing { fed, graph: Self::default(), splits: Vec::new(), branches: Vec::new() };
         for (stream, users) in users {
             if users.len() > 1 || writing.fed.contains_key(&users[0].0) {
@@ -187,6 +192,10 @@ fn spell(filter: Filter) -> String {
             layout(channels),
         ),
         Filter::BothSides => "pan=stereo|c0=c0|c1=c0".to_owned(),
+        Filter::Spread(seconds) => {
+            format!("select=isnan(prev_selected_t)+gte(t-prev_selected_t\\,{seconds:.3})")
+        }
+        Filter::Typical(count) => format!("thumbnail=n={count}"),
         Filter::Gain(db) => format!("volume={db:.3}dB"),
         Filter::CountFields => "idet".to_owned(),
         Filter::EveryNth(step) => format!("framestep={step}"),

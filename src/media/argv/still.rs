@@ -2,7 +2,7 @@
 
 use super::{Argv, LookAhead, Reading, filter, input_options};
 use crate::domain::preset::{Sprite, StillFormat};
-use crate::media::plan::{StillsPlan, VideoPlan};
+use crate::media::plan::{PosterPlan, StillsPlan, VideoPlan};
 
 /// Which frame a moment means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,22 @@ pub fn still_files(
     argv.pair("-start_number", first);
     argv.flag(format!("file:{pattern}"));
     argv.0
+}
+
+/// A poster, the last of a process's outputs.
+pub(super) fn poster(argv: &mut Argv, poster: &PosterPlan, label: &str) {
+    /// On ffmpeg's scale: what quality 85 is.
+    const SCALE: u32 = 6;
+    argv.pair("-map", format!("[{label}]"));
+    argv.pair("-frames:v", 1);
+    argv.pair("-c:v", "mjpeg");
+    argv.pair("-pix_fmt:v", "yuvj420p");
+    argv.pair("-q:v", SCALE);
+    argv.pair("-fps_mode:v", "passthrough");
+    argv.pair("-map_metadata", "-1");
+    argv.pair("-f", "image2");
+    argv.pair("-update", 1);
+    argv.flag(format!("file:{}", poster.file_name));
 }
 
 /// ffmpeg's scale of JPEG is 2 (best) to 31.

@@ -40,6 +40,7 @@ impl Fake {
             cut: None,
             outputs: vec![],
             twins: vec![],
+            posters: vec![],
             expected_seconds: None,
             max_seconds: 100.0,
         };
@@ -134,8 +135,14 @@ async fn a_slow_listener_never_holds_up_the_tool() {
     // Far more than a pipe holds, while the listener blocks on its first tick.
     let body = "i=0; while [ $i -lt 9000 ]; do echo frame=$i; echo progress=continue; i=$((i+1)); done; touch finished";
     let fake = Fake::new(body);
-    let plan =
-        EncodePlan { cut: None, outputs: vec![], twins: vec![], expected_seconds: None, max_seconds: 100.0 };
+    let plan = EncodePlan {
+        cut: None,
+        outputs: vec![],
+        twins: vec![],
+        posters: vec![],
+        expected_seconds: None,
+        max_seconds: 100.0,
+    };
     let work = fake.folder.path().to_owned();
     let ffmpeg = fake.ffmpeg.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -85,7 +85,7 @@ impl Signal {
         range: Range::Limited,
     };
 
-    const fn is_hdr(self) -> bool {
+    pub(super) const fn is_hdr(self) -> bool {
         matches!(self.transfer, Transfer::Pq | Transfer::Hlg)
     }
 

@@ -128,6 +128,10 @@ pub enum Filter {
         /// Channels of the result: 1, 2 or 6.
         channels: u16,
     },
+    /// One picture in so many seconds.
+    Spread(f64),
+    /// Of so many pictures the one that is most like all of them.
+    Typical(u16),
     /// One constant gain, dB.
     Gain(f64),
     /// EBU R 128 measurement with true peak, printed at the end.

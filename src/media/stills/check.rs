@@ -11,7 +11,9 @@ pub(super) fn size(bytes: &[u8], format: StillFormat) -> Option<(u32, u32)> {
     }
 }
 
-fn jpeg(bytes: &[u8]) -> Option<(u32, u32)> {
+/// Width and height of a whole JPEG, pixels; `None` of anything else.
+#[must_use]
+pub fn jpeg(bytes: &[u8]) -> Option<(u32, u32)> {
     let whole = bytes.starts_with(&[0xff, 0xd8]) && bytes.ends_with(&[0xff, 0xd9]);
     let mut at = 2;
     loop {

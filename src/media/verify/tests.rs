@@ -123,6 +123,7 @@ impl Trip {
             cut: None,
             outputs: vec![output],
             twins: vec![],
+            posters: vec![],
             expected_seconds: source.duration_seconds,
             max_seconds: 60.0,
         }
