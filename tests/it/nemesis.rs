@@ -98,7 +98,7 @@ async fn run(seed: u64, record: Record) -> Result<(), String> {
     history.told.clone_from(&clients.told.lock().unwrap());
     history.jobs = cluster.jobs().await;
     (history.visible, _) = record::files(&cluster.storage());
-    history.starts = cluster.fake.starts().into_iter().map(|(run, _)| plain(&run)).collect();
+    history.starts = cluster.fake.works().into_iter().map(|(run, files)| (plain(&run), files)).collect();
     trouble.extend(checker::check(&history));
     if trouble.is_empty() {
         return Ok(());

@@ -227,13 +227,14 @@ fn destination(history: &History, say: &mut impl FnMut(String)) {
     }
 }
 
-/// I5: a run has at most one process, ever; and no process works for a run nobody claimed.
+/// I5: a run does no work twice; and no process works for a run nobody claimed. Where an encode of several outputs breaks
+/// down, each of them is made alone: that is other work.
 fn processes(history: &History, say: &mut impl FnMut(String)) {
     let mut started = BTreeSet::new();
     let runs: BTreeSet<_> = history.jobs.iter().flat_map(|job| &job.runs).map(|run| &run.id).collect();
     let swept = history.told.iter().any(|told| matches!(told, Told::Deleting { .. }));
-    for run in &history.starts {
-        if !started.insert(run) {
+    for (run, files) in &history.starts {
+        if !started.insert((run, files)) {
             say(format!("run {run} was encoded twice"));
         }
         if !runs.contains(run) && !swept {

@@ -13,8 +13,8 @@ pub struct History {
     pub streams: Vec<(String, Vec<StreamEvent>)>,
     /// What is at the destination.
     pub visible: Vec<Visible>,
-    /// Runs whose encode was started, once per start.
-    pub starts: Vec<String>,
+    /// Runs whose encode was started, once per start, with the files that were to be written.
+    pub starts: Vec<(String, String)>,
     /// Processes, folders, parts and test files that should be gone.
     pub left: Vec<String>,
     /// Whether times can be compared.

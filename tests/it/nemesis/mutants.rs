@@ -21,6 +21,10 @@ fn run(n: i64, started: i64, ended: Option<i64>) -> Run {
     }
 }
 
+fn encode(run: &str) -> (String, String) {
+    (run.into(), ",out-0.mp4".into())
+}
+
 fn event(seq: i64, run: i64, status: Option<Status>) -> Event {
     Event { seq, run, status }
 }
@@ -93,7 +97,7 @@ fn good() -> History {
         ],
         jobs: vec![completed, failed],
         visible: vec![file("a", "right")],
-        starts: vec!["r1".into(), "r2".into()],
+        starts: vec![encode("r1"), encode("r2")],
         left: Vec::new(),
         clock: Clock::Even,
     }
@@ -159,8 +163,8 @@ fn two_owners_of_a_task_are_caught() {
     caught("never ended", |h| h.jobs[0].runs[1].ended = None);
     caught("two attempts have epoch 1", |h| h.jobs[0].runs[1].epoch = 1);
     caught("one run id", |h| h.jobs[0].runs[1].id = "r1".into());
-    caught("encoded twice", |h| h.starts.push("r2".into()));
-    caught("not on record", |h| h.starts.push("r9".into()));
+    caught("encoded twice", |h| h.starts.push(encode("r2")));
+    caught("not on record", |h| h.starts.push(encode("r9")));
 }
 
 #[test]

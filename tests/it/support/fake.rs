@@ -53,9 +53,10 @@ pub fn bitrate(job: usize) -> String {
 const SCRIPT: &str = r#"#!/bin/sh
 real=ffmpeg
 dir=${0%/*}
-key=silent after= last=
+key=silent after= last= files=
 for a; do
   [ "$after" = -b:a ] && key=$a
+  case $a in file:out-*) files="$files,${a#file:}" ;; esac
   after=$a last=$a
 done
 # What asks for no encode: versions, filters; proofs of encoders are taken as given.
@@ -71,7 +72,7 @@ for n in 1 2 3 4 5 6 7 8 9; do
     break
   fi
 done
-echo "${PWD##*/} $$ ${fault:-none}" >> "$dir/starts"
+echo "${PWD##*/} $$ ${fault:-none} $files" >> "$dir/starts"
 case $fault in
   hang) exec sleep 3600 ;;
   stubborn) trap '' TERM INT HUP; exec sleep 3600 ;;
@@ -125,11 +126,24 @@ impl Fake {
 
     /// The runs whose encode was started, in that order, with the process id.
     pub fn starts(&self) -> Vec<(String, i32)> {
-        let text = std::fs::read_to_string(self.folder.join("starts")).unwrap_or_default();
         let start = |line: &str| {
             let mut words = line.split(' ');
             Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
         };
-        text.lines().filter_map(start).collect()
+        self.lines().iter().filter_map(|line| start(line)).collect()
+    }
+
+    /// The same with the files that were to be written.
+    pub fn works(&self) -> Vec<(String, String)> {
+        let work = |line: &str| {
+            let (run, rest) = line.split_once(' ')?;
+            Some((run.to_owned(), rest.rsplit(' ').next()?.to_owned()))
+        };
+        self.lines().iter().filter_map(|line| work(line)).collect()
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.join("starts")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 }

@@ -70,7 +70,9 @@ fn history(bench: &Bench, told: Vec<Told>) -> History {
         streams: Vec::new(),
         visible: visible.into_iter().map(|(job, output, id)| file(job, output, id)).collect(),
         clock: if bench.clock.jumped() { Clock::Jumped } else { Clock::Even },
-        starts: (bench.workers.iter().flat_map(|worker| worker.begun())).map(|run| hex(run.uuid())).collect(),
+        starts: (bench.workers.iter().flat_map(|worker| worker.begun()))
+            .map(|run| (hex(run.uuid()), String::new()))
+            .collect(),
         left,
     }
 }
