@@ -82,17 +82,16 @@ impl Processes<'_> {
         let all = plans.iter().map(|plan| plan.expected_seconds).sum();
         let (mut made, mut span) = (Vec::new(), Span { before: 0.0, all, weight: 1.0 });
         for plan in plans {
-            let (indices, seconds) = (indices(&plan), plan.expected_seconds);
+            let (indices, apart, seconds) = (indices(&plan), apart(&plan), plan.expected_seconds);
             match self.one(plan, span, until).await {
                 Ok(one) => made.push(one),
                 Err(Ended::Stopped) => return Err(Ended::Stopped),
-                Err(Ended::Failed { failure, .. })
-                    if indices.len() > 1 && may_be_one_of_many(failure.code) =>
-                {
+                Err(Ended::Failed { failure, .. }) if apart.len() > 1 && may_be_one_of_many(failure.code) => {
                     tracing::warn!(%failure, outputs = indices.len(), "an encode of several outputs failed; making each alone");
-                    let alone = specs.iter().filter(|(index, _)| indices.contains(index));
-                    for spec in alone {
-                        self.alone(spec, span, until, &mut made, &mut failed).await?;
+                    for alone in apart {
+                        let alone: Vec<_> =
+                            specs.iter().filter(|(index, _)| alone.contains(index)).cloned().collect();
+                        self.alone(&alone, span, until, &mut made, &mut failed).await?;
                     }
                 }
                 Err(Ended::Failed { failure, .. }) => {
@@ -104,22 +103,24 @@ impl Processes<'_> {
         Ok((made, failed))
     }
 
-    /// One output in a process of its own.
+    /// One output, with those that are the same, in a process of its own.
     async fn alone(
         &self,
-        spec: &(OutputIndex, EncodeSpec),
+        specs: &[(OutputIndex, EncodeSpec)],
         span: Span,
         until: Instant,
         made: &mut Vec<Made>,
         failed: &mut Failed,
     ) -> Result<(), Ended> {
-        let (plans, refused) = media::plan::processes(self.media, std::slice::from_ref(spec), &self.policy);
+        let (plans, refused) = media::plan::processes(self.media, specs, &self.policy);
         failed.extend(refused);
         for plan in plans {
             match self.one(plan, span, until).await {
                 Ok(one) => made.push(one),
                 Err(Ended::Stopped) => return Err(Ended::Stopped),
-                Err(Ended::Failed { failure, .. }) => failed.push((spec.0, failure)),
+                Err(Ended::Failed { failure, .. }) => {
+                    failed.extend(specs.iter().map(|(index, _)| (*index, failure.clone())));
+                }
             }
         }
         Ok(())
@@ -187,6 +188,25 @@ fn indices(plan: &EncodePlan) -> Vec<OutputIndex> {
     indices.sort_unstable();
     indices.dedup();
     indices
+}
+
+/// The outputs of a process that can be made without each other: one that is made, and those that are the same.
+fn apart(plan: &EncodePlan) -> Vec<Vec<OutputIndex>> {
+    let mut apart: Vec<Vec<OutputIndex>> = Vec::new();
+    for output in &plan.outputs {
+        if apart.iter().all(|group| !group.contains(&output.index)) {
+            apart.push(vec![output.index]);
+        }
+    }
+    for twin in &plan.twins {
+        let made = plan.outputs.get(twin.of).map(|output| output.index);
+        let known = apart.iter().any(|group| group.contains(&twin.output.index));
+        let group = apart.iter_mut().find(|group| made.is_some_and(|made| group.contains(&made)));
+        if let Some(group) = group.filter(|_| !known) {
+            group.push(twin.output.index);
+        }
+    }
+    apart
 }
 
 /// Failures that one encoder or muxer alone may have caused. Others say something of the source or the machine.

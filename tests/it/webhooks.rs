@@ -64,7 +64,10 @@ async fn a_job_tells_its_whole_life_and_shows_no_address() {
     assert!(got.iter().all(|got| got.path == "/hook?key=canary"));
     let last = got.iter().find(|got| got.json()["type"] == "job.completed").unwrap().json();
     assert_eq!((&last["data"]["id"], &last["data"]["run"]), (&id.as_str().into(), &1.into()));
-    assert_eq!(last["data"]["outputs"][0]["result"], job["outputs"][0]["result"]);
+    let mut result = job["outputs"][0]["result"].clone();
+    // The longest part of a result is told where it is asked for.
+    result["command"] = Value::Null;
+    assert_eq!(last["data"]["outputs"][0]["result"], result);
     let all = eventually("all are crossed off", async || {
         Some(deliveries(&server, &id).await).filter(|all| all.iter().all(|d| d["state"] == "delivered"))
     })
