@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::clip;
 use super::overhead::{bare, planned};
-use super::process::Server;
+use super::process::{Server, spent};
 use super::report::{Report, median, percentile};
 
 /// Each runs every side once, beginning with another one.
@@ -56,6 +56,28 @@ pub(crate) async fn run(report: &mut Report) {
         report.add("  flux, verify probe / one ffmpeg", figure(&to_one), "≤ 1.03");
         report.add("  flux, verify sampled / one ffmpeg", figure(&checked), "");
     }
+    for (speed, bound) in [("medium", "≤ 3 %"), ("veryfast", "≤ 8 %")] {
+        let more = beside_the_encode(&server, speed, work.path()).await;
+        let name =
+            format!("CPU of flux beside the encode of a minute's ladder, {speed}: probe, checks, packaging");
+        report.add(&name, format!("{:.1} %", more * 100.0), bound);
+    }
+}
+
+/// What flux spends on top of one ffmpeg with the same command line, as a part of it. A minute, because what is shorter
+/// than 20 s is decoded whole.
+async fn beside_the_encode(server: &Server, speed: &str, work: &Path) -> f64 {
+    let clip = clip::hd(60);
+    let one = planned(&clip, specs(speed).0).await;
+    let own = std::process::id();
+    let before = spent(own);
+    bare(&one, work);
+    let alone = spent(own) - before;
+    let before = spent(server.pid());
+    through_flux(server, &clip, speed, "sampled").await;
+    let through = spent(server.pid()) - before;
+    eprintln!("  {speed}: one ffmpeg {alone:.2} s of CPU, through flux {through:.2} s");
+    through / alone - 1.0
 }
 
 /// The output that is asked for.

@@ -146,6 +146,15 @@ pub(crate) fn ticks(pid: u32) -> u64 {
     [11, 12].iter().filter_map(|n| fields.get(*n)?.parse::<u64>().ok()).sum()
 }
 
+/// CPU time of a process and of all that it started and has waited for, seconds.
+pub(crate) fn spent(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    // Its own ticks and those of children that it has waited for (proc_pid_stat(5), fields 14 to 17), 100 a second.
+    let ticks: u64 = after.split_whitespace().skip(11).take(4).filter_map(|n| n.parse::<u64>().ok()).sum();
+    f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / 100.0
+}
+
 /// Time its living threads ran on a processor so far, as the scheduler counts it.
 pub(crate) fn ran(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
