@@ -110,14 +110,7 @@ pub fn input_options(reading: &Reading<'_>, look_ahead: LookAhead) -> Vec<String
 /// standard output, the end-of-run counts ("N frames decoded", "N packets muxed") on standard error.
 #[must_use]
 pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<String> {
-    let mut argv = Argv::default();
-    // The counts that verification compares are printed at this level only.
-    argv.global("level+verbose", reading.limits.threads);
-    // Leftovers of an earlier run in the work folder are replaced, never asked about.
-    argv.flag("-y");
-    argv.seek(plan.cut);
-    argv.0.extend(input_options(reading, LookAhead::Near));
-
+    let mut argv = Argv::encoding(plan, reading);
     let graph = graph(&mut argv, plan);
     for (position, output) in plan.outputs.iter().enumerate() {
         if let Some(video) = &output.video {
@@ -145,11 +138,7 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
 /// encoders' own (`pass-out-N.ext…`).
 #[must_use]
 pub fn first_pass(plan: &EncodePlan, reading: &Reading<'_>) -> Vec<String> {
-    let mut argv = Argv::default();
-    argv.global("level+verbose", reading.limits.threads);
-    argv.flag("-y");
-    argv.seek(plan.cut);
-    argv.0.extend(input_options(reading, LookAhead::Near));
+    let mut argv = Argv::encoding(plan, reading);
     let graph = graph(&mut argv, plan);
     for (position, output) in plan.outputs.iter().enumerate() {
         let Some(video) = &output.video else { continue };
@@ -368,6 +357,18 @@ impl Argv {
     )]
     fn pair(&mut self, option: &str, value: impl ToString) {
         self.0.extend([option.to_owned(), value.to_string()]);
+    }
+
+    /// What every pass over the pictures begins with.
+    fn encoding(plan: &EncodePlan, reading: &Reading<'_>) -> Self {
+        let mut argv = Self::default();
+        // The counts that verification compares are printed at this level only.
+        argv.global("level+verbose", reading.limits.threads);
+        // Leftovers of an earlier run in the work folder are replaced, never asked about.
+        argv.flag("-y");
+        argv.seek(plan.cut);
+        argv.0.extend(input_options(reading, LookAhead::Near));
+        argv
     }
 
     /// To the key frame before the cut. Frames before it keep times below zero, so that filters cut them off; ffmpeg's

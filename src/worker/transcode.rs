@@ -187,7 +187,10 @@ async fn check<'a>(
         (1.., None) => VerifyLevel::Full,
     };
     let output = &made.plan.outputs[place];
-    context.log.tell(RunEvent::OutputMoved(output.index, OutputStatus::Verifying));
+    let twins = made.plan.twins.iter().filter(|twin| twin.of == place).map(|twin| twin.output.index);
+    for index in std::iter::once(output.index).chain(twins) {
+        context.log.tell(RunEvent::OutputMoved(index, OutputStatus::Verifying));
+    }
     let spec = wanted.iter().find(|(index, _)| *index == output.index).map(|(_, spec)| spec);
     let kept = spec.is_some_and(|spec| context.worker.deps.destinations.keeps_files(&spec.destination));
     if kept && output.rendition.is_none() {

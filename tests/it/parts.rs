@@ -67,6 +67,25 @@ async fn clips_are_exact_in_every_container() {
 }
 
 #[tokio::test]
+async fn clips_where_a_track_begins_late_or_ends_early_are_no_failures() {
+    let server = Server::start().await;
+    for (source, clip, frames) in [
+        (clips::short_sound(), json!({ "start": 1, "duration": 3 }), Some(75)),
+        (clips::late_picture(), json!({ "start": 0, "duration": 1.5 }), None),
+        (clips::late_picture(), json!({ "start": 0.25 }), None),
+    ] {
+        let even = json!({ "clip": clip, "video": { "fps": { "mode": "cfr" } } });
+        let body = job(&source, &json!([output("edge/{name}_{job_id}.mp4", &even)]));
+        let ended = server.finished(&server.submit(&body).await).await;
+        assert_eq!(ended["status"], "completed", "{source:?}: {ended:#}");
+        if let Some(frames) = frames {
+            assert_eq!(ended["outputs"][0]["result"]["frames"], frames, "{source:?}");
+        }
+    }
+    server.assert_clean().await;
+}
+
+#[tokio::test]
 async fn each_output_may_have_its_own_part() {
     let server = Server::start().await;
     let mut body = job(

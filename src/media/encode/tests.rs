@@ -24,6 +24,18 @@ struct Fake {
     ffmpeg: PathBuf,
 }
 
+/// A plan of nothing, for its bounds.
+fn empty() -> EncodePlan {
+    EncodePlan {
+        cut: None,
+        outputs: vec![],
+        twins: vec![],
+        posters: vec![],
+        expected_seconds: None,
+        max_seconds: 100.0,
+    }
+}
+
 impl Fake {
     fn new(body: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -36,14 +48,7 @@ impl Fake {
         limits: EncodeLimits,
         cancel: &CancellationToken,
     ) -> (Result<EncodeReport, Failure>, Vec<Tick>) {
-        let plan = EncodePlan {
-            cut: None,
-            outputs: vec![],
-            twins: vec![],
-            posters: vec![],
-            expected_seconds: None,
-            max_seconds: 100.0,
-        };
+        let plan = empty();
         let request = EncodeRequest {
             plan: &plan,
             argv: vec!["-i".into(), "file:/srv/in".into()],
@@ -135,14 +140,7 @@ async fn a_slow_listener_never_holds_up_the_tool() {
     // Far more than a pipe holds, while the listener blocks on its first tick.
     let body = "i=0; while [ $i -lt 9000 ]; do echo frame=$i; echo progress=continue; i=$((i+1)); done; touch finished";
     let fake = Fake::new(body);
-    let plan = EncodePlan {
-        cut: None,
-        outputs: vec![],
-        twins: vec![],
-        posters: vec![],
-        expected_seconds: None,
-        max_seconds: 100.0,
-    };
+    let plan = empty();
     let work = fake.folder.path().to_owned();
     let ffmpeg = fake.ffmpeg.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

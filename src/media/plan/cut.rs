@@ -36,6 +36,13 @@ impl Cut {
         let (start, end) = (self.zero(), self.duration.map(|duration| self.zero().plus(duration)));
         for file in files {
             if let Some(video) = file.video.as_mut().filter(|video| video.feed == super::Feed::Source) {
+                // An even grid is filled up to where the source ends, which may be told late: measured with 5.1.9 where the
+                // sound ends before the clip does.
+                let grid = |filter: &Filter| matches!(filter, Filter::Fps(_) | Filter::FpsFromZero(_));
+                if let (Some(at), true) = (video.filters.iter().position(grid), end.is_some()) {
+                    let bound = Filter::CutPicture { start: MediaTime::default(), end: self.duration };
+                    video.filters.insert(at + 1, bound);
+                }
                 video.filters.insert(0, Filter::CutPicture { start, end });
             }
             if let Some(audio) = &mut file.audio {

@@ -4,7 +4,7 @@
 use super::packets::{PacketTable, StreamPackets};
 use super::{VerifyRequest, failed};
 use crate::domain::preset::{FileFormat, VideoCodec};
-use crate::domain::{ColorRange, Failure, Rational, Rotation};
+use crate::domain::{ColorRange, Failure, MediaInfo, Rational, Rotation};
 use crate::media::encode::{EncodedStream, GridStatistics};
 use crate::media::plan::{AudioPlan, Cadence, Keyframes, OutputPlan, Timing, TrackKind, VideoPlan};
 use crate::media::probe::{Document, Stream};
@@ -319,31 +319,51 @@ fn check_samples(
     Ok(Some(found - given).filter(|gap| *gap > edges))
 }
 
-/// A clip is as long as it was asked for, unless the source ends before or may do so: declared lengths are up to 2 s
-/// too long (MEDIA-RULES §2).
+/// No track of a clip is longer than was asked for, nor shorter where the source's track begins before and ends well
+/// after it: declared lengths are up to 2 s too long (MEDIA-RULES §2).
 fn check_clip(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
     const MAY_END: f64 = 2.0;
     let Some((cut, wanted)) = request.plan.cut.and_then(|cut| Some((cut, cut.duration?.seconds()))) else {
         return Ok(());
     };
-    let frame =
-        plan.video.as_ref().and_then(|video| video.frame_rate).map_or(0.25, |rate| 1.0 / rate.as_f64());
-    let inside =
-        request.source.duration_seconds.is_some_and(|whole| cut.start.seconds() + wanted + MAY_END < whole);
-    for (what, span) in [("picture", spans.video), ("sound", spans.audio)] {
-        let Some(span) = span else { continue };
-        let found = span.end - span.start;
-        // A frame at each end, or the codec's frames of the sound.
-        let edges = if what == "picture" { 2.0 * frame.min(0.25) } else { 0.1 } + TICK;
-        let variable =
-            what == "picture" && plan.video.as_ref().is_some_and(|video| video.timing == Timing::Passthrough);
-        if found > wanted + edges || (inside && !variable && found < wanted - edges) {
-            return Err(failed(format_args!(
-                "the {what} of its clip lasts {found:.3} s instead of {wanted:.3} s"
-            )));
+    let zero = timeline_zero(request.source).unwrap_or_default();
+    let covers = |track: Option<(Option<f64>, Option<f64>)>| {
+        track.and_then(|(start, duration)| start.zip(duration)).is_some_and(|(start, duration)| {
+            let (begins, ends) = (start - zero, start - zero + duration);
+            begins <= cut.start.seconds() && cut.start.seconds() + wanted + MAY_END < ends
+        })
+    };
+    let check = |what: &str, span: Option<Span>, edges: f64, whole: bool| match span {
+        Some(span) => {
+            let found = span.end - span.start;
+            if found > wanted + edges || (whole && found < wanted - edges) {
+                let said = format!("the {what} of its clip lasts {found:.3} s instead of {wanted:.3} s");
+                return Err(failed(said));
+            }
+            Ok(())
         }
+        None => Ok(()),
+    };
+    if let Some(video) = &plan.video {
+        let source = request.source.video.iter().find(|source| source.index == video.stream);
+        let whole = covers(source.map(|source| (source.start_seconds, source.duration_seconds)));
+        let frame = video.frame_rate.map_or(0.25, |rate| 1.0 / rate.as_f64()).min(0.25);
+        // The source's own frames may stand anywhere: only an even rate says where the last one is.
+        check("picture", spans.video, 2.0 * frame + TICK, whole && video.timing != Timing::Passthrough)?;
+    }
+    if let Some(audio) = &plan.audio {
+        let source = request.source.audio.iter().find(|source| source.index == audio.stream);
+        let whole = covers(source.map(|source| (source.start_seconds, source.duration_seconds)));
+        // The codec's frames at both ends.
+        check("sound", spans.audio, 0.1 + TICK, whole)?;
     }
     Ok(())
+}
+
+/// Where the earliest track begins, seconds: what plans count from.
+fn timeline_zero(source: &MediaInfo) -> Option<f64> {
+    let starts = source.video.iter().map(|video| video.start_seconds);
+    starts.chain(source.audio.iter().map(|audio| audio.start_seconds)).flatten().reduce(f64::min)
 }
 
 /// V5: the picture begins as long after the sound as it does after the earliest stream of the source.
@@ -358,9 +378,7 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
         return Ok(());
     };
     // The plan leads late sound in by silence, so it begins where the earliest stream does.
-    let starts = request.source.video.iter().map(|v| v.start_seconds);
-    let starts = starts.chain(request.source.audio.iter().map(|a| a.start_seconds)).flatten();
-    let (Some(video_start), Some(zero)) = (source.start_seconds, starts.reduce(f64::min)) else {
+    let (Some(video_start), Some(zero)) = (source.start_seconds, timeline_zero(request.source)) else {
         return Ok(());
     };
     // A recording that begins between key frames shows its first frame later than its header says.

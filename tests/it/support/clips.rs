@@ -114,6 +114,15 @@ pub fn late_picture() -> PathBuf {
     })
 }
 
+/// Eight seconds of picture, two of sound.
+pub fn short_sound() -> PathBuf {
+    make("short-sound.mp4", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=8"]);
+        cmd.args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=2"]);
+        cmd.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]);
+    })
+}
+
 /// Eight seconds, dark and silent but for one white frame and a beep as long as it at every full second.
 pub fn flash_and_beep() -> PathBuf {
     make("flash.mp4", |cmd| {
