@@ -65,7 +65,7 @@ pub use probe::document as probe_document;
 pub use range::ByteRange;
 pub use receiver::{Message, Sink, receiver};
 pub use server::{ServerLimits, serve};
-pub use starting::starting;
+pub use starting::{Entrance, starting};
 
 use crate::control::Control;
 use crate::domain::preset::Presets;

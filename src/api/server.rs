@@ -62,14 +62,7 @@ impl Default for ServerLimits {
 }
 
 /// Serves until `closing`, then lets open requests finish for at most `limits.drain`. Returns when no connection is left.
-/// A listener that others hold too stays open for them.
-pub async fn serve(
-    listener: impl Into<Arc<TcpListener>>,
-    app: Router,
-    closing: CancellationToken,
-    limits: ServerLimits,
-) {
-    let listener = listener.into();
+pub async fn serve(listener: TcpListener, app: Router, closing: CancellationToken, limits: ServerLimits) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let (graceful, tracker, hard) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
     while let Some((tcp, permit)) = accept(&listener, &permits, &closing).await {

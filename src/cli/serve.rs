@@ -72,7 +72,7 @@ async fn serve_all(
     if worker_plan.worker.idle_timeout.is_some() && !matches!(plan.workers.waking.waker, Waker::Process(_)) {
         tracing::warn!("worker.idle_timeout is for --role worker: this process stays");
     }
-    http::listen("all", plan, (&control, &ground, Some(worker.prober())), metrics, porch, lifecycle).await?;
+    http::listen("all", plan, (&control, &ground, Some(worker.prober())), metrics, porch, lifecycle)?;
     lifecycle.stopping().await;
     drain(&worker, plan.common.drain_timeout, lifecycle).await;
     drop(worker);
@@ -85,7 +85,7 @@ async fn serve_control(plan: &ControlPlan, lifecycle: &Lifecycle) -> Result<(), 
     let mut porch = Porch::new(plan, lifecycle);
     let ground = control::open(plan, Record::Durable(&mut || porch.open()), lifecycle).await?;
     let control = control::start(plan, &ground, Vec::new(), lifecycle).await?;
-    http::listen("control", plan, (&control, &ground, None), metrics, porch, lifecycle).await?;
+    http::listen("control", plan, (&control, &ground, None), metrics, porch, lifecycle)?;
     lifecycle.stopping().await;
     close(control, ground, lifecycle).await;
     Ok(())

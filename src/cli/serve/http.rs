@@ -18,7 +18,7 @@ use crate::worker::Prober;
 /// How often finished histogram samples are folded away.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-pub(super) async fn listen(
+pub(super) fn listen(
     role: &'static str,
     plan: &ControlPlan,
     (control, ground, prober): (&Control, &Ground, Option<Prober>),
@@ -26,7 +26,6 @@ pub(super) async fn listen(
     porch: Porch,
     lifecycle: &Lifecycle,
 ) -> Result<(), Failed> {
-    let (listener, address, limits) = porch.hand_over().await?;
     let upkeep = metrics.clone();
     let app = api::router(Services {
         control: control.clone(),
@@ -48,7 +47,7 @@ pub(super) async fn listen(
         mounts: registry(plan, control).into_iter().collect(),
         closing: lifecycle.soft().clone(),
     });
-    lifecycle.spawn(TaskKind::Essential, "http", api::serve(listener, app, lifecycle.soft().clone(), limits));
+    let address = porch.welcome(app)?;
     let closing = lifecycle.soft().clone();
     lifecycle.spawn(TaskKind::Background, "metrics upkeep", async move {
         let mut tick = tokio::time::interval(METRICS_UPKEEP);

@@ -1,14 +1,12 @@
-//! The HTTP port before the server is ready: while the database is down, clients are told so.
+//! The HTTP port: while the database is down before the server is ready, clients are told so.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use axum::Router;
 
 use super::super::Failed;
-use crate::api::{self, ServerLimits};
+use crate::api::{self, Entrance, ServerLimits};
 use crate::config::ControlPlan;
 use crate::domain::SystemIds;
 use crate::lifecycle::{Lifecycle, TaskKind};
@@ -18,14 +16,7 @@ pub(super) struct Porch {
     listen: SocketAddr,
     limits: ServerLimits,
     lifecycle: Lifecycle,
-    open: Option<Open>,
-}
-
-struct Open {
-    listener: Arc<TcpListener>,
-    address: SocketAddr,
-    closing: CancellationToken,
-    served: JoinHandle<()>,
+    open: Option<(SocketAddr, Entrance)>,
 }
 
 impl Porch {
@@ -39,25 +30,24 @@ impl Porch {
         if self.open.is_some() {
             return Ok(());
         }
-        let (listener, address) = super::bind(self.listen, "--listen")?;
-        let (listener, closing) = (Arc::new(listener), self.lifecycle.soft().child_token());
-        let app = api::starting(Arc::new(SystemIds));
-        let serving = api::serve(Arc::clone(&listener), app, closing.clone(), self.limits.clone());
-        let served = self.lifecycle.spawn(TaskKind::Background, "http before the start", serving);
+        let entrance = Entrance::default();
+        let address = self.serve(api::starting(Arc::new(SystemIds), entrance.clone()))?;
         tracing::info!(listen = %address, "not ready: http://{address} answers 503");
-        self.open = Some(Open { listener, address, closing, served });
+        self.open = Some((address, entrance));
         Ok(())
     }
 
-    /// The port, for the server itself. Who connects meanwhile waits in the backlog.
-    pub(super) async fn hand_over(self) -> Result<(Arc<TcpListener>, SocketAddr, ServerLimits), Failed> {
-        let Some(Open { listener, address, closing, served }) = self.open else {
-            let (listener, address) = super::bind(self.listen, "--listen")?;
-            return Ok((Arc::new(listener), address, self.limits));
-        };
-        closing.cancel();
-        // Its end is the lifecycle's to judge.
-        let _ = served.await;
-        Ok((listener, address, self.limits))
+    /// Serves the API; where it listens. Who is connected already stays so.
+    pub(super) fn welcome(self, app: Router) -> Result<SocketAddr, Failed> {
+        let Some((address, entrance)) = self.open else { return self.serve(app) };
+        entrance.lead_to(app);
+        Ok(address)
+    }
+
+    fn serve(&self, app: Router) -> Result<SocketAddr, Failed> {
+        let (listener, address) = super::bind(self.listen, "--listen")?;
+        let serving = api::serve(listener, app, self.lifecycle.soft().clone(), self.limits.clone());
+        self.lifecycle.spawn(TaskKind::Essential, "http", serving);
+        Ok(address)
     }
 }
