@@ -26,6 +26,7 @@ pub mod structure;
 pub mod tools;
 mod ts;
 pub mod verify;
+pub mod webvtt;
 
 use std::path::PathBuf;
 
