@@ -66,8 +66,8 @@ pub(super) fn sound(kind: [u8; 4], boxes: &[u8]) -> (Codec, Option<u16>) {
             let channels = find(boxes, *b"dOps").and_then(|dops| dops.get(1)).map(|&count| u16::from(count));
             (Codec::new(Family::Opus, "Opus"), channels)
         }
-        b"ac-3" => (Codec::new(Family::Ac3, "ac-3"), find(boxes, *b"dac3").and_then(ac3_channels)),
-        b"ec-3" => (Codec::new(Family::Ac3, "ec-3"), None),
+        b"ac-3" => (Codec::new(Family::Ac3, "ac-3"), find(boxes, *b"dac3").and_then(ac3)),
+        b"ec-3" => (Codec::new(Family::Ac3, "ec-3"), find(boxes, *b"dec3").and_then(enhanced_ac3)),
         _ => (Codec::other(kind), None),
     }
 }
@@ -198,11 +198,36 @@ fn audio_config(config: &[u8]) -> Option<(u8, Option<u16>)> {
     Some((u8::try_from(kind).ok()?, channels))
 }
 
-/// ETSI TS 102 366 annex F.4: channels of the coding mode, and one for low frequencies.
-fn ac3_channels(dac3: &[u8]) -> Option<u16> {
+/// ETSI TS 102 366 §F.4: channels of an `ac-3`.
+fn ac3(dac3: &[u8]) -> Option<u16> {
     let mut bits = sps::Bits::new(dac3);
     bits.take(10)?;
-    let mode = *[2_u16, 1, 2, 3, 3, 4, 4, 5].get(usize::try_from(bits.take(3)? & 7).ok()?)?;
+    coded(&mut bits)
+}
+
+/// ETSI TS 102 366 §F.6: channels of an `ec-3`. Independent streams behind the first are other programmes; streams that
+/// depend on the first add channels to it.
+fn enhanced_ac3(dec3: &[u8]) -> Option<u16> {
+    // From the highest bit down: LFE2, Cvh, Lvh/Rvh, Lw/Rw, Lsd/Rsd, Ts, Cs, Lrs/Rrs, Lc/Rc.
+    const PLACES: [u16; 9] = [1, 1, 2, 2, 2, 1, 1, 2, 2];
+    let mut bits = sps::Bits::new(dec3);
+    bits.take(13 + 3)?;
+    bits.take(2 + 5 + 1 + 1 + 3)?;
+    let channels = coded(&mut bits)?;
+    bits.take(3)?;
+    if bits.take(4)? == 0 {
+        return Some(channels);
+    }
+    let mut more = 0;
+    for count in PLACES {
+        more += count * u16::try_from(bits.take(1)?).ok()?;
+    }
+    Some(channels + more)
+}
+
+/// Channels of an audio coding mode, and one for low frequencies.
+fn coded(bits: &mut sps::Bits<'_>) -> Option<u16> {
+    let mode = *[2_u16, 1, 2, 3, 3, 4, 4, 5].get(usize::try_from(bits.take(3)?).ok()?)?;
     Some(mode + u16::try_from(bits.take(1)?).ok()?)
 }
 
@@ -245,5 +270,22 @@ mod tests {
         assert_eq!(sound(*b"mp4a", &esds(0x6b, &[])).0.text, "mp4a.40.34");
         let (opus, channels) = sound(*b"Opus", &boxed(*b"dOps", &[0, 6]));
         assert_eq!((opus.text.as_str(), opus.dash(), channels), ("Opus", "opus", Some(6)));
+    }
+
+    #[test]
+    fn dolbys_channels_are_those_of_the_coding_mode() {
+        let ac3 = |dac3: &[u8]| sound(*b"ac-3", &boxed(*b"dac3", dac3));
+        let ec3 = |dec3: &[u8]| sound(*b"ec-3", &boxed(*b"dec3", dec3));
+        // As ffmpeg writes them: 48 kHz, bsid 8 or 16, then the mode and the bit for low frequencies.
+        assert_eq!(ac3(&[0x10, 0x3d, 0xe0]), (Codec::new(Family::Ac3, "ac-3"), Some(6)));
+        assert_eq!(ac3(&[0x10, 0x11, 0x40]).1, Some(2));
+        assert_eq!(ec3(&[6, 0, 0x20, 0x0f, 0]), (Codec::new(Family::Ac3, "ec-3"), Some(6)));
+        assert_eq!(ec3(&[6, 0, 0x20, 0x04, 0]).1, Some(2));
+        // One stream depends on it, with the two at the back: 7.1.
+        assert_eq!(ec3(&[12, 0, 0x20, 0x0f, 0x02, 0x02]).1, Some(8));
+        for cut in [&[][..], &[6, 0], &[6, 0, 0x20], &[12, 0, 0x20, 0x0f, 0x02]] {
+            assert_eq!(ec3(cut), (Codec::new(Family::Ac3, "ec-3"), None));
+        }
+        assert_eq!(ac3(&[0x10]).1, None);
     }
 }

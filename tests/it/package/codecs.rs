@@ -56,6 +56,7 @@ fn codecs_are_named_by_their_init_segments_and_colours_by_theirs() {
         (audio("aac", "-ac 2 -c:a aac -b:a 64k"), "mp4a.40.2", 2),
         (audio("opus", "-ac 2 -c:a libopus -b:a 64k"), "Opus", 2),
         (audio("surround", "-ac 6 -c:a ac3 -b:a 192k"), "ac-3", 6),
+        (audio("surround_ec3", "-ac 6 -c:a eac3 -b:a 192k"), "ec-3", 6),
     ];
     let pictures = rows.iter().map(|row| row.0.clone());
     let done = request(pictures.chain(sounds.iter().map(|row| row.0.clone())).collect());
@@ -68,14 +69,14 @@ fn codecs_are_named_by_their_init_segments_and_colours_by_theirs() {
         assert_eq!((report.codecs.as_str(), report.channels), (*codec, Some(*channels)));
     }
     let master = text(folder.path(), "master.m3u8");
-    assert_eq!(master.matches("#EXT-X-STREAM-INF").count(), 15, "each picture with each group");
+    assert_eq!(master.matches("#EXT-X-STREAM-INF").count(), 20, "each picture with each group");
     assert!(
         master
             .contains("CODECS=\"hvc1.2.4.L60.90,ac-3\",RESOLUTION=320x180,FRAME-RATE=25.000,VIDEO-RANGE=PQ")
     );
     let mpd = text(folder.path(), "manifest.mpd");
     assert!(mpd.contains("codecs=\"opus\"") && !mpd.contains("Opus\""), "{mpd}");
-    assert_eq!(mpd.matches("<AdaptationSet").count(), 8, "no switching between codecs or ranges: {mpd}");
+    assert_eq!(mpd.matches("<AdaptationSet").count(), 9, "no switching between codecs or ranges: {mpd}");
     assert_eq!(mpd.matches("TransferCharacteristics\" value=\"16\"").count(), 1);
     kit::passes(folder.path(), done.entries());
 }
