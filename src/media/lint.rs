@@ -1,10 +1,10 @@
 //! Checks of HLS and DASH presentations: what manifests say against what the media are.
 //!
 //! The worker runs it on a package before anything is published, `flux validate` on any folder or URL. It shares the
-//! readers of boxes and transport packets with [`super::package`] and nothing else: it believes no manifest, and knows
+//! readers of boxes, transport packets and texts with [`super::package`] and nothing else: it believes no manifest, and knows
 //! of no plan. Everything it reads may be hostile: sizes are bounded, nothing panics, references cannot leave what the
 //! [`Fetch`] may read.
-//! To add a check: a variant of [`Rule`], its row in `docs/validate.md`, a fault in `tests/it/package/faults.rs` that makes
+//! To add a check: a variant of [`Rule`], its row in `docs/validate.md`, a fault in `tests/it/package/` that makes
 //! it and nothing else fail (tests compare all three).
 
 mod claims;
@@ -15,6 +15,7 @@ mod mpd;
 mod playlist;
 mod rule;
 mod stream;
+mod text;
 mod timeline;
 mod xml;
 
@@ -99,6 +100,8 @@ struct Session<'f> {
     fetches: usize,
     inits: BTreeMap<Piece, Option<Arc<Init>>>,
     measured: BTreeMap<Piece, Option<Arc<Measured>>>,
+    /// Files of text that were read.
+    texts: usize,
 }
 
 impl<'f> Session<'f> {
@@ -110,6 +113,7 @@ impl<'f> Session<'f> {
             fetches: 0,
             inits: BTreeMap::new(),
             measured: BTreeMap::new(),
+            texts: 0,
         }
     }
 
@@ -124,7 +128,7 @@ impl<'f> Session<'f> {
         claims::check(self, &streams);
         timeline::check(self, &streams);
         self.report.renditions += streams.len();
-        self.report.segments = self.measured.len();
+        self.report.segments = self.measured.len() + self.texts;
     }
 
     /// Adds a finding.

@@ -1,4 +1,4 @@
-//! `WebVTT` (W3C), as HLS and DASH carry it: reading what may be hostile, and writing what always can be read.
+//! WebVTT (W3C), as HLS and DASH carry it: reading what may be hostile, and writing what always can be read.
 //!
 //! Pure. The packager cuts subtitles with it and the linter reads them back. It is strict where a player would leave
 //! something out without a word: a block that is no cue, a cue that ends before it begins, a time stamp that is none.

@@ -4,6 +4,8 @@ mod codecs;
 mod faults;
 mod hostile;
 pub mod kit;
+mod segments;
+mod subtitles;
 
 use std::collections::BTreeSet;
 

@@ -20,7 +20,7 @@ pub(super) fn check(session: &mut Session<'_>, streams: &[Stream]) {
             picture(session, facts, stream, claim, all_sdr);
             bandwidth(session, streams, stream, claim);
         }
-        if stream.claims.iter().all(|claim| !claim.only_key_frames) {
+        if stream.plays() {
             media(session, stream, facts);
         }
     }
@@ -41,7 +41,9 @@ fn codecs(session: &mut Session<'_>, streams: &[Stream], stream: &Stream, claim:
         }
     }
     let told = claim.codecs.as_deref().unwrap_or_default();
-    let mut said: Vec<&str> = told.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
+    let is_text = |text: &str| claim.has_subtitles && (text == "wvtt" || text.starts_with("stpp"));
+    let told_of = told.split(',').map(str::trim).filter(|text| !text.is_empty() && !is_text(text));
+    let mut said: Vec<&str> = told_of.collect();
     said.sort_unstable();
     let mut sorted = expected.clone();
     sorted.sort_unstable();

@@ -1,6 +1,8 @@
 //! Playlists: what they must say, and the renditions that they tell of.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod renditions;
+
+use std::collections::BTreeMap;
 
 use super::fetch::Fetched;
 use super::measure::{Init, Measured};
@@ -17,6 +19,8 @@ pub(super) fn check(session: &mut Session<'_>, entry: &str, text: &str, document
     walk.head(entry, &playlist);
     if playlist.is_master() {
         walk.master(entry, &playlist);
+    } else if playlist.segments.first().is_some_and(|first| renditions::is_text(&first.uri)) {
+        walk.text(entry, &playlist);
     } else {
         walk.media(entry, &playlist);
     }
@@ -61,16 +65,18 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// Where a reference in the document at `base` leads; what leads nowhere is a finding at `place`.
+    fn resolve(&mut self, base: &str, place: &str, reference: &str) -> Option<String> {
+        let resolved = self.session.fetch.resolve(base, reference);
+        if resolved.is_none() {
+            let said = format!("a reference to {reference:?}");
+            self.session.find(Rule::Fetch, place, said, "one that may be read");
+        }
+        resolved
+    }
+
     fn open(&mut self, base: &str, reference: &str) -> Option<(String, Playlist)> {
-        let Some(place) = self.session.fetch.resolve(base, reference) else {
-            self.session.find(
-                Rule::Fetch,
-                base,
-                format!("a reference to {reference:?}"),
-                "one that may be read",
-            );
-            return None;
-        };
+        let place = self.resolve(base, base, reference)?;
         let document = self.session.read(&place, None)?;
         let playlist = Playlist::parse(&String::from_utf8_lossy(&document.bytes));
         self.served(&place, &document);
@@ -101,19 +107,15 @@ impl Walk<'_, '_> {
         let sounds = playlist.media.iter().filter(|tag| tag.get("TYPE").is_some_and(|kind| kind == "AUDIO"));
         for tag in sounds {
             let group = groups.entry(tag.get("GROUP-ID").map_or("", String::as_str)).or_default();
-            let name = tag.get("NAME").map_or("", String::as_str);
-            if !tag.contains_key("LANGUAGE") {
-                let place = format!("{entry} EXT-X-MEDIA \"{name}\"");
-                self.session.find(Rule::Language, place, "no LANGUAGE", "a language tag such as \"en\"");
-            }
             if let Some(uri) = tag.get("URI") {
                 group.extend(self.stream(entry, uri));
             }
         }
-        self.names(entry, &playlist.media);
+        self.renditions(entry, &playlist.media);
         for variant in &playlist.variants {
             let place = format!("{entry}:{}", variant.line);
             let mut claim = Claim::of(&place, &variant.attributes);
+            claim.has_subtitles = variant.attributes.contains_key("SUBTITLES");
             for kind in ["AUDIO", "VIDEO", "SUBTITLES"] {
                 let Some(group) = variant.attributes.get(kind) else { continue };
                 let there = playlist.media.iter().any(|tag| {
@@ -137,30 +139,7 @@ impl Walk<'_, '_> {
         }
         self.ladder(entry, playlist);
         self.key_frames(entry, playlist);
-    }
-
-    fn names(&mut self, entry: &str, media: &[Attributes]) {
-        let (mut names, mut defaults) = (BTreeSet::new(), BTreeSet::new());
-        for tag in media {
-            let get = |key: &str| tag.get(key).map_or("", String::as_str);
-            let group = (get("TYPE"), get("GROUP-ID"));
-            let place = format!("{entry} EXT-X-MEDIA \"{}\"", get("NAME"));
-            if !names.insert((group, get("NAME"))) {
-                self.session.find(
-                    Rule::RenditionNames,
-                    place,
-                    "a name twice in its group",
-                    "names that differ",
-                );
-            } else if get("DEFAULT") == "YES" && !defaults.insert(group) {
-                self.session.find(
-                    Rule::RenditionNames,
-                    place,
-                    "a second DEFAULT=YES",
-                    "one default in a group",
-                );
-            }
-        }
+        self.subtitles(entry, &playlist.media);
     }
 
     /// What Apple advises about the list of variants.
@@ -252,15 +231,7 @@ impl Walk<'_, '_> {
     }
 
     fn init(&mut self, base: &str, map: &Map) -> Option<std::sync::Arc<Init>> {
-        let Some(place) = self.session.fetch.resolve(base, &map.uri) else {
-            self.session.find(
-                Rule::Fetch,
-                base,
-                format!("a reference to {:?}", map.uri),
-                "one that may be read",
-            );
-            return None;
-        };
+        let place = self.resolve(base, base, &map.uri)?;
         self.session.init(&place, map.range)
     }
 
@@ -271,36 +242,48 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Reads a media playlist with its segments and returns its place in the list of streams.
-    fn media(&mut self, place: &str, playlist: &Playlist) -> usize {
+    /// What every media playlist must say; returns its target duration.
+    fn list(&mut self, place: &str, playlist: &Playlist) -> u32 {
         self.vod(place, playlist);
-        if !self.independent && !playlist.independent {
-            self.session.find(Rule::IndependentSegments, place, "not said", "EXT-X-INDEPENDENT-SEGMENTS");
-        }
         let target = playlist.target.unwrap_or(0);
         if target != 6 {
             self.session.find(Rule::TargetSix, place, format!("EXT-X-TARGETDURATION {target}"), "6");
         }
+        target
+    }
+
+    /// What is said of one segment; `before` is the file of the one before and where its range ended.
+    fn entry<'p>(
+        &mut self,
+        line: &str,
+        target: u32,
+        segment: &'p Segment,
+        before: &mut Option<(&'p str, u64)>,
+    ) {
+        if segment.duration.round() > f64::from(target) {
+            let said = format!("EXTINF {}", segment.duration);
+            self.session.find(Rule::TargetDuration, line, said, format!("at most {target} when rounded"));
+        }
+        if let Some((offset, size)) = segment.range {
+            if before.is_some_and(|(uri, end)| uri == segment.uri && end > offset) {
+                let said = format!("bytes from {offset}, which the segment before has too");
+                self.session.find(Rule::ByteRange, line, said, "ranges that do not overlap");
+            }
+            *before = Some((&segment.uri, offset.saturating_add(size)));
+        }
+    }
+
+    /// Reads a media playlist with its segments and returns its place in the list of streams.
+    fn media(&mut self, place: &str, playlist: &Playlist) -> usize {
+        let target = self.list(place, playlist);
+        if !self.independent && !playlist.independent {
+            self.session.find(Rule::IndependentSegments, place, "not said", "EXT-X-INDEPENDENT-SEGMENTS");
+        }
         let mut parts: Vec<Part> = Vec::new();
-        let mut before: Option<(&str, u64)> = None;
+        let mut before = None;
         for segment in &playlist.segments {
             let line = format!("{place}:{}", segment.line);
-            if segment.duration.round() > f64::from(target) {
-                let said = format!("EXTINF {}", segment.duration);
-                self.session.find(
-                    Rule::TargetDuration,
-                    &*line,
-                    said,
-                    format!("at most {target} when rounded"),
-                );
-            }
-            if let Some((offset, size)) = segment.range {
-                if before.is_some_and(|(uri, end)| uri == segment.uri && end > offset) {
-                    let said = format!("bytes from {offset}, which the segment before has too");
-                    self.session.find(Rule::ByteRange, &*line, said, "ranges that do not overlap");
-                }
-                before = Some((&segment.uri, offset.saturating_add(size)));
-            }
+            self.entry(&line, target, segment, &mut before);
             let measured = self.segment(place, &line, segment);
             parts.push(Part { place: line, claimed: segment.duration, begins: None, measured });
         }
@@ -316,15 +299,7 @@ impl Walk<'_, '_> {
     }
 
     fn segment(&mut self, base: &str, line: &str, segment: &Segment) -> Option<std::sync::Arc<Measured>> {
-        let Some(place) = self.session.fetch.resolve(base, &segment.uri) else {
-            self.session.find(
-                Rule::Fetch,
-                line,
-                format!("a reference to {:?}", segment.uri),
-                "one that may be read",
-            );
-            return None;
-        };
+        let place = self.resolve(base, line, &segment.uri)?;
         let init = match &segment.map {
             Some(map) => Some(self.init(base, map)?),
             None => None,

@@ -1,6 +1,8 @@
 //! MPDs (ISO 23009-1): what they must say, and the renditions that they tell of.
 
-use std::fmt::Write;
+mod segments;
+mod text;
+
 use std::sync::Arc;
 
 use super::fetch::Fetched;
@@ -8,10 +10,9 @@ use super::measure::Init;
 use super::stream::{Claim, Manifest, Part, Stream};
 use super::xml::{self, Element};
 use super::{Rule, Session};
-use crate::media::boxes::{Fields, atoms};
 
-/// Segments of one representation at most.
-const MAX_SEGMENTS: usize = 100_000;
+/// What tells of segments.
+const SEGMENTED: [&str; 3] = ["SegmentTemplate", "SegmentList", "SegmentBase"];
 
 /// Checks an MPD and all that it names.
 pub(super) fn check(session: &mut Session<'_>, entry: &str, text: &str, document: &Fetched) -> Vec<Stream> {
@@ -43,15 +44,17 @@ pub(super) fn check(session: &mut Session<'_>, entry: &str, text: &str, document
         session.find(Rule::MpdSyntax, entry, "no profiles", "a list of profiles");
     }
     let total = mpd.get("mediaPresentationDuration").and_then(duration);
-    let mut reader = Reader { session, entry, total, streams: Vec::new() };
+    let mut reader = Reader { session, entry, total, streams: Vec::new(), texts: 0 };
     for period in mpd.all("Period") {
         for set in period.all("AdaptationSet") {
+            reader.set(set);
             for representation in set.all("Representation") {
                 reader.representation(&[&mpd, period, set, representation]);
             }
         }
     }
-    let streams = reader.streams;
+    let (streams, texts) = (reader.streams, reader.texts);
+    session.report.renditions += texts;
     if streams.is_empty() {
         session.find(Rule::MpdSyntax, entry, "no representation with segments", "one at least");
     }
@@ -88,6 +91,8 @@ struct Reader<'s, 'f> {
     /// Seconds that the MPD says it lasts.
     total: Option<f64>,
     streams: Vec<Stream>,
+    /// Files of text.
+    texts: usize,
 }
 
 /// A segment before it is read: reference, range, length and beginning in seconds.
@@ -120,12 +125,20 @@ impl Reader<'_, '_> {
         if id.is_empty() || claim.bandwidth.is_none() || inherited("mimeType").is_none() {
             self.session.find(Rule::MpdSyntax, &*place, "no id, bandwidth or mimeType", "all of them");
         }
+        let is_text = text::is_text(path);
+        if is_text && SEGMENTED.iter().all(|name| nearest(path, name).is_none()) {
+            self.text(&place, &base, path);
+            return;
+        }
         let parts = if let Some(template) = nearest(path, "SegmentTemplate") {
             self.template(&place, &base, template, id, claim.bandwidth)
+        } else if let Some(list) = nearest(path, "SegmentList") {
+            self.list(&place, &base, list)
         } else {
             self.indexed(&place, &base, nearest(path, "SegmentBase"))
         };
-        let Some(parts) = parts.filter(|parts| !parts.is_empty()) else { return };
+        // Text in MP4 is read, and no more is known of it.
+        let Some(parts) = parts.filter(|parts| !parts.is_empty() && !is_text) else { return };
         let longest = parts.iter().map(|part| part.claimed).fold(0.0, f64::max);
         #[expect(
             clippy::cast_possible_truncation,
@@ -159,97 +172,6 @@ impl Reader<'_, '_> {
         self.session.find(Rule::MpdSyntax, place, measured, expected);
     }
 
-    fn template(
-        &mut self,
-        place: &str,
-        base: &str,
-        template: &Element,
-        id: &str,
-        bandwidth: Option<u64>,
-    ) -> Option<Vec<Part>> {
-        let timescale = template.number("timescale").filter(|&scale| scale > 0).unwrap_or(1);
-        let (Some(media), Some(initialization)) = (template.get("media"), template.get("initialization"))
-        else {
-            self.syntax(place, "a SegmentTemplate without media or initialization", "both");
-            return None;
-        };
-        let fill = |text: &str, n: u64, time: u64| filled(text, id, bandwidth.unwrap_or(0), n, time);
-        let mut number = template.number("startNumber").unwrap_or(1);
-        let zero = template.number("presentationTimeOffset").unwrap_or(0);
-        let (mut listed, mut time) = (Vec::new(), 0_u64);
-        let Some(timeline) = template.child("SegmentTimeline") else {
-            let lengths = template.number("duration").and_then(|length| even(length, timescale, self.total?));
-            let Some(lengths) = lengths else {
-                self.syntax(place, "a SegmentTemplate without SegmentTimeline or duration", "one of them");
-                return None;
-            };
-            for (n, claimed) in (number..).zip(lengths) {
-                listed.push(Listed { uri: fill(media, n, 0), range: None, claimed, begins: None });
-            }
-            let init = self.resolve(base, &fill(initialization, 0, 0))?;
-            let init = self.session.init(&init, None)?;
-            return self.read(place, base, &init, listed);
-        };
-        for entry in timeline.all("S") {
-            time = entry.number("t").unwrap_or(time);
-            let Some(length) = entry.number("d").filter(|&length| length > 0) else {
-                self.syntax(place, "an S without d", "its length");
-                return None;
-            };
-            let more = match entry.get("r").map(str::parse::<u64>) {
-                None => 0,
-                Some(Ok(more)) => more,
-                Some(Err(_)) => {
-                    self.syntax(place, "an S whose r is no count", "how often it is repeated");
-                    return None;
-                }
-            };
-            for _ in 0..=more {
-                if listed.len() >= MAX_SEGMENTS {
-                    self.syntax(place, "too many segments", "at most 100000");
-                    return None;
-                }
-                listed.push(Listed {
-                    uri: fill(media, number, time),
-                    range: None,
-                    claimed: ratio(length, timescale),
-                    begins: Some(ratio(time.saturating_sub(zero), timescale)),
-                });
-                number = number.saturating_add(1);
-                time = time.saturating_add(length);
-            }
-        }
-        let init = self.resolve(base, &fill(initialization, 0, 0))?;
-        let init = self.session.init(&init, None)?;
-        self.read(place, base, &init, listed)
-    }
-
-    /// A single file with a segment index.
-    fn indexed(&mut self, place: &str, file: &str, segments: Option<&Element>) -> Option<Vec<Part>> {
-        let range = |text: &str| {
-            let (first, last) = text.split_once('-')?;
-            let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
-            Some((first, last.checked_sub(first)?.checked_add(1)?))
-        };
-        let index = segments.and_then(|base| base.get("indexRange")).and_then(range);
-        let init = segments.and_then(|base| base.child("Initialization"));
-        let init = init.and_then(|init| init.get("range")).and_then(range);
-        let (Some(index), Some(init)) = (index, init) else {
-            self.syntax(place, "neither a SegmentTemplate nor a SegmentBase with ranges", "one of them");
-            return None;
-        };
-        let init = self.session.init(file, Some(init))?;
-        let (from, size) = index;
-        let bytes = self.session.read(file, Some(from..from.saturating_add(size)))?.bytes;
-        let sidx = atoms(&bytes).find(|atom| atom.kind == *b"sidx" && atom.end == bytes.len());
-        let Some(listed) = sidx.and_then(|sidx| entries(sidx.body, from.saturating_add(size))) else {
-            self.session.find(Rule::MpdTimeline, place, "indexRange is no segment index", "exactly a sidx");
-            return None;
-        };
-        let listed = listed.into_iter().map(|entry| Listed { uri: String::new(), ..entry }).collect();
-        self.read(place, file, &init, listed)
-    }
-
     fn read(&mut self, place: &str, base: &str, init: &Arc<Init>, listed: Vec<Listed>) -> Option<Vec<Part>> {
         let mut parts = Vec::new();
         for (n, Listed { uri, range, claimed, begins }) in listed.into_iter().enumerate() {
@@ -272,98 +194,9 @@ fn ratio(ticks: u64, timescale: u64) -> f64 {
     ticks as f64 / timescale as f64
 }
 
-/// Seconds of segments that are all as long but for the last (ISO 23009-1 §5.3.9.5.3).
-fn even(length: u64, timescale: u64, total: f64) -> Option<Vec<f64>> {
-    let length = Some(ratio(length, timescale)).filter(|&length| length > 0.0)?;
-    let mut lengths = Vec::new();
-    let mut left = total;
-    // Less than a millisecond is rounding.
-    while left > 0.001 {
-        if lengths.len() >= MAX_SEGMENTS {
-            return None;
-        }
-        lengths.push(length.min(left));
-        left -= length;
-    }
-    Some(lengths)
-}
-
-/// ISO 23009-1 §5.3.9.4.4.
-fn filled(template: &str, id: &str, bandwidth: u64, number: u64, time: u64) -> String {
-    let mut text = String::new();
-    let mut parts = template.split('$');
-    text.push_str(parts.next().unwrap_or_default());
-    while let (Some(name), Some(after)) = (parts.next(), parts.next()) {
-        let (name, width) = match name.split_once("%0") {
-            Some((name, format)) => (
-                name,
-                format.strip_suffix('d').and_then(|width| width.parse().ok()).unwrap_or(1_usize).min(20),
-            ),
-            None => (name, 1),
-        };
-        match name {
-            "" => text.push('$'),
-            "RepresentationID" => text.push_str(id),
-            "Number" => number_into(&mut text, number, width),
-            "Time" => number_into(&mut text, time, width),
-            "Bandwidth" => number_into(&mut text, bandwidth, width),
-            _ => {}
-        }
-        text.push_str(after);
-    }
-    text
-}
-
-fn number_into(text: &mut String, number: u64, width: usize) {
-    let _ = write!(text, "{number:0width$}");
-}
-
-/// The subsegments of a `sidx` whose first byte after it is `anchor`.
-fn entries(sidx: &[u8], anchor: u64) -> Option<Vec<Listed>> {
-    let mut fields = Fields::new(sidx);
-    let (version, _) = fields.full()?;
-    fields.skip(4)?;
-    let timescale = u64::from(fields.u32()?).max(1);
-    let mut time = fields.wide(version)?;
-    let mut offset = anchor.checked_add(fields.wide(version)?)?;
-    fields.skip(2)?;
-    let count = fields.u16()?;
-    let mut listed = Vec::new();
-    for _ in 0..count {
-        let (size, length) = (fields.u32()?, u64::from(fields.u32()?));
-        fields.skip(4)?;
-        // The highest bit says that an index follows and not media.
-        let size = Some(u64::from(size)).filter(|&size| size > 0 && size < 1 << 31)?;
-        listed.push(Listed {
-            uri: String::new(),
-            range: Some((offset, size)),
-            claimed: ratio(length, timescale),
-            begins: Some(ratio(time, timescale)),
-        });
-        offset = offset.checked_add(size)?;
-        time = time.checked_add(length)?;
-    }
-    Some(listed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn templates_are_filled_in() {
-        assert_eq!(filled("$RepresentationID$_$Number%05d$.m4s", "720p", 0, 7, 0), "720p_00007.m4s");
-        assert_eq!(filled("a$$b$Time$-$Bandwidth$", "", 5, 0, 90), "a$b90-5");
-        assert_eq!(filled("plain.mp4", "x", 0, 0, 0), "plain.mp4");
-    }
-
-    #[test]
-    fn segments_of_one_length_fill_the_presentation() {
-        assert_eq!(even(4000, 1000, 9.0), Some(vec![4.0, 4.0, 1.0]));
-        assert_eq!(even(4, 1, 8.0), Some(vec![4.0, 4.0]));
-        assert_eq!(even(0, 1, 8.0), None);
-        assert_eq!(even(1, 1_000_000, 1e9), None);
-    }
 
     #[test]
     fn durations_are_clock_times() {

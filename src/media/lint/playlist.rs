@@ -155,6 +155,11 @@ impl Reader {
                         self.fault(n, format!("EXT-X-MEDIA without {needed}"));
                     }
                 }
+                if attributes.get("TYPE").is_some_and(|kind| kind == "SUBTITLES")
+                    && !attributes.contains_key("URI")
+                {
+                    self.fault(n, "EXT-X-MEDIA of subtitles without URI");
+                }
                 self.playlist.media.push(attributes);
             }
             "-X-I-FRAME-STREAM-INF" => {

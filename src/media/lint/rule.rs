@@ -93,10 +93,20 @@ rules! {
     SegmentFormat "segment_format" Must "Apple 1.5" "HEVC and AV1 are in fragmented MP4.";
     HevcTag "hevc_tag" Must "Apple 1.10" "HEVC is hvc1, so that its parameters are in the init segment alone.";
     Interlaced "interlaced" Must "Apple 1.14" "Pictures are not interlaced.";
+    Autoselect "autoselect" Must "RFC 8216 §4.3.4.1" "DEFAULT=YES goes with AUTOSELECT=YES.";
+    Forced "forced" Must "RFC 8216 §4.3.4.1" "FORCED is only said of subtitles.";
+    WebVtt "webvtt" Must "W3C WebVTT §4" "Files of subtitles can be read as WebVTT to the end.";
+    TimestampMap "timestamp_map" Must "RFC 8216 §3.5" "Each segment of subtitles has an X-TIMESTAMP-MAP that puts the cues' zero where the media begin.";
+    CueTimes "cue_times" Must "W3C WebVTT §4.3" "Cues end after they begin, and are in the order of their beginnings.";
+    CuePlace "cue_place" Must "RFC 8216 §3.5" "A cue is in every segment that it is shown in, and in no other; in one file it begins before the end of the presentation.";
+    CueText "cue_text" Must "W3C WebVTT §4.2" "Cues have no control characters.";
+    SubtitlesEnd "subtitles_end" Must "RFC 8216 §6.2.4" "Segments of subtitles end within a segment of the end of the media.";
     MpdSyntax "mpd_syntax" Must "ISO 23009-1 §5.3" "The MPD can be read, is static and has periods, sets and representations with segments.";
     MpdDuration "mpd_duration" Must "ISO 23009-1 §5.3.1.2" "mediaPresentationDuration is the length of the longest rendition, within a frame.";
     MpdTimeline "mpd_timeline" Must "ISO 23009-1 §5.3.9.6" "Segments begin when the MPD or the segment index says, within a frame.";
-    Language "language" Should "Apple 8.10" "Renditions of sound say their language.";
+    Language "language" Should "Apple 8.10" "Renditions of sound and subtitles say their language.";
+    LanguageTag "language_tag" Should "RFC 5646 §2.1" "Languages are shaped like BCP 47 tags.";
+    Role "role" Should "ISO 23009-1 §5.8.5.5" "Sets of text in an MPD have a Role: subtitle, caption or forced-subtitle.";
     TargetSix "target_six" Should "Apple 7.5" "EXT-X-TARGETDURATION is 6.";
     KeyInterval "key_interval" Should "Apple 1.13" "There is a key frame every two seconds.";
     PeakToAverage "peak_to_average" Should "Apple 1.30" "The peak is at most twice the average.";
@@ -104,6 +114,6 @@ rules! {
     TopResolution "top_resolution" Should "Apple 9.10" "There are two variants at the largest resolution.";
     AvcProfile "avc_profile" Should "Apple 1.2, 1.3" "H.264 is High profile, at most level 5.2.";
     StereoAac "stereo_aac" Should "Apple 2.4" "There is sound in stereo AAC, where there is sound.";
-    ContentType "content_type" Should "Apple 10.1" "Playlists are served as application/vnd.apple.mpegurl, MPDs as application/dash+xml.";
+    ContentType "content_type" Should "Apple 10.1" "Playlists are served as application/vnd.apple.mpegurl, MPDs as application/dash+xml, WebVTT as text/vtt.";
     Gzip "gzip" Should "Apple 10.1" "Playlists are served compressed.";
 }

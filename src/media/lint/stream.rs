@@ -48,6 +48,8 @@ pub(super) struct Claim {
     pub(super) range: Option<String>,
     /// Streams of sound, by place in the list, of which one plays with it.
     pub(super) sounds: Vec<usize>,
+    /// Whether text may be shown with it, whose codec may be named and need not.
+    pub(super) has_subtitles: bool,
     /// Whether it is sound itself and one of those.
     pub(super) is_one_of_sounds: bool,
     /// Whether pictures move: a playlist of key frames has no frame rate.
@@ -55,6 +57,11 @@ pub(super) struct Claim {
 }
 
 impl Stream {
+    /// Whether it is what people watch or hear, and not only key frames of it.
+    pub(super) fn plays(&self) -> bool {
+        self.claims.iter().all(|claim| !claim.only_key_frames)
+    }
+
     /// What the media are, by the first segment that could be read.
     pub(super) fn facts(&self) -> Option<&Facts> {
         self.first().map(|measured| &measured.facts)

@@ -12,8 +12,7 @@ const ROUNDING: f64 = 0.001;
 
 /// Checks the times of all streams.
 pub(super) fn check(session: &mut Session<'_>, streams: &[Stream]) {
-    let playable: Vec<&Stream> =
-        streams.iter().filter(|s| s.claims.iter().all(|claim| !claim.only_key_frames)).collect();
+    let playable: Vec<&Stream> = streams.iter().filter(|stream| stream.plays()).collect();
     for stream in &playable {
         lengths(session, stream);
         keys(session, stream);
@@ -190,7 +189,8 @@ fn boundaries(session: &mut Session<'_>, leader: &Stream, other: &Stream) {
 
 /// Everything begins with the leader. Priming before that is not presented.
 fn zero(session: &mut Session<'_>, leader: &Stream, other: &Stream) {
-    let (Some(a), Some(b)) = (leader.first(), other.first()) else { return };
+    let first = |stream: &Stream| stream.segments.first().and_then(|part| part.measured.clone());
+    let (Some(a), Some(b)) = (first(leader), first(other)) else { return };
     // Transport streams begin where their clock says; sound there is cut where it is nearest.
     let sound_in_transport = b.facts.transport && !other.is_video();
     let (begin, expected) = if a.facts.transport { (b.start, a.start) } else { (b.start.max(0), 0) };

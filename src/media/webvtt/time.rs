@@ -12,7 +12,7 @@ const CLOCK_END: u64 = 1 << 33;
 /// Digits of hours at most: 11,000 years, and nothing overflows.
 const MAX_HOUR_DIGITS: usize = 8;
 
-/// Milliseconds from the beginning, at most [`Self::MAX`]: `WebVTT` knows nothing finer.
+/// Milliseconds from the beginning, at most [`Self::MAX`]: WebVTT knows nothing finer.
 ///
 /// Written and read as `HH:MM:SS.mmm`; hours may have more digits, and may be left out when read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

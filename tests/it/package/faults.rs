@@ -10,6 +10,7 @@ use flux::media::lint::{Fetch, FetchError, Fetched, Folder, Rule, Served, Severi
 use flux::media::package::{Layout, Rendition, Request, package};
 
 use super::kit::{FRAGMENTS, Ladder, made, picture, sound, text};
+use super::subtitles;
 
 /// A film of 13 s with GOPs of so many frames.
 fn film(size: &str, rate: u32, gop: u32, bits: u32, more: &str) -> PathBuf {
@@ -24,7 +25,7 @@ fn film(size: &str, rate: u32, gop: u32, bits: u32, more: &str) -> PathBuf {
 }
 
 /// Nothing is to be said against it.
-fn ideal(layout: Layout) -> Request {
+pub(super) fn ideal(layout: Layout) -> Request {
     let mut request = Ladder::standard().request(layout);
     let sounds: Vec<Rendition> = request.renditions.drain(2..).collect();
     request.renditions = vec![
@@ -63,7 +64,7 @@ fn silent(gop: u32) -> Request {
 }
 
 /// Replaces the first occurrence in a file, which must be there.
-fn edit(folder: &Path, path: &str, from: &str, to: &str) {
+pub(super) fn edit(folder: &Path, path: &str, from: &str, to: &str) {
     let before = text(folder, path);
     assert!(before.contains(from), "{path} has no {from}:\n{before}");
     fs::write(folder.join(path), before.replacen(from, to, 1)).unwrap();
@@ -337,7 +338,7 @@ fn black_then_busy() -> Request {
 }
 
 /// What is said of a folder, by rule.
-fn said(fetch: &mut dyn Fetch, entries: &[String]) -> (BTreeSet<Rule>, String) {
+pub(super) fn said(fetch: &mut dyn Fetch, entries: &[String]) -> (BTreeSet<Rule>, String) {
     let report = lint_all(fetch, entries.iter().map(String::as_str));
     let list: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     (report.findings.iter().map(|finding| finding.rule).collect(), list.join("\n"))
@@ -375,8 +376,8 @@ fn every_check_fails_on_its_fault_and_on_no_other() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
-    // The others have tests of their own below.
-    let elsewhere = [Rule::SegmentFormat, Rule::ContentType, Rule::Gzip];
+    // The others have tests of their own, below and beside this file.
+    let elsewhere = [Rule::SegmentFormat, Rule::ContentType, Rule::Gzip].into_iter().chain(subtitles::RULES);
     let covered: BTreeSet<Rule> = rows.iter().map(|row| row.0).chain(elsewhere).collect();
     let all: BTreeSet<Rule> = Rule::ALL.iter().copied().collect();
     assert_eq!(all.difference(&covered).collect::<Vec<_>>(), Vec::<&Rule>::new());
@@ -422,10 +423,21 @@ fn templates_with_one_length_for_all_are_read() {
 }
 
 /// A folder behind a server.
-struct Web {
-    folder: Folder,
-    kind: &'static str,
-    compressed: bool,
+pub(super) struct Web {
+    pub(super) folder: Folder,
+    /// What it calls playlists.
+    pub(super) kind: &'static str,
+    /// What it calls subtitles.
+    pub(super) text: &'static str,
+    pub(super) compressed: bool,
+}
+
+impl Web {
+    /// One that does everything right.
+    pub(super) fn new(folder: &Path) -> Self {
+        let kind = "application/vnd.apple.mpegurl; charset=utf-8";
+        Self { folder: Folder::new(folder), kind, text: "text/vtt", compressed: true }
+    }
 }
 
 impl Fetch for Web {
@@ -435,10 +447,10 @@ impl Fetch for Web {
 
     fn fetch(&mut self, place: &str, range: Option<Range<u64>>) -> Result<Fetched, FetchError> {
         let mut fetched = self.folder.fetch(place, range)?;
-        let kind = if Path::new(place).extension().is_some_and(|extension| extension == "mpd") {
-            "application/dash+xml"
-        } else {
-            self.kind
+        let kind = match Path::new(place).extension().and_then(|extension| extension.to_str()) {
+            Some("mpd") => "application/dash+xml",
+            Some("vtt") => self.text,
+            _ => self.kind,
         };
         fetched.served = Some(Served { content_type: kind.to_owned(), compressed: self.compressed });
         Ok(fetched)
@@ -457,7 +469,7 @@ fn how_playlists_are_served_is_checked() {
         (right, false, BTreeSet::from([Rule::Gzip])),
     ];
     for (kind, compressed, expected) in rows {
-        let mut web = Web { folder: Folder::new(folder.path()), kind, compressed };
+        let mut web = Web { kind, compressed, ..Web::new(folder.path()) };
         let (rules, list) = said(&mut web, &entries);
         assert_eq!(rules, expected, "{list}");
         assert!(rules.iter().all(|rule| rule.severity() == Severity::Should));

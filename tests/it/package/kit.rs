@@ -144,6 +144,13 @@ pub fn first_frame(path: &Path) -> String {
     tool("ffprobe", arguments, Some(path)).trim().trim_end_matches(',').to_owned()
 }
 
+/// When the first picture of a transport stream is shown, ticks of 1/90000 s.
+pub fn first_tick(path: &Path) -> u64 {
+    let said = tool("ffprobe", "-select_streams v -show_entries packet=pts -of csv=p=0", Some(path));
+    let ticks = said.lines().filter_map(|line| line.trim_matches([',', ' ']).parse().ok());
+    ticks.min().unwrap()
+}
+
 /// Asserts that the linter finds nothing that must not be.
 pub fn passes<'a>(folder: &Path, entries: impl Iterator<Item = &'a str>) {
     let report = lint_all(&mut Folder::new(folder), entries);
