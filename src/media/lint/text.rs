@@ -100,13 +100,13 @@ impl Segments {
         let mut fault = None;
         for cue in document.cues {
             let (from, to) = (cue.start.seconds(), cue.end.seconds());
-            let shown = format!("the cue from {} to {}", cue.start, cue.end);
+            let shown = || format!("the cue from {} to {}", cue.start, cue.end);
             let key = (cue.start, cue.end, cue.payload);
             let known = before.as_ref().is_none_or(|before| before.contains(&key));
             if from >= end + SLACK || to <= begin - SLACK {
-                fault.get_or_insert((shown, "cues of its time alone"));
+                fault.get_or_insert_with(|| (shown(), "cues of its time alone"));
             } else if from < begin - SLACK && !known {
-                fault.get_or_insert((shown, "it in the segment before as well"));
+                fault.get_or_insert_with(|| (shown(), "it in the segment before as well"));
             }
             if to > end + SLACK {
                 reaching.insert(key.clone());
@@ -127,11 +127,11 @@ impl Segments {
         self.reaching = Some(reaching);
     }
 
-    /// Whether the times of cues are those of the media.
+    /// Whether the times of cues are those of the media. Where nothing is said, that is told and yes is taken.
     fn map(&mut self, session: &mut Session<'_>, place: &str, map: Option<TimestampMap>) -> bool {
         let Some(map) = map else {
             session.find(Rule::TimestampMap, place, "no X-TIMESTAMP-MAP", "one in the header");
-            return false;
+            return true;
         };
         let told = map.ticks(Moment::default());
         let zero = *self.zero.get_or_insert(told);

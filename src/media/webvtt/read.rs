@@ -3,6 +3,7 @@
 use super::{Cue, Document, Fault, MAX_BYTES, MAX_CUES, MAX_LINE, MAX_LINES, Wrong};
 
 const ARROW: &str = "-->";
+const SPACES: [char; 2] = [' ', '\t'];
 
 /// A line and its number.
 type Line<'a> = (usize, &'a str);
@@ -20,7 +21,7 @@ pub fn read(text: &str) -> Result<Document, Fault> {
     let signature = lines.next().map_or("", |(_, line)| line);
     short(1, signature)?;
     let after = signature.strip_prefix("WEBVTT").ok_or(fault(1, Wrong::Signature))?;
-    if !(after.is_empty() || after.starts_with([' ', '\t'])) || after.contains(ARROW) {
+    if !(after.is_empty() || after.starts_with(SPACES)) {
         return Err(fault(1, Wrong::Signature));
     }
     let mut document = Document::default();
@@ -77,6 +78,27 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// Blocks that are no cue, by their first line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Comment,
+    Style,
+    Region,
+}
+
+impl Kind {
+    pub(super) fn of(line: &str) -> Option<Self> {
+        match line.trim_end_matches(SPACES) {
+            "STYLE" => Some(Self::Style),
+            "REGION" => Some(Self::Region),
+            _ if line == "NOTE" || line.starts_with("NOTE ") || line.starts_with("NOTE\t") => {
+                Some(Self::Comment)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The lines between the signature and the first empty one.
 fn header(document: &mut Document, block: &[Line<'_>]) -> Result<(), Fault> {
     no_arrow(block)?;
@@ -107,6 +129,10 @@ fn add(document: &mut Document, block: &[Line<'_>]) -> Result<(), Fault> {
             }
             (None, times, text)
         }
+        // Some players read a cue of that name, others a comment or style with times in it.
+        [id, times, ..] if times.1.contains(ARROW) && Kind::of(id.1).is_some() => {
+            return Err(fault(times.0, Wrong::Arrow));
+        }
         [id, times, text @ ..] if times.1.contains(ARROW) => (Some(id.1), times, text),
         _ => return other(document, block),
     };
@@ -131,13 +157,11 @@ fn add(document: &mut Document, block: &[Line<'_>]) -> Result<(), Fault> {
 fn other(document: &mut Document, block: &[Line<'_>]) -> Result<(), Fault> {
     no_arrow(block)?;
     let Some((&(number, kind), inside)) = block.split_first() else { return Ok(()) };
-    if kind == "NOTE" || kind.starts_with("NOTE ") || kind.starts_with("NOTE\t") {
-        return Ok(());
-    }
-    let list = match kind.trim_end_matches([' ', '\t']) {
-        "STYLE" => &mut document.styles,
-        "REGION" => &mut document.regions,
-        _ => return Err(fault(number, Wrong::NoArrow)),
+    let list = match Kind::of(kind) {
+        Some(Kind::Comment) => return Ok(()),
+        Some(Kind::Style) => &mut document.styles,
+        Some(Kind::Region) => &mut document.regions,
+        None => return Err(fault(number, Wrong::NoArrow)),
     };
     if !document.cues.is_empty() {
         return Err(fault(number, Wrong::LateBlock));
@@ -153,7 +177,6 @@ fn joined(lines: &[Line<'_>]) -> String {
 
 /// `00:00:01.000 --> 00:00:02.000 settings`.
 fn moments(line: &str) -> Result<(super::Moment, super::Moment, &str), Wrong> {
-    const SPACES: [char; 2] = [' ', '\t'];
     let (start, rest) = line.split_once(ARROW).ok_or(Wrong::Times)?;
     if !start.ends_with(SPACES) || !rest.starts_with(SPACES) {
         return Err(Wrong::Times);

@@ -31,6 +31,7 @@ fn a_file_with_everything_is_read() {
     };
     assert_eq!(document.cues, [first, cue(446_399_999, 446_400_000, "")]);
     assert_eq!(read("WEBVTT"), Ok(Document::default()));
+    assert_eq!(read("WEBVTT\t--> title"), Ok(Document::default()));
     let old_mac = read("WEBVTT\r\r00:00.000 --> 00:01.000\rone\rtwo\r").unwrap();
     assert_eq!(old_mac.cues, [cue(0, 1000, "one\ntwo")]);
 }
@@ -54,7 +55,6 @@ fn what_a_player_would_trip_on_is_named_with_its_line() {
         ("\n\nWEBVTT\n".into(), 1, Wrong::Signature),
         ("webvtt\n".into(), 1, Wrong::Signature),
         ("WEBVTTX\n".into(), 1, Wrong::Signature),
-        ("WEBVTT -->\n".into(), 1, Wrong::Signature),
         ("WEBVTT\n00:00.000 --> 00:01.000\nno empty line".into(), 2, Wrong::Arrow),
         (map("=LOCAL:00:00:00.000"), 2, Wrong::TimestampMap),
         (map("=LOCAL:00:00:00.000,MPEGTS:"), 2, Wrong::TimestampMap),
@@ -84,6 +84,9 @@ fn what_a_player_would_trip_on_is_named_with_its_line() {
         (timed("00:00.000 --> 00:01.000\n\nSTYLE\n::cue {}"), 5, Wrong::LateBlock),
         (timed("00:00.000 --> 00:01.000\none\n\nand what was behind an empty line"), 6, Wrong::NoArrow),
         (timed("NOTES"), 3, Wrong::NoArrow),
+        (timed("NOTE x\n00:00.000 --> 00:01.000"), 4, Wrong::Arrow),
+        (timed("STYLE \n00:00.000 --> 00:01.000"), 4, Wrong::Arrow),
+        (timed("REGION\n00:00.000 --> 00:01.000"), 4, Wrong::Arrow),
         (format!("WEBVTT\n\nNOTE {}\n", "x".repeat(MAX_LINE)), 3, Wrong::LongLine),
         (format!("WEBVTT {}\n", "x".repeat(MAX_LINE)), 1, Wrong::LongLine),
         (timed(&"x\n".repeat(MAX_LINES + 1)), MAX_LINES + 3, Wrong::TooManyLines),
@@ -151,7 +154,7 @@ proptest! {
 
     #[test]
     fn any_text_can_be_written(
-        id in proptest::option::of("[\\PC\r\n\\->0-9:]{0,12}"),
+        id in proptest::option::of("NOTE|STYLE|REGION\t|[\\PC\r\n\\->0-9:]{0,12}"),
         settings in "[\\PC\r\n\\->]{0,12}",
         payload in "[\\PC\r\n\\->0-9:.]{0,40}",
         style in "[\\PC\r\n\\->]{0,12}",

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result, Write};
 
+use super::read::Kind;
 use super::{Cue, Document};
 
 impl Display for Document {
@@ -24,7 +25,9 @@ impl Display for Document {
 /// A cue with its name, its times and its text; every line ended, no empty line after it.
 impl Display for Cue {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        if let Some(id) = self.id.as_deref().filter(|id| !id.is_empty() && plain(id)) {
+        if let Some(id) =
+            self.id.as_deref().filter(|id| !id.is_empty() && plain(id) && Kind::of(id).is_none())
+        {
             writeln!(f, "{id}")?;
         }
         write!(f, "{} --> {}", self.start, self.end)?;

@@ -107,6 +107,11 @@ fn tool(program: &str, arguments: &str, path: Option<&Path>) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
+/// Runs ffmpeg, which writes what it writes beside `path`.
+pub fn encode(arguments: &str, path: &Path) {
+    tool("ffmpeg", arguments, Some(path));
+}
+
 /// Frames that decode of one stream of a presentation.
 pub fn frames(path: &Path, stream: &str) -> u64 {
     let arguments =

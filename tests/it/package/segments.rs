@@ -8,7 +8,7 @@ use flux::media::lint::{Folder, Rule, lint_all};
 use flux::media::package::{Layout, package};
 
 use super::faults::{edit, ideal, said};
-use super::kit::text;
+use super::kit::{encode, text};
 
 const MPD: &str = "manifest.mpd";
 
@@ -85,6 +85,22 @@ fn segments_that_are_listed_are_read_as_those_of_templates() {
         let report = lint_all(&mut Folder::new(folder.path()), [MPD]);
         assert_eq!(report.findings, [], "{}", text(folder.path(), MPD));
         assert_eq!((report.renditions, report.segments), (5, 15));
+    }
+}
+
+#[test]
+fn lists_that_ffmpeg_writes_pass() {
+    let source = "-f lavfi -i testsrc2=s=160x90:r=25:d=7 -f lavfi -i sine=d=7:r=48000 -map 0:v -map 1:a";
+    let codecs = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 50 -sc_threshold 0 -c:a aac -ac 2";
+    for options in ["-use_timeline 1", "-use_timeline 0", "-single_file 1 -use_timeline 0"] {
+        let folder = tempfile::tempdir().unwrap();
+        let dash = format!("-f dash -seg_duration 2 -use_template 0 {options}");
+        encode(&format!("{source} {codecs} {dash}"), &folder.path().join(MPD));
+        assert!(text(folder.path(), MPD).contains("<SegmentList"));
+        let report = lint_all(&mut Folder::new(folder.path()), [MPD]);
+        let list: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        assert!(report.passes(), "{options}: {}", list.join("\n"));
+        assert_eq!((report.renditions, report.segments), (2, 8));
     }
 }
 

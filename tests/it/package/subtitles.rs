@@ -220,6 +220,25 @@ fn maps_lead_to_the_first_picture_of_transport_streams() {
 }
 
 #[test]
+fn what_ffmpeg_leaves_out_of_subtitles_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.vtt");
+    fs::write(&cues, ["WEBVTT\n", FIRST, ACROSS, THIRD].concat()).unwrap();
+    let source = format!("-f lavfi -i testsrc2=s=160x90:r=25:d=13 -i {}", cues.display());
+    let codecs =
+        "-map 0:v -map 1:s -c:v libx264 -preset ultrafast -pix_fmt yuv420p -g 50 -sc_threshold 0 -c:s webvtt";
+    let hls = "-f hls -hls_time 6 -hls_playlist_type vod -hls_segment_type fmp4 -master_pl_name master.m3u8";
+    let map = "-var_stream_map v:0,s:0,sgroup:subs,language:de";
+    kit::encode(&format!("{source} {codecs} {hls} {map}"), &folder.path().join("out.m3u8"));
+    let (rules, list) = said(&mut Folder::new(folder.path()), &[MASTER.to_owned()]);
+    // No maps, no cue in a second segment, no tags of its list that others have.
+    for rule in [Rule::TimestampMap, Rule::CuePlace, Rule::Vod, Rule::Autoselect] {
+        assert!(rules.contains(&rule), "{} is not in\n{list}", rule.as_str());
+    }
+    assert!(![Rule::WebVtt, Rule::CueTimes, Rule::CueText].iter().any(|rule| rules.contains(rule)), "{list}");
+}
+
+#[test]
 fn subtitles_are_counted_and_stand_alone() {
     let plain = tempfile::tempdir().unwrap();
     let done = package(&ideal(Layout::Fragments), plain.path()).unwrap();
