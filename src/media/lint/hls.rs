@@ -107,8 +107,9 @@ impl Walk<'_, '_> {
         let sounds = playlist.media.iter().filter(|tag| tag.get("TYPE").is_some_and(|kind| kind == "AUDIO"));
         for tag in sounds {
             let group = groups.entry(tag.get("GROUP-ID").map_or("", String::as_str)).or_default();
-            if let Some(uri) = tag.get("URI") {
-                group.extend(self.stream(entry, uri));
+            if let Some(stream) = tag.get("URI").and_then(|uri| self.stream(entry, uri)) {
+                group.push(stream);
+                self.channels(entry, tag, stream);
             }
         }
         self.renditions(entry, &playlist.media);

@@ -93,6 +93,7 @@ rules! {
     SegmentFormat "segment_format" Must "Apple 1.5" "HEVC and AV1 are in fragmented MP4.";
     HevcTag "hevc_tag" Must "Apple 1.10" "HEVC is hvc1, so that its parameters are in the init segment alone.";
     Interlaced "interlaced" Must "Apple 1.14" "Pictures are not interlaced.";
+    Channels "channels" Must "RFC 8216 §4.3.4.1" "CHANNELS is the number of channels of the sound, where it is given.";
     Autoselect "autoselect" Must "RFC 8216 §4.3.4.1" "DEFAULT=YES goes with AUTOSELECT=YES.";
     Forced "forced" Must "RFC 8216 §4.3.4.1" "FORCED is only said of subtitles.";
     WebVtt "webvtt" Must "W3C WebVTT §4" "Files of subtitles can be read as WebVTT to the end.";

@@ -70,7 +70,7 @@ pub(super) struct Segments {
     pub(super) zero: Option<i64>,
     /// Where the next segment begins, seconds.
     pub(super) begin: f64,
-    /// Cues that are shown behind the end of the segment before; `None` when that could not be read.
+    /// Cues of the segment before that are shown at its end or behind it; `None` when that could not be read.
     reaching: Option<BTreeSet<Key>>,
 }
 
@@ -108,7 +108,8 @@ impl Segments {
             } else if from < begin - SLACK && !known {
                 fault.get_or_insert_with(|| (shown(), "it in the segment before as well"));
             }
-            if to > end + SLACK {
+            // What barely reaches may be there and need not.
+            if to > end - SLACK {
                 reaching.insert(key.clone());
             }
             here.insert(key);
@@ -163,7 +164,86 @@ pub(super) fn is_language(tag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use proptest::prelude::*;
+
+    use super::super::{Fetch, FetchError, Fetched};
     use super::*;
+    use crate::media::webvtt::Cue;
+
+    /// Everything is in memory already.
+    struct Nothing;
+
+    impl Fetch for Nothing {
+        fn resolve(&self, _: &str, _: &str) -> Option<String> {
+            None
+        }
+
+        fn fetch(&mut self, _: &str, _: Option<Range<u64>>) -> Result<Fetched, FetchError> {
+            Err(FetchError("nothing".into()))
+        }
+    }
+
+    fn cue((n, (start, length)): (usize, (u64, u64))) -> Cue {
+        let (start, end) = (Moment::from_millis(start), Moment::from_millis(start + length));
+        Cue { id: None, start, end, settings: String::new(), payload: n.to_string() }
+    }
+
+    /// Each cue in all segments in which any of it is shown.
+    fn cut(cues: &[Cue], lengths: &[u64]) -> Vec<Vec<Cue>> {
+        let mut begin = 0;
+        let segments = lengths.iter().map(|length| {
+            let (from, to) = (begin, begin + length);
+            begin = to;
+            cues.iter().filter(|cue| cue.start.millis() < to && cue.end.millis() > from).cloned().collect()
+        });
+        segments.collect()
+    }
+
+    fn found(segments: &[Vec<Cue>], lengths: &[u64]) -> Vec<Rule> {
+        let mut nothing = Nothing;
+        let mut session = Session::new(&mut nothing);
+        let mut walk = Segments::new(Some(0));
+        for (cues, &length) in segments.iter().zip(lengths) {
+            let map = Some(TimestampMap::default());
+            let document = Document { timestamp_map: map, cues: cues.clone(), ..Document::default() };
+            walk.next(&mut session, "s", Moment::from_millis(length).seconds(), Some(document));
+        }
+        session.report.findings.iter().map(|finding| finding.rule).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn cues_that_are_cut_right_pass_and_one_that_is_gone_is_missed(
+            times in proptest::collection::vec((0..20_000_u64, 1..9000_u64), 0..8),
+            lengths in proptest::collection::vec(100..6000_u64, 1..6),
+            chosen in any::<proptest::sample::Index>(),
+        ) {
+            let cues: Vec<Cue> = times.into_iter().enumerate().map(cue).collect();
+            let mut segments = cut(&cues, &lengths);
+            prop_assert_eq!(found(&segments, &lengths), []);
+            // Pieces of cues that are long enough to be seen, and whose other pieces are too.
+            let mut pieces = Vec::new();
+            let mut begin = 0;
+            for (n, (segment, length)) in segments.iter().zip(&lengths).enumerate() {
+                let (from, to) = (begin, begin + length);
+                begin = to;
+                pieces.extend(segment.iter().enumerate().filter_map(|(at, cue)| {
+                    let shown = cue.end.millis().min(to) - cue.start.millis().max(from);
+                    let before = from.saturating_sub(cue.start.millis());
+                    let after = cue.end.millis().saturating_sub(to);
+                    let more = n + 1 < lengths.len() && after > 60;
+                    (shown > 60 && (before > 60 || more)).then_some((n, at))
+                }));
+            }
+            if !pieces.is_empty() {
+                let (n, at) = pieces[chosen.index(pieces.len())];
+                segments[n].remove(at);
+                prop_assert!(found(&segments, &lengths).contains(&Rule::CuePlace));
+            }
+        }
+    }
 
     #[test]
     fn languages_are_shaped_like_tags() {

@@ -192,6 +192,7 @@ fn masters() -> Vec<Row> {
         (Rule::VideoRange, fragments, |f| edit(f, MASTER, "RANGE=SDR", "RANGE=PQ")),
         (Rule::Groups, fragments, |f| edit(f, MASTER, "AUDIO=\"aac\"", "AUDIO=\"aac\",SUBTITLES=\"none\"")),
         (Rule::RenditionNames, fragments, |f| edit(f, MASTER, "NAME=\"en\"", "NAME=\"de\"")),
+        (Rule::Channels, fragments, |f| edit(f, MASTER, "CHANNELS=\"2\"", "CHANNELS=\"6\"")),
         (Rule::Language, fragments, |f| edit(f, MASTER, "LANGUAGE=\"en\",", "")),
         (Rule::DefaultVariant, fragments, |f| {
             let master = text(f, MASTER);

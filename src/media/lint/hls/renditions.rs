@@ -45,6 +45,19 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// What a tag says of the sound in a stream, against what that is.
+    pub(super) fn channels(&mut self, entry: &str, tag: &Attributes, stream: usize) {
+        let Some(real) = self.streams.get(stream).and_then(|stream| stream.facts()?.channels) else { return };
+        let Some(told) = tag.get("CHANNELS") else { return };
+        let (count, more) = told.split_once('/').unwrap_or((told, ""));
+        // Objects beside the channels are counted as what they sound like together.
+        if count.parse() != Ok(real) && !more.contains("JOC") {
+            let place = format!("{entry} EXT-X-MEDIA \"{}\"", tag.get("NAME").map_or("", String::as_str));
+            let said = format!("CHANNELS=\"{told}\"");
+            self.session.find(Rule::Channels, place, said, format!("\"{real}\""));
+        }
+    }
+
     /// Reads the subtitles that a master playlist names. The media have been read.
     pub(super) fn subtitles(&mut self, entry: &str, media: &[Attributes]) {
         let mut seen = BTreeSet::new();
