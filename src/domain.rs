@@ -41,7 +41,8 @@ pub use ids::{
 };
 pub use measured::{Area, ContentLight, Mastering, MasteringDisplay, Measured, Scan};
 pub use media::{
-    AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation, VideoStream,
+    AudioStream, ColorRange, ColorSpace, Demuxer, FieldOrder, MediaInfo, OtherStream, Rotation,
+    SubtitleStream, VideoStream,
 };
 pub use path::{InvalidPath, ObjectPath, PathTemplate, PathValues, beside};
 pub use place::{Access, Acl, Bucket, HttpMethod, ObjectOptions};

@@ -14,6 +14,7 @@
 pub mod analyze;
 pub mod argv;
 mod boxes;
+pub mod captions;
 pub mod encode;
 pub mod lint;
 pub mod package;

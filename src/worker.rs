@@ -8,6 +8,7 @@
 //! To add a kind of task: its message in `rpc::wire`, an arm in `run`, a module beside [`transcode`].
 
 mod account;
+mod captions;
 mod delivery;
 mod disk;
 mod encoding;

@@ -182,6 +182,7 @@ fn job() -> NewJob {
         clip: None,
         stills: None,
         poster: false,
+        captions: None,
     };
     NewJob {
         id: JobId::from_uuid(SystemIds.sortable(now)),

@@ -10,7 +10,7 @@ use super::auth::Principal;
 use super::params::Params;
 use super::problem::{Kind, Problem};
 use super::{Api, accept, body};
-use crate::domain::{AudioStream, ColorSpace, OtherStream, Remark, VideoStream};
+use crate::domain::{AudioStream, ColorSpace, OtherStream, Remark, SubtitleStream, VideoStream};
 use crate::worker::{Looked, Refused};
 
 /// When somebody who found all seats taken should come again: most sources are known within a second.
@@ -58,6 +58,7 @@ pub fn document(looked: &Looked) -> Value {
         "duration_seconds": media.duration_seconds.map(micros),
         "video": pictures.iter().map(video).collect::<Vec<_>>(),
         "audio": media.audio.iter().map(audio).collect::<Vec<_>>(),
+        "subtitles": media.subtitles.iter().map(subtitles).collect::<Vec<_>>(),
         "attached_pictures": covers.into_iter().map(cover).collect::<Vec<_>>(),
         "other": media.other.iter().map(other).collect::<Vec<_>>(),
         "warnings": media.remarks().into_iter().map(Remark::as_str).collect::<Vec<_>>(),
@@ -107,6 +108,18 @@ fn sound(audio: &AudioStream, codec_string: Option<&str>, main: bool) -> Value {
         "start_seconds": audio.start_seconds.map(micros),
         "duration_seconds": audio.duration_seconds.map(micros),
         "default": audio.default,
+    })
+}
+
+fn subtitles(stream: &SubtitleStream) -> Value {
+    json!({
+        "index": stream.index,
+        "codec": stream.codec,
+        "text": stream.is_text(),
+        "language": stream.language,
+        "default": stream.default,
+        "forced": stream.forced,
+        "hearing_impaired": stream.hearing_impaired,
     })
 }
 
@@ -170,6 +183,14 @@ mod tests {
             duration_seconds: Some(3.0),
             video: vec![film, cover],
             audio: vec![sound],
+            subtitles: vec![SubtitleStream {
+                index: 4,
+                codec: "mov_text".into(),
+                language: Some("deu".into()),
+                default: false,
+                forced: true,
+                hearing_impaired: false,
+            }],
             other: vec![OtherStream { index: 3, kind: "data".into(), codec: None }],
         };
         let codecs = BTreeMap::from([(0, "hvc1.2.4.L120.b0".into()), (1, "mp4a.40.2".into())]);

@@ -84,6 +84,7 @@ pub(crate) fn output(n: u16) -> OutputSpec {
             clip: None,
             stills: None,
             poster: false,
+            captions: None,
         },
         destination: destination(n, Overwrite::Replace),
         warnings: Vec::new(),

@@ -300,12 +300,37 @@ pub struct AudioStream {
     pub default: bool,
 }
 
-/// Any other stream (subtitles, data, timecode): counted, named, ignored.
+/// A track of subtitles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubtitleStream {
+    /// Stream index in the container.
+    pub index: u32,
+    /// ffmpeg's codec name.
+    pub codec: String,
+    /// ISO 639 tag, where set.
+    pub language: Option<String>,
+    /// The container's default flag.
+    pub default: bool,
+    /// Only what must be read also by those who follow the sound: signs, other languages.
+    pub forced: bool,
+    /// Also tells of sounds, for those who do not hear them.
+    pub hearing_impaired: bool,
+}
+
+impl SubtitleStream {
+    /// Whether it is text, and not pictures of it or something that ffmpeg does not read.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        matches!(self.codec.as_str(), "subrip" | "ass" | "ssa" | "mov_text" | "webvtt" | "text")
+    }
+}
+
+/// Any other stream (data, timecode): counted, named, ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OtherStream {
     /// Stream index in the container.
     pub index: u32,
-    /// ffmpeg's kind (`subtitle`, `data`, `attachment`, …).
+    /// ffmpeg's kind (`data`, `attachment`, …).
     pub kind: String,
     /// ffmpeg's codec name, where known.
     pub codec: Option<String>,
@@ -324,6 +349,9 @@ pub struct MediaInfo {
     pub video: Vec<VideoStream>,
     /// Sound streams in container order.
     pub audio: Vec<AudioStream>,
+    /// Tracks of subtitles in container order.
+    #[serde(default)]
+    pub subtitles: Vec<SubtitleStream>,
     /// Everything else.
     pub other: Vec<OtherStream>,
 }
@@ -394,6 +422,7 @@ mod tests {
             duration_seconds: None,
             video: vec![cover, video(1, 640, 360), video(2, 640, 360)],
             audio: vec![],
+            subtitles: vec![],
             other: vec![],
         };
         assert_eq!(info.main_video().map(|v| v.index), Some(1));

@@ -1,5 +1,6 @@
 //! Typed encode settings: what a preset resolves to and what a request may set. Never ffmpeg arguments.
 
+mod captions;
 mod catalogue;
 mod check;
 mod clip;
@@ -15,6 +16,7 @@ mod units;
 
 use serde::{Deserialize, Serialize};
 
+pub use captions::{CaptionMode, CaptionSource, CaptionsSpec};
 pub use catalogue::{InvalidPreset, PresetName, Presets};
 pub use check::AV1_MIN_SIDE;
 pub use clip::{Clip, MediaTime};
@@ -57,6 +59,9 @@ pub struct EncodeSpec {
     /// Whether a picture of the film is published beside it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub poster: bool,
+    /// The source's subtitles; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<CaptionsSpec>,
 }
 
 /// Picture codecs that flux encodes.

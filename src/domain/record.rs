@@ -277,6 +277,8 @@ pub enum FileRole {
     Init,
     /// Media: a segment, or a whole rendition.
     Segment,
+    /// Subtitles: a segment, or all of them.
+    Captions,
     /// A picture of the film, beside it.
     Poster,
     /// A list of stills (`WebVTT`).
@@ -293,7 +295,7 @@ impl FileRole {
     pub const fn is_list(self) -> bool {
         match self {
             Self::Master | Self::Playlist | Self::IframePlaylist | Self::Manifest | Self::Thumbnails => true,
-            Self::Init | Self::Segment | Self::Poster | Self::Still | Self::Sprite => false,
+            Self::Init | Self::Segment | Self::Captions | Self::Poster | Self::Still | Self::Sprite => false,
         }
     }
 }

@@ -91,6 +91,7 @@ mod tests {
             duration_seconds: None,
             video: Vec::new(),
             audio: Vec::new(),
+            subtitles: vec![],
             other: Vec::new(),
         };
         assert_eq!(empty.remarks(), [Remark::NoPicture, Remark::NoSound, Remark::NoDuration]);

@@ -90,6 +90,13 @@ pub enum KindReport {
         /// What was meant to be.
         planned: PlannedAudio,
     },
+    /// Subtitles.
+    Subtitle {
+        /// ISO 639 tag, where set.
+        language: Option<String>,
+        /// Only what must be read also by those who follow the sound.
+        forced: bool,
+    },
 }
 
 /// What a picture was meant to be.

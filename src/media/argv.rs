@@ -4,6 +4,7 @@
 //! our own file name or our own input (a path or URL made by flux), so nothing a client sends can become an option.
 //! `-xerror` is not used: it stops at the first error and still misses truncation (MEDIA-RULES §1.11).
 
+mod captions;
 mod codec;
 mod filter;
 mod shown;
@@ -16,7 +17,10 @@ pub use shown::shown;
 pub use still::{Moment, still, still_files};
 
 use super::Input;
-use super::plan::{AudioPlan, Copied, Cut, EncodePlan, Filter, OutputPlan, TrackKind, VideoPlan, pass_log};
+use super::plan::{
+    AudioPlan, Copied, Cut, EncodePlan, Filter, Language, OutputPlan, SoundPlace, TrackKind, VideoPlan,
+    pass_log,
+};
 use crate::domain::Demuxer;
 use crate::domain::limits::SourceLimits;
 use crate::domain::preset::{FileFormat, VideoCodec};
@@ -71,7 +75,7 @@ pub enum LookAhead {
 }
 
 /// Measured gains in dB by place in the plan, for [`encode`].
-pub type Gains = BTreeMap<usize, f64>;
+pub type Gains = BTreeMap<SoundPlace, f64>;
 
 /// Input options shared by ffmpeg and ffprobe, up to and including `-i INPUT` (GATEWAY §5, RELIABILITY §4.1).
 #[must_use]
@@ -121,15 +125,20 @@ pub fn encode(plan: &EncodePlan, reading: &Reading<'_>, gains: &Gains) -> Vec<St
         for track in &output.copied {
             copied(&mut argv, output.format, track);
         }
-        if let Some(audio) = &output.audio {
-            sound(&mut argv, audio, gains.get(&position).copied());
+        for (track, audio) in output.audio.iter().enumerate() {
+            let gain = gains.get(&SoundPlace { file: position, track });
+            sound(&mut argv, audio, gain.copied(), (output.audio.len() > 1).then_some(track));
         }
+        captions::muxed(&mut argv, &output.captions, output.format);
         file(&mut argv, output, plan.brake_seconds());
     }
     for (n, poster) in plan.posters.iter().enumerate() {
         if let Some(label) = graph.label(plan.outputs.len() + n) {
             still::poster(&mut argv, poster, label);
         }
+    }
+    for track in &plan.captions {
+        captions::apart(&mut argv, track, plan.brake_seconds());
     }
     argv.0
 }
@@ -300,24 +309,40 @@ fn timescale(mut ticks: u32) -> u32 {
     ticks
 }
 
-fn sound(argv: &mut Argv, audio: &AudioPlan, gain: Option<f64>) {
+/// A sound; `track` says which, where the file has several.
+fn sound(argv: &mut Argv, audio: &AudioPlan, gain: Option<f64>, track: Option<usize>) {
+    let of = |option: &str| track.map_or_else(|| option.to_owned(), |track| format!("{option}:{track}"));
     let mut filters = audio.filters.clone();
     filters.extend(gain.filter(|_| audio.loudness.is_some()).map(Filter::Gain));
     argv.pair("-map", format!("0:{}", audio.stream));
-    argv.pair("-af", filter::chain(&filters));
-    argv.pair("-c:a", audio.codec.encoder());
-    argv.pair("-b:a", audio.bitrate);
+    argv.pair(&track.map_or("-af".to_owned(), |_| of("-filter:a")), filter::chain(&filters));
+    argv.pair(&of("-c:a"), audio.codec.encoder());
+    argv.pair(&of("-b:a"), audio.bitrate);
+    if let Some(track) = track {
+        argv.pair(&of("-disposition:a"), if track == 0 { "default" } else { "0" });
+    }
+}
+
+/// A language as the format takes it.
+fn named(language: Language, format: FileFormat) -> Language {
+    if format == FileFormat::Mov { language.in_quicktime() } else { language }
 }
 
 fn file(argv: &mut Argv, output: &OutputPlan, brake_seconds: f64) {
     // Source metadata may hold places and names; chapters and other tracks are not planned.
     argv.pair("-map_metadata", "-1");
-    let copied = output.copied.iter().find_map(|track| track.language);
-    if let Some(language) = output.audio.as_ref().and_then(|audio| audio.language).or(copied) {
-        argv.pair("-metadata:s:a:0", format!("language={language}"));
+    let copied =
+        output.copied.iter().filter(|track| track.kind == TrackKind::Sound).map(|track| track.language);
+    let encoded = output.audio.iter().map(|audio| audio.language);
+    for (n, language) in copied.chain(encoded).enumerate() {
+        if let Some(language) = language.map(|language| named(language, output.format)) {
+            argv.pair(&format!("-metadata:s:a:{n}"), format!("language={language}"));
+        }
     }
     argv.pair("-map_chapters", "-1");
-    argv.flag("-sn");
+    if output.captions.is_empty() {
+        argv.flag("-sn");
+    }
     argv.flag("-dn");
     argv.pair("-t", format!("{brake_seconds:.3}"));
     match output.format {

@@ -8,6 +8,7 @@
 //! figure in a manifest is measured on the bytes beside it; HLS and DASH name the same bytes.
 //! Blocking: call it where that is allowed.
 
+mod captions;
 mod cut;
 mod dash;
 mod hls;
@@ -24,6 +25,7 @@ pub(crate) use cut::same_instant;
 pub use names::{BadName, Names};
 pub(crate) use rate::{Rates, rates};
 
+use super::webvtt::Cue;
 use crate::domain::{FileRole, Rational};
 
 /// What to package and how.
@@ -31,6 +33,8 @@ use crate::domain::{FileRole, Rational};
 pub struct Request {
     /// Video first, best first, then audio; players begin with the order given.
     pub renditions: Vec<Rendition>,
+    /// Subtitles.
+    pub captions: Vec<CaptionRendition>,
     /// How long a segment is to be, seconds; more than 0. GOPs are never cut, so that it should be a multiple of theirs.
     pub segment_seconds: f64,
     /// How segments are kept.
@@ -94,6 +98,23 @@ pub struct AudioRendition {
     pub label: String,
     /// What plays when nobody chooses. Where no rendition of a group says so, its first is taken.
     pub default: bool,
+}
+
+/// A rendition of subtitles.
+#[derive(Debug, Clone)]
+pub struct CaptionRendition {
+    /// What it is called in file names and manifests, as [`Rendition::name`].
+    pub name: String,
+    /// BCP 47, such as `de`.
+    pub language: Option<String>,
+    /// What a person chooses it by; made from the language where it is empty.
+    pub label: String,
+    /// Only what must be read also by those who follow the sound.
+    pub forced: bool,
+    /// Also tells of sounds, for those who do not hear them.
+    pub hearing_impaired: bool,
+    /// On the film's timeline, in the order of their beginnings; what lies outside the film is left out.
+    pub cues: Vec<Cue>,
 }
 
 /// What was written.
@@ -267,14 +288,16 @@ pub fn package(request: &Request, folder: &Path) -> Result<Package, PackageError
         Layout::Fragments | Layout::SingleFile => mp4::cut(request, &mut out)?,
     };
     let target = cut::target(&tracks);
+    let captions = captions::write(request, &tracks, &mut out)?;
     let mut master = None;
     let mut playlists: Vec<Option<String>> = vec![None; tracks.len()];
     if request.manifests.hls {
-        let written = hls::write(request, &tracks, target, &mut out)?;
+        let written = hls::write(request, (&tracks, &captions), target, &mut out)?;
         master = written.master;
         playlists = written.playlists.into_iter().map(Some).collect();
     }
-    let manifest = if request.manifests.dash { Some(dash::write(request, &tracks, &mut out)?) } else { None };
+    let manifest =
+        if request.manifests.dash { Some(dash::write(request, &tracks, &captions, &mut out)?) } else { None };
     let duration = tracks.iter().map(cut::Track::seconds).fold(0.0, f64::max);
     let reports = tracks.iter().zip(playlists).map(|(track, playlist)| track.report(target, playlist));
     Ok(Package { renditions: reports.collect(), files: out.into_files(), master, manifest, duration })
@@ -292,7 +315,8 @@ fn check(request: &Request) -> Result<(), PackageError> {
             return Err(PackageError::Request("a package needs a manifest"));
         }
         (_, Manifests { hls: true, .. })
-            if request.names.master.is_none() && request.renditions.len() != 1 =>
+            if request.names.master.is_none()
+                && (request.renditions.len() != 1 || !request.captions.is_empty()) =>
         {
             return Err(PackageError::Request("several renditions need a master playlist"));
         }
@@ -301,6 +325,6 @@ fn check(request: &Request) -> Result<(), PackageError> {
         }
         _ => {}
     }
-    request.names.check(&request.renditions, request.layout)?;
+    request.names.check(&request.renditions, &request.captions, request.layout)?;
     Ok(())
 }

@@ -3,17 +3,18 @@
 //! Every decision about size, time, colour and sound is made here, as numbers and closed enums; `argv` only spells
 //! them. Files: `fields` (interlace, telecine), `frame` (what is cut off, turned, mirrored), `size` (geometry), `timing`
 //! (frame rates, keyframes), `color` (signals and conversions), `bytes` (room to set aside), `passes` (the first of two),
-//! `sound` (tracks, channels, loudness), `copy` (tracks as they are), `set` (ladders), `filter` (what may stand in a
-//! filter graph), `cut` (parts of a source), `process` (what
-//! one ffmpeg makes).
+//! `sound` (channels, loudness), `language`, `copy` (tracks as they are), `captions` (subtitles), `set` (ladders), `filter` (what
+//! may stand in a filter graph), `cut` (parts of a source), `process` (what one ffmpeg makes).
 
 mod bytes;
+mod captions;
 mod color;
 mod copy;
 mod cut;
 mod fields;
 mod filter;
 mod frame;
+mod language;
 mod passes;
 mod poster;
 mod process;
@@ -29,17 +30,19 @@ use crate::domain::preset::{
 };
 use crate::domain::{Code, Failure, Mastering, MediaInfo, OutputIndex, Rational, VideoStream};
 
+pub use captions::{CaptionTrack, CaptionsPlan, LEAD_SECONDS, MuxedCaptions};
 pub use color::{Matrix, Primaries, Range, Signal, Transfer};
 pub use copy::{Copied, TrackKind};
 pub use cut::Cut;
 pub(in crate::media) use cut::out_of_range;
 pub use fields::Joining;
 pub use filter::{Filter, Layout};
+pub use language::Language;
 pub(in crate::media) use passes::{PASS_LOGS, pass_log};
 pub use poster::PosterPlan;
 pub use process::{Twin, processes};
 pub(in crate::media) use size::stored as upright;
-pub use sound::{Language, MeasuredLoudness, gain};
+pub use sound::{MeasuredLoudness, gain};
 pub use stills::{Choice, StillsPlan, stills};
 
 /// What the operator allows, as far as planning needs it.
@@ -69,6 +72,8 @@ pub struct EncodePlan {
     pub twins: Vec<Twin>,
     /// Pictures of films, made of what is encoded.
     pub posters: Vec<PosterPlan>,
+    /// Subtitles of sets.
+    pub captions: Vec<CaptionsPlan>,
     /// Span of media to expect, seconds, for progress and time limits; `None` when the source does not say.
     pub expected_seconds: Option<f64>,
     /// Longest output that is accepted, seconds; a longer one is a runaway and fails the encode.
@@ -87,6 +92,7 @@ impl EncodePlan {
     #[must_use]
     pub fn reads(&self, stream: u32) -> bool {
         self.outputs.iter().any(|output| output.reads(stream))
+            || self.captions.iter().any(|captions| captions.track.stream == stream)
     }
 
     /// Tells clients something of the file at this place, and of those that are the same.
@@ -103,22 +109,31 @@ impl EncodePlan {
         self.cut.filter(|cut| !cut.seeks).map_or(0.0, |cut| cut.start.seconds())
     }
 
-    /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the places
-    /// of the files that use its result (MEDIA-RULES §1.14).
+    /// The measuring passes that loudness targets need: one per distinct sound (track and downmix), with the tracks
+    /// that use its result (MEDIA-RULES §1.14).
     #[must_use]
-    pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<usize>)> {
-        let mut passes: Vec<(&AudioPlan, Vec<usize>)> = Vec::new();
-        for (place, output) in self.outputs.iter().enumerate() {
-            let Some(audio) = output.audio.as_ref().filter(|a| a.loudness.is_some()) else {
-                continue;
-            };
-            match passes.iter_mut().find(|(known, _)| known.sounds_like(audio)) {
-                Some((_, users)) => users.push(place),
-                None => passes.push((audio, vec![place])),
+    pub fn loudness_passes(&self) -> Vec<(&AudioPlan, Vec<SoundPlace>)> {
+        let mut passes: Vec<(&AudioPlan, Vec<SoundPlace>)> = Vec::new();
+        for (file, output) in self.outputs.iter().enumerate() {
+            for (track, audio) in output.audio.iter().enumerate().filter(|(_, a)| a.loudness.is_some()) {
+                let place = SoundPlace { file, track };
+                match passes.iter_mut().find(|(known, _)| known.sounds_like(audio)) {
+                    Some((_, users)) => users.push(place),
+                    None => passes.push((audio, vec![place])),
+                }
             }
         }
         passes
     }
+}
+
+/// Where a sound is among the files of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SoundPlace {
+    /// The file's place.
+    pub file: usize,
+    /// Which of its sounds.
+    pub track: usize,
 }
 
 /// One file that ffmpeg writes: an output, or a rendition of one.
@@ -134,10 +149,12 @@ pub struct OutputPlan {
     pub file_name: String,
     /// The picture.
     pub video: Option<VideoPlan>,
-    /// The sound.
-    pub audio: Option<AudioPlan>,
+    /// The sound: of a rendition at most one, of a file what was asked for, the one that plays unasked first.
+    pub audio: Vec<AudioPlan>,
     /// Tracks of the source that are taken over, the picture first.
     pub copied: Vec<Copied>,
+    /// Tracks of subtitles in it.
+    pub captions: Vec<MuxedCaptions>,
     /// Its place among all files that were asked for, twins too.
     pub rank: usize,
     /// What the client should know (`not_upscaled`, …).
@@ -149,8 +166,9 @@ impl OutputPlan {
     #[must_use]
     pub fn reads(&self, stream: u32) -> bool {
         self.video.as_ref().is_some_and(|video| video.stream == stream)
-            || self.audio.as_ref().is_some_and(|audio| audio.stream == stream)
+            || self.audio.iter().any(|audio| audio.stream == stream)
             || self.copied.iter().any(|track| track.stream == stream)
+            || self.captions.iter().any(|captions| captions.track.stream == stream)
     }
 }
 
@@ -320,7 +338,8 @@ pub fn plan(
     }
     let mut expected_seconds = timing::expected_seconds(info, &planned);
     let clip = outputs.first().and_then(|(index, spec)| Some((*index, spec.clip?)));
-    let cut = clip.map(|(_, clip)| Cut::of(clip, info.container));
+    let with_text = outputs.iter().any(|(_, spec)| spec.captions.is_some());
+    let cut = clip.map(|(_, clip)| Cut::of(clip, info.container, with_text));
     if let (Some(cut), Some((index, _))) = (cut, clip) {
         let (length, short) = cut.length(expected_seconds).map_err(|failure| (index, failure))?;
         cut.lay(&mut planned);
@@ -331,11 +350,17 @@ pub fn plan(
         }
         expected_seconds = length;
     }
+    let (captions, told) = captions::renditions(info, outputs, cut);
+    for (index, warning) in told {
+        if let Some(first) = planned.iter_mut().find(|file| file.index == index) {
+            first.warnings.push(warning);
+        }
+    }
     let max_seconds = timing::cap(expected_seconds, policy);
     let specs = outputs;
     let (mut outputs, twins) = process::once(planned);
     let posters = poster::plan((&mut outputs, &twins), specs, expected_seconds);
-    Ok(EncodePlan { cut, outputs, twins, posters, expected_seconds, max_seconds })
+    Ok(EncodePlan { cut, outputs, twins, posters, captions, expected_seconds, max_seconds })
 }
 
 fn output(
@@ -357,15 +382,30 @@ fn output(
         _ => None,
     };
     let copied = copy::plan(info, spec, format)?;
-    let audio = spec.encoded_sound().and_then(|wanted| Some(sound::plan(info.main_audio()?, wanted)));
-    let has_sound = audio.is_some() || copied.iter().any(|track| track.kind == TrackKind::Sound);
+    warnings.extend(spec.encoded_sound().and_then(|wanted| sound::missing(info, wanted)));
+    let audio = spec.encoded_sound().map(|wanted| sound::tracks(info, wanted)).unwrap_or_default();
+    let has_sound = !audio.is_empty() || copied.iter().any(|track| track.kind == TrackKind::Sound);
     // Sound that is only wished for may be missing, but something must be left to write.
     let needed = spec.audio.as_ref().is_some_and(Sound::is_required) || stream.is_none();
     if needed && !has_sound {
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
     }
+    let (captions, told) = captions::muxed(info, spec, format);
+    warnings.extend(told);
     let file_name = format!("out-{index}.{}", format.extension());
-    Ok(OutputPlan { index, rendition: None, format, file_name, video, audio, copied, rank: 0, warnings })
+    let rank = 0;
+    Ok(OutputPlan {
+        index,
+        rendition: None,
+        format,
+        file_name,
+        video,
+        audio,
+        copied,
+        captions,
+        rank,
+        warnings,
+    })
 }
 
 fn picture(

@@ -13,8 +13,8 @@ pub(super) struct Account {
     pub(super) argv: Vec<String>,
     /// Versions by name.
     pub(super) tools: BTreeMap<String, String>,
-    /// By the name of the file that the sound is in.
-    pub(super) loudness: BTreeMap<String, LoudnessReport>,
+    /// By the name of the file that the sound is in, and which of its sounds it is.
+    pub(super) loudness: BTreeMap<(String, usize), LoudnessReport>,
 }
 
 impl Account {
@@ -22,10 +22,11 @@ impl Account {
     pub(super) fn report(&self, files: &[(&str, &Verified)]) -> OutputReport {
         let own: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
         let streams = files.iter().flat_map(|(name, found)| {
-            let measured = self.loudness.get(*name).copied();
+            let mut track = 0;
             found.streams.iter().cloned().map(move |mut stream| {
                 if let KindReport::Audio { loudness, .. } = &mut stream.kind {
-                    *loudness = measured;
+                    *loudness = self.loudness.get(&((*name).to_owned(), track)).copied();
+                    track += 1;
                 }
                 stream
             })

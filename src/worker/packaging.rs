@@ -8,9 +8,10 @@ use crate::domain::{
 };
 use crate::media::lint::{self, Finding, Folder, Rule, Severity};
 use crate::media::package::{
-    self, AudioRendition, Kind, Layout, Manifests, Names, Package, PackageError, Rendition, Request,
+    self, AudioRendition, CaptionRendition, Kind, Layout, Manifests, Names, Package, PackageError, Rendition,
+    Request,
 };
-use crate::media::plan::OutputPlan;
+use crate::media::plan::{Language, OutputPlan};
 use crate::media::verify::{Verified, digest};
 use crate::storage::{SetFiles, StagedFile};
 
@@ -31,6 +32,8 @@ pub(super) struct Packing<'a> {
     pub(super) work: PathBuf,
     /// The renditions with what was found of them, pictures first.
     pub(super) renditions: Vec<(&'a OutputPlan, &'a Verified)>,
+    /// Its subtitles.
+    pub(super) captions: Vec<CaptionRendition>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -88,14 +91,14 @@ fn request(packing: &Packing<'_>) -> Request {
     };
     let mut sounds = 0;
     let renditions = packing.renditions.iter().map(|(plan, _)| {
-        let kind = match (&plan.video, &plan.audio) {
+        let kind = match (&plan.video, plan.audio.first()) {
             (None, Some(audio)) => {
                 sounds += 1;
                 Kind::Audio(AudioRendition {
                     group: "audio".to_owned(),
-                    language: audio.language.map(|language| language.to_string()),
+                    language: audio.language.map(Language::tag),
+                    label: audio.language.map(Language::name).unwrap_or_default(),
                     default: sounds == 1,
-                    ..AudioRendition::default()
                 })
             }
             _ => Kind::Video,
@@ -105,6 +108,7 @@ fn request(packing: &Packing<'_>) -> Request {
     });
     Request {
         renditions: renditions.collect(),
+        captions: packing.captions.clone(),
         segment_seconds: f64::from(spec.segment_seconds),
         layout,
         iframes: spec.iframes,
@@ -139,6 +143,8 @@ fn names(packing: &Packing<'_>, layout: Layout) -> Names {
         iframes: usual.iframes,
         init: usual.init,
         single: usual.single,
+        captions: usual.captions,
+        captions_whole: usual.captions_whole,
     };
     names.below(&members(packing.publication))
 }
@@ -195,7 +201,7 @@ const fn order(file: &OutputFile) -> u8 {
         Some(FileRole::Master | FileRole::Manifest | FileRole::Thumbnails) => 0,
         Some(FileRole::Playlist | FileRole::IframePlaylist | FileRole::Poster) => 1,
         Some(FileRole::Init) => 2,
-        Some(FileRole::Segment | FileRole::Still | FileRole::Sprite) | None => 3,
+        Some(FileRole::Segment | FileRole::Captions | FileRole::Still | FileRole::Sprite) | None => 3,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::domain::{Code, LoudnessReport, MediaInfo, OutputIndex, TaskReport};
 use crate::media;
 use crate::media::argv::{self, Gains, Reading};
 use crate::media::encode::{EncodeLimits, EncodeReport, EncodeRequest, Tick};
-use crate::media::plan::{EncodePlan, MeasuredLoudness, OutputPlan, Policy};
+use crate::media::plan::{EncodePlan, MeasuredLoudness, OutputPlan, Policy, SoundPlace};
 use crate::storage::OpenSource;
 use crate::telemetry::metrics;
 
@@ -228,7 +228,7 @@ async fn loudness(
     context: &RunContext,
     plan: &EncodePlan,
     reading: &Reading<'_>,
-) -> Result<(Gains, Vec<(usize, String)>, BTreeMap<String, LoudnessReport>), Ended> {
+) -> Result<(Gains, Vec<(usize, String)>, BTreeMap<(String, usize), LoudnessReport>), Ended> {
     let (mut gains, mut notes, mut found) = (Gains::new(), Vec::new(), BTreeMap::new());
     for (audio, places) in plan.loudness_passes() {
         let measuring = media::encode::measure_loudness(
@@ -246,13 +246,16 @@ async fn loudness(
         let Some(target) = audio.loudness else { continue };
         let chosen = media::plan::gain(target, measured);
         let report = LoudnessReport::of(measured.integrated, measured.true_peak, chosen);
-        let files = places.iter().filter_map(|place| plan.outputs.get(*place));
-        found.extend(files.map(|output| (output.file_name.clone(), report)));
+        let named = |place: &SoundPlace| Some((plan.outputs.get(place.file)?.file_name.clone(), place.track));
+        found.extend(places.iter().filter_map(named).map(|sound| (sound, report)));
         let Some((gain, limited)) = chosen else { continue };
         for place in places {
             gains.insert(place, gain);
             if limited {
-                notes.push((place, format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain)));
+                notes.push((
+                    place.file,
+                    format!("peak_limited: reached {:.1} LUFS", measured.integrated + gain),
+                ));
             }
         }
     }

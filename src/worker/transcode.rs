@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use super::captions;
 use super::encoding::{Encoded, encode};
 use super::packaging::{self, Packing};
 use super::poster;
@@ -228,7 +229,8 @@ async fn ready<'a>(
         let Some(first) = files.first().filter(|_| failed.iter().all(|(failed, _)| failed != index)) else {
             continue;
         };
-        let report = checking.encoded.made.iter().find(|made| made.holds(*index)).map(|made| {
+        let source = checking.encoded.made.iter().find(|made| made.holds(*index));
+        let report = source.map(|made| {
             let written: Vec<_> = files.iter().map(|(plan, found)| (made.written_as(plan), found)).collect();
             Box::new(made.account.report(&written))
         });
@@ -237,16 +239,23 @@ async fn ready<'a>(
         let made = match &spec.encode.package {
             None => Ok(single(folder, spec, first)),
             Some(package) => {
-                let packing = Packing {
-                    publication: id,
-                    package,
-                    destination,
-                    work: folder.path().to_owned(),
-                    renditions: files.into_iter().map(|(plan, found)| (*plan, found)).collect(),
-                    warnings: spec.warnings.clone(),
-                };
-                let packed = stoppable(context, packaging::pack(packing)).await;
-                packed.map(|packed| (publish::Files::Set(packed.files), packed.result))
+                let packed = stoppable(context, async {
+                    let captions = match source {
+                        Some(made) => captions::of(folder.path(), made, *index).await?,
+                        None => <_>::default(),
+                    };
+                    packaging::pack(Packing {
+                        publication: id,
+                        package,
+                        destination,
+                        work: folder.path().to_owned(),
+                        renditions: files.into_iter().map(|(plan, found)| (*plan, found)).collect(),
+                        captions: captions.0,
+                        warnings: [&spec.warnings[..], &captions.1].concat(),
+                    })
+                    .await
+                });
+                packed.await.map(|packed| (publish::Files::Set(packed.files), packed.result))
             }
         };
         let mut posters = checking.encoded.made.iter().flat_map(|made| &made.plan.posters);

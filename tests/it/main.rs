@@ -12,6 +12,8 @@ mod buckets;
 #[cfg(test)]
 mod canaries;
 #[cfg(test)]
+mod captions;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clips;

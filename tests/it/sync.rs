@@ -102,8 +102,13 @@ async fn sound_and_picture_stay_together_where_players_switch() {
 
 /// Integrated loudness in LUFS and true peak in dBTP.
 fn loudness(file: &Path) -> (f64, f64) {
-    let told =
-        ffmpeg(&["-i", file.to_str().unwrap(), "-map", "0:a", "-af", "ebur128=peak=true", "-f", "null", "-"]);
+    loudness_of(file, 0)
+}
+
+/// The same of one of several sounds.
+fn loudness_of(file: &Path, track: usize) -> (f64, f64) {
+    let (file, track) = (file.to_str().unwrap(), format!("0:a:{track}"));
+    let told = ffmpeg(&["-i", file, "-map", &track, "-af", "ebur128=peak=true", "-f", "null", "-"]);
     let summary = told.rsplit("Summary:").next().unwrap();
     let number = |name: &str| {
         let rest = summary.split(name).nth(1).unwrap().trim_start();
@@ -145,6 +150,36 @@ async fn loudness_is_what_was_asked_for_unless_the_peak_forbids() {
             _ => assert!(measured <= -70.0, "{name}: {measured} LUFS"),
         }
         assert!(peak <= -1.0, "{name}: {peak} dBTP");
+    }
+    server.assert_clean().await;
+}
+
+#[tokio::test]
+async fn every_sound_of_a_file_keeps_its_language_and_reaches_its_loudness() {
+    let server = Server::start().await;
+    for (extension, codec) in [("mp4", "aac"), ("mkv", "opus"), ("mov", "aac")] {
+        let output = json!({
+            "container": extension,
+            "video": { "codec": "h264", "speed": "ultrafast" },
+            "audio": { "codec": codec, "tracks": ["fra", "deu"], "channels": 1, "loudness": { "target": -20.0 } },
+            "destination": { "kind": "storage", "path": "two.{ext}" },
+        });
+        let clip = clips::two_sounds();
+        let body =
+            json!({ "source": { "kind": "file", "path": clip.to_str().unwrap() }, "outputs": [output] });
+        let job = server.finished(&server.submit(&body).await).await;
+        assert_eq!(job["status"], "completed", "{extension}: {job:#}");
+        let streams = job["outputs"][0]["result"]["streams"].as_array().unwrap();
+        let told: Vec<_> = streams.iter().map(|stream| stream["language"].as_str()).collect();
+        let german = if extension == "mov" { "ger" } else { "deu" };
+        assert_eq!(told, [None, Some("fra"), Some(german)], "{extension}");
+        let gains: Vec<_> = streams[1..].iter().map(|s| s["loudness"]["gain_db"].as_f64().unwrap()).collect();
+        assert!(gains[0] > 3.0 && gains[1] < -3.0, "{extension}: {gains:?}");
+        let file = server.data().join("storage/two").with_extension(extension);
+        for track in 0..2 {
+            let (measured, _) = loudness_of(&file, track);
+            assert!((measured - -20.0).abs() <= 0.5, "{extension}, track {track}: {measured} LUFS");
+        }
     }
     server.assert_clean().await;
 }

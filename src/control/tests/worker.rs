@@ -588,6 +588,7 @@ fn media() -> MediaInfo {
         duration_seconds: Some(1.0),
         video: Vec::new(),
         audio: Vec::new(),
+        subtitles: vec![],
         other: Vec::new(),
     }
 }

@@ -4,8 +4,8 @@ mod picture;
 mod set;
 
 use super::{
-    AudioCodec, AudioSpec, BitDepth, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit, Passes,
-    Picture, Profile, Rate, Sound, Tracks, VideoCodec, VideoSpec,
+    AudioCodec, AudioSpec, BitDepth, CaptionMode, Channels, Clip, Container, DynamicRange, EncodeSpec, Fit,
+    Passes, Picture, Profile, Rate, Sound, Tracks, VideoCodec, VideoSpec,
 };
 use crate::domain::Fault;
 
@@ -33,6 +33,7 @@ impl EncodeSpec {
         clip(self.clip, &mut faults);
         stills(self.container, self.stills.as_ref(), &mut faults);
         poster(self, &mut faults);
+        captions(self, &mut faults);
         if faults.is_empty() && self.is_empty() {
             faults.push(nothing());
         }
@@ -52,6 +53,26 @@ pub(super) use set::check as set;
 pub(super) fn poster(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     if spec.poster && spec.encoded_picture().is_none() {
         faults.push(Fault::new("/poster", "a poster needs video that is encoded"));
+    }
+}
+
+/// Subtitles go with a picture, into what has a place for them.
+pub(super) fn captions(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
+    let Some(captions) = &spec.captions else { return };
+    if spec.container.captions().is_none() {
+        let detail = format!("{} carries no subtitles", spec.container.name());
+        faults.push(Fault::new("/captions", detail));
+    } else if spec.video.is_none() {
+        faults.push(Fault::new("/captions", "subtitles need video"));
+    }
+    if spec.clip.is_some() && spec.container.captions() == Some(CaptionMode::Mux) {
+        faults.push(Fault::new("/captions", "a clip carries subtitles only in hls, dash and cmaf"));
+    }
+    if captions.languages == Tracks::First {
+        faults.push(Fault::new(
+            "/captions/languages",
+            "languages is \"all\" or 1 to 16 languages of three letters",
+        ));
     }
 }
 
@@ -111,8 +132,9 @@ pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
             format!("{name} does not hold {}; use {}", spec.codec.codec_name(), names.join(", ")),
         ));
     }
-    if !container.is_set() && audio.is_some_and(|spec| spec.tracks != Tracks::First) {
-        faults.push(Fault::new("/audio/tracks", "more than one track needs hls, dash or cmaf"));
+    let one = matches!(container, Container::M4a | Container::Mp3 | Container::Ogg);
+    if one && audio.is_some_and(|spec| spec.tracks != Tracks::First) {
+        faults.push(Fault::new("/audio/tracks", format!("{name} holds one track")));
     }
 }
 

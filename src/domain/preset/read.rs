@@ -6,9 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    AudioSpec, BitRate, Container, CopyWord, Crop, EncodeSpec, FpsSpec, PackageSpec, Picture, PictureCopy,
-    Rate, Rung, SET_GOP_SECONDS, Segment, Sound, SoundCopy, StillTimes, StillsSpec, VideoCodec, VideoSpec,
-    check, default_gop_seconds, default_sample_rate, package,
+    AudioSpec, BitRate, CaptionMode, CaptionSource, CaptionsSpec, Container, CopyWord, Crop, EncodeSpec,
+    FpsSpec, PackageSpec, Picture, PictureCopy, Rate, Rung, SET_GOP_SECONDS, Segment, Sound, SoundCopy,
+    StillTimes, StillsSpec, VideoCodec, VideoSpec, captions, check, default_gop_seconds, default_sample_rate,
+    package,
     stills::{self, StillMoment},
 };
 use crate::domain::{Area, Fault, Rational};
@@ -16,7 +17,7 @@ use crate::domain::{Area, Fault, Rational};
 /// Formats of the documented schema that this version does not write.
 const LATER_CONTAINERS: &[&str] = &["gif"];
 /// Fields of the documented schema that this version does not have.
-const LATER_FIELDS: &[&str] = &["preview", "captions", "watermark"];
+const LATER_FIELDS: &[&str] = &["preview", "watermark"];
 
 /// Reads a whole setting.
 pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Vec<Fault>> {
@@ -35,6 +36,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
     let clip = fields.optional("clip");
     let stills = fields.nested("stills").and_then(read_stills);
     let poster = fields.optional("poster").unwrap_or_default();
+    let captions = captions(&mut fields, container);
     fields.finish();
 
     if let Some(Picture::Encode(video)) = &video {
@@ -52,6 +54,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
         clip,
         stills,
         poster,
+        captions,
     });
     if let Some(spec) = &spec {
         check::container(spec, &mut faults);
@@ -61,6 +64,7 @@ pub(super) fn encode_spec(document: Map<String, Value>) -> Result<EncodeSpec, Ve
         if faults.is_empty() {
             check::stills(spec.container, spec.stills.as_ref(), &mut faults);
             check::poster(spec, &mut faults);
+            check::captions(spec, &mut faults);
         }
     }
     // Every section that could not be read has left a fault, so "no picture and no sound" is only said of a
@@ -146,6 +150,37 @@ fn package(fields: &mut Fields<'_>, container: Option<Container>) -> Option<Pack
         names: fields.optional("names").unwrap_or_default(),
     };
     fields.finish().then_some(package)
+}
+
+/// The subtitles; none where the source of them is "none".
+fn captions(fields: &mut Fields<'_>, container: Option<Container>) -> Option<CaptionsSpec> {
+    let mut fields = fields.nested("captions")?;
+    let elsewhere = matches!(fields.map.get("source"), Some(Value::Array(_) | Value::Object(_)));
+    let source = if elsewhere {
+        fields.take("source");
+        fields
+            .fault("source", "subtitles from elsewhere are not available in this version; there is \"auto\"");
+        None
+    } else {
+        fields.optional("source")
+    };
+    // Said for readers of presets: it follows from the container.
+    let mode: Option<CaptionMode> = fields.optional("mode");
+    let follows = container.and_then(Container::captions);
+    if let (Some(said), Some(follows)) = (mode, follows)
+        && said != follows
+    {
+        let word = match follows {
+            CaptionMode::Hls => "hls",
+            CaptionMode::Mux => "mux",
+        };
+        fields.fault("mode", format!("this container carries subtitles as \"{word}\""));
+    }
+    let languages = fields.optional("languages");
+    let whole = fields.finish();
+    let source = source.unwrap_or_default();
+    let languages = languages.unwrap_or(captions::all());
+    (whole && source == CaptionSource::Auto).then_some(CaptionsSpec { source, languages })
 }
 
 fn container(fields: &mut Fields<'_>) -> Option<Container> {

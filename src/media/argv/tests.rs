@@ -8,7 +8,7 @@ use crate::domain::{
     AudioStream, ColorRange, ColorSpace, ContentLight, FieldOrder, Mastering, MasteringDisplay, Measured,
     MediaInfo, OutputIndex, Rational, Rotation, VideoStream,
 };
-use crate::media::plan::tests::{audio, media, spec, tags, video};
+use crate::media::plan::tests::{audio, many_languages, media, spec, tags, video};
 use crate::media::plan::{Feed, Policy, plan};
 
 fn file() -> Input {
@@ -327,4 +327,15 @@ fn the_measuring_pass_hears_what_the_encoder_will() {
     insta::assert_snapshot!("loudness", lines(tail(&argv)));
     let ungained = encode(&plan, &reading, &Gains::new());
     assert!(!ungained.iter().any(|word| word.contains("volume=")), "{ungained:?}");
+}
+
+#[test]
+fn every_sound_and_every_text_has_a_place_of_its_own() {
+    let fields = serde_json::json!({"audio": {"tracks": "all"}, "captions": {"source": "auto"}});
+    let serde_json::Value::Object(fields) = fields else { unreachable!() };
+    let file = Presets::builtin().resolve(Some("720p_h264"), fields).unwrap();
+    let set = Presets::builtin().get("hls_1080p_abr").unwrap().clone();
+    let argv = encoded(&many_languages(), &[file, EncodeSpec { ladder: vec![], ..set }], &Limits::default());
+    let own = argv.iter().position(|word| word == "-map").unwrap();
+    insta::assert_snapshot!("languages", lines(&argv[own..]));
 }

@@ -31,6 +31,7 @@ fn empty() -> EncodePlan {
         outputs: vec![],
         twins: vec![],
         posters: vec![],
+        captions: vec![],
         expected_seconds: None,
         max_seconds: 100.0,
     }

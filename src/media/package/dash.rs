@@ -7,24 +7,35 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 
 use super::cut::{Track, seconds};
 use super::write::Out;
-use super::{DynamicRange, Kind, Layout, PackageError, Request, hls, names};
+use super::{DynamicRange, Kind, Layout, PackageError, Request, captions, hls, names};
 use crate::domain::FileRole;
 use crate::media::boxes::codec::Codec;
 
 type Xml = Writer<Vec<u8>>;
 
 /// Writes the manifest and returns its path.
-pub(super) fn write(request: &Request, tracks: &[Track<'_>], out: &mut Out) -> Result<String, PackageError> {
+pub(super) fn write(
+    request: &Request,
+    tracks: &[Track<'_>],
+    captions: &[captions::Written<'_>],
+    out: &mut Out,
+) -> Result<String, PackageError> {
     let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
     // Writing into memory cannot fail.
-    mpd(&mut xml, request, tracks).map_err(|_| PackageError::Request("the MPD cannot be written"))?;
+    mpd(&mut xml, request, tracks, captions)
+        .map_err(|_| PackageError::Request("the MPD cannot be written"))?;
     let mut bytes = xml.into_inner();
     bytes.push(b'\n');
     out.file(&request.names.manifest, FileRole::Manifest, "application/dash+xml", &bytes)?;
     Ok(request.names.manifest.clone())
 }
 
-fn mpd(xml: &mut Xml, request: &Request, tracks: &[Track<'_>]) -> io::Result<()> {
+fn mpd(
+    xml: &mut Xml,
+    request: &Request,
+    tracks: &[Track<'_>],
+    captions: &[captions::Written<'_>],
+) -> io::Result<()> {
     let total = tracks.iter().map(Track::seconds).fold(0.0, f64::max);
     let longest = tracks.iter().flat_map(|t| t.segments.iter().map(|s| seconds(s.duration, t.timescale)));
     let profiles = match request.layout {
@@ -48,6 +59,9 @@ fn mpd(xml: &mut Xml, request: &Request, tracks: &[Track<'_>]) -> io::Result<()>
                     let main = main_sound(tracks);
                     for set in sets(tracks) {
                         adaptation_set(xml, request, &set, main)?;
+                    }
+                    for written in captions {
+                        text(xml, request, written)?;
                     }
                     Ok(())
                 })?;
@@ -129,6 +143,37 @@ fn adaptation_set(
         for track in set {
             representation(xml, request, track)?;
         }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A set of one file of text.
+fn text(xml: &mut Xml, request: &Request, written: &captions::Written<'_>) -> io::Result<()> {
+    let (rendition, Some(path)) = (written.rendition, &written.whole) else { return Ok(()) };
+    let mut element = xml
+        .create_element("AdaptationSet")
+        .with_attribute(("contentType", "text"))
+        .with_attribute(("mimeType", "text/vtt"));
+    if let Some(language) = rendition.language.as_deref() {
+        element = element.with_attribute(("lang", language));
+    }
+    element.write_inner_content(|xml| {
+        let role = match (rendition.forced, rendition.hearing_impaired) {
+            (true, _) => "forced-subtitle",
+            (false, true) => "caption",
+            (false, false) => "subtitle",
+        };
+        property(xml, "Role", "urn:mpeg:dash:role:2011", role)?;
+        xml.create_element("Label").write_text_content(BytesText::new(&hls::caption_label(rendition)))?;
+        xml.create_element("Representation")
+            .with_attribute(("id", rendition.name.as_str()))
+            .with_attribute(("bandwidth", written.bandwidth.max(1).to_string().as_str()))
+            .write_inner_content(|xml| {
+                let uri = names::relative(&request.names.manifest, path);
+                xml.create_element("BaseURL").write_text_content(BytesText::new(&uri))?;
+                Ok(())
+            })?;
         Ok(())
     })?;
     Ok(())

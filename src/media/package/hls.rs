@@ -5,10 +5,13 @@ use std::fmt::Write;
 
 use super::cut::{Place, Track};
 use super::write::Out;
-use super::{AudioRendition, DynamicRange, Kind, Layout, PackageError, Rates, Request, names};
+use super::{
+    AudioRendition, CaptionRendition, DynamicRange, Kind, Layout, PackageError, Rates, Request, captions,
+    names,
+};
 use crate::domain::FileRole;
 
-const CONTENT_TYPE: &str = "application/vnd.apple.mpegurl";
+pub(super) const CONTENT_TYPE: &str = "application/vnd.apple.mpegurl";
 
 /// The playlists' paths.
 #[derive(Debug)]
@@ -17,10 +20,16 @@ pub(super) struct Written {
     pub(super) playlists: Vec<String>,
 }
 
-/// Writes all playlists, the master last.
+/// The group of all subtitles.
+const CAPTIONS: &str = "captions";
+/// What Apple calls subtitles that also tell of sounds.
+const FOR_THE_DEAF: &str =
+    "public.accessibility.transcribes-spoken-dialog,public.accessibility.describes-music-and-sound";
+
+/// Writes all playlists of media, the master last.
 pub(super) fn write(
     request: &Request,
-    tracks: &[Track<'_>],
+    (tracks, captions): (&[Track<'_>], &[captions::Written<'_>]),
     target: u32,
     out: &mut Out,
 ) -> Result<Written, PackageError> {
@@ -40,7 +49,8 @@ pub(super) fn write(
         }
     }
     if let Some(path) = &written.master {
-        let text = master(path, request.layout, tracks, target, &written.playlists, &iframes);
+        let lists = Lists { playlists: &written.playlists, iframes: &iframes, captions };
+        let text = master(path, request.layout, tracks, target, &lists);
         out.file(path, FileRole::Master, CONTENT_TYPE, text.as_bytes())?;
     }
     Ok(written)
@@ -163,34 +173,39 @@ fn group_name(audio: &AudioRendition) -> &str {
     if audio.group.is_empty() { "audio" } else { &audio.group }
 }
 
-fn master(
-    own: &str,
-    layout: Layout,
-    tracks: &[Track<'_>],
-    target: u32,
-    playlists: &[String],
-    iframes: &[(&Track<'_>, String)],
-) -> String {
+/// The playlists that a master names.
+struct Lists<'a> {
+    /// Of each track.
+    playlists: &'a [String],
+    /// Of key frames.
+    iframes: &'a [(&'a Track<'a>, String)],
+    captions: &'a [captions::Written<'a>],
+}
+
+fn master(own: &str, layout: Layout, tracks: &[Track<'_>], target: u32, lists: &Lists<'_>) -> String {
+    let Lists { playlists, iframes, captions } = *lists;
     let groups = groups(tracks, playlists, target);
     let mut text = String::from("#EXTM3U\n");
     let _ = writeln!(text, "#EXT-X-VERSION:{}\n#EXT-X-INDEPENDENT-SEGMENTS", version(layout));
     for group in &groups {
         media(&mut text, group, own);
     }
+    subtitles(&mut text, captions, own);
+    let has_text = !captions.is_empty();
     let video: Vec<_> = tracks.iter().zip(playlists).filter(|(track, _)| track.is_video()).collect();
     for (track, path) in &video {
         if groups.is_empty() {
-            variant(&mut text, own, track, path, None, target);
+            variant(&mut text, own, (track, path), (None, has_text), target);
         }
         for group in &groups {
-            variant(&mut text, own, track, path, Some(group), target);
+            variant(&mut text, own, (track, path), (Some(group), has_text), target);
         }
     }
     if video.is_empty() {
         for group in &groups {
             let chosen = group.members.iter().find(|member| member.1.default).or(group.members.first());
             if let Some((track, _, path)) = chosen {
-                variant(&mut text, own, track, path, Some(group), target);
+                variant(&mut text, own, (track, path), (Some(group), has_text), target);
             }
         }
     }
@@ -211,11 +226,9 @@ fn master(
 /// The EXT-X-MEDIA tags of a group. Names differ within it, one is the default.
 fn media(text: &mut String, group: &Group<'_>, own: &str) {
     let default = group.members.iter().position(|(_, audio, _)| audio.default).unwrap_or(0);
-    let mut used: BTreeMap<String, u32> = BTreeMap::new();
+    let mut names = UniqueNames::default();
     for (n, (track, audio, path)) in group.members.iter().enumerate() {
-        let label = label(audio);
-        let times = used.entry(label.clone()).and_modify(|times| *times += 1).or_insert(1);
-        let label = if *times > 1 { format!("{label} {times}") } else { label };
+        let label = names.of(label(audio));
         let _ = write!(text, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{}\",NAME=\"{label}\"", quoted(group.name));
         if let Some(language) = &audio.language {
             let _ = write!(text, ",LANGUAGE=\"{}\"", quoted(language));
@@ -226,6 +239,51 @@ fn media(text: &mut String, group: &Group<'_>, own: &str) {
             let _ = write!(text, ",CHANNELS=\"{channels}\"");
         }
         let _ = writeln!(text, ",URI=\"{}\"", names::relative(own, path));
+    }
+}
+
+/// The EXT-X-MEDIA tags of subtitles. None is shown unasked: sources call most of theirs the default.
+fn subtitles(text: &mut String, captions: &[captions::Written<'_>], own: &str) {
+    let mut names = UniqueNames::default();
+    for written in captions {
+        let (rendition, Some(path)) = (written.rendition, &written.playlist) else { continue };
+        let label = names.of(caption_label(rendition));
+        let _ = write!(text, "#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID=\"{CAPTIONS}\",NAME=\"{label}\"");
+        if let Some(language) = &rendition.language {
+            let _ = write!(text, ",LANGUAGE=\"{}\"", quoted(language));
+        }
+        let forced = if rendition.forced { "YES" } else { "NO" };
+        let _ = write!(text, ",DEFAULT=NO,AUTOSELECT=YES,FORCED={forced}");
+        if rendition.hearing_impaired {
+            let _ = write!(text, ",CHARACTERISTICS=\"{FOR_THE_DEAF}\"");
+        }
+        let _ = writeln!(text, ",URI=\"{}\"", names::relative(own, path));
+    }
+}
+
+/// Numbers what has the same name as something before it.
+#[derive(Default)]
+struct UniqueNames(BTreeMap<String, u32>);
+
+impl UniqueNames {
+    fn of(&mut self, name: String) -> String {
+        let times = self.0.entry(name.clone()).and_modify(|times| *times += 1).or_insert(1);
+        if *times > 1 { format!("{name} {times}") } else { name }
+    }
+}
+
+/// What people choose subtitles by.
+pub(super) fn caption_label(captions: &CaptionRendition) -> String {
+    let name = match (captions.label.as_str(), &captions.language) {
+        ("", Some(language)) => quoted(language),
+        ("", None) => "Subtitles".to_owned(),
+        (label, _) => quoted(label),
+    };
+    match (captions.hearing_impaired, captions.forced) {
+        (false, false) => name,
+        (true, false) => format!("{name} (SDH)"),
+        (false, true) => format!("{name} (forced)"),
+        (true, true) => format!("{name} (SDH, forced)"),
     }
 }
 
@@ -247,9 +305,8 @@ fn quoted(text: &str) -> String {
 fn variant(
     text: &mut String,
     own: &str,
-    track: &Track<'_>,
-    path: &str,
-    group: Option<&Group<'_>>,
+    (track, path): (&Track<'_>, &str),
+    (group, has_text): (Option<&Group<'_>>, bool),
     target: u32,
 ) {
     let mut rates = track.rates(target);
@@ -277,6 +334,9 @@ fn variant(
     picture(text, track, true);
     if let Some(group) = group {
         let _ = write!(text, ",AUDIO=\"{}\"", quoted(group.name));
+    }
+    if has_text {
+        let _ = write!(text, ",SUBTITLES=\"{CAPTIONS}\"");
     }
     if track.is_video() {
         text.push_str(",CLOSED-CAPTIONS=NONE");

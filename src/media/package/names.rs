@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Layout, Rendition};
+use super::{CaptionRendition, Layout, Rendition};
 
 /// Templates of file names. `%v` is the rendition's place in the request, counted from 0, `%n` its name, `%d` or `%03d`
 /// the segment's number, counted from 0. Folders are allowed.
@@ -22,6 +22,10 @@ pub struct Names {
     pub segment: String,
     /// A whole rendition ([`Layout::SingleFile`]).
     pub single: String,
+    /// A segment of subtitles; must have its number.
+    pub captions: String,
+    /// A whole rendition of subtitles.
+    pub captions_whole: String,
 }
 
 impl Default for Names {
@@ -34,6 +38,8 @@ impl Default for Names {
             init: "%n_init.mp4".into(),
             segment: "%n_%05d.m4s".into(),
             single: "%n.mp4".into(),
+            captions: "%n_%05d.vtt".into(),
+            captions_whole: "%n.vtt".into(),
         }
     }
 }
@@ -62,11 +68,18 @@ impl Names {
             init: below(self.init),
             segment: below(self.segment),
             single: below(self.single),
+            captions: below(self.captions),
+            captions_whole: below(self.captions_whole),
         }
     }
 
-    /// Whether these templates give every file of these renditions a name of its own.
-    pub(super) fn check(&self, renditions: &[Rendition], layout: Layout) -> Result<(), BadName> {
+    /// Whether these templates give every file of the request a name of its own.
+    pub(super) fn check(
+        &self,
+        renditions: &[Rendition],
+        captions: &[CaptionRendition],
+        layout: Layout,
+    ) -> Result<(), BadName> {
         let mut taken = BTreeSet::new();
         let mut take = |name: String| {
             plain(&name)?;
@@ -80,18 +93,23 @@ impl Names {
         if numbered && number(&self.segment).is_none() {
             return Err(BadName::Unnumbered(self.segment.clone()));
         }
-        for (index, rendition) in renditions.iter().enumerate() {
-            let name = &rendition.name;
+        if number(&self.captions).is_none() {
+            return Err(BadName::Unnumbered(self.captions.clone()));
+        }
+        let media = renditions.iter().map(|rendition| (&rendition.name, false));
+        let named = media.chain(captions.iter().map(|captions| (&captions.name, true)));
+        for (index, (name, is_text)) in named.enumerate() {
             let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
                 return Err(BadName::Rendition(name.clone()));
             }
-            let media: &[&String] = match layout {
-                Layout::Fragments => &[&self.init, &self.segment],
-                Layout::SingleFile => &[&self.single],
-                Layout::Transport => &[&self.segment],
+            let own: &[&String] = match layout {
+                _ if is_text => &[&self.captions, &self.captions_whole],
+                Layout::Fragments => &[&self.iframes, &self.init, &self.segment],
+                Layout::SingleFile => &[&self.iframes, &self.single],
+                Layout::Transport => &[&self.iframes, &self.segment],
             };
-            for template in [&self.playlist, &self.iframes].into_iter().chain(media.iter().copied()) {
+            for template in std::iter::once(&self.playlist).chain(own.iter().copied()) {
                 take(filled(template, index, name, Some(0)))?;
             }
         }
@@ -190,18 +208,21 @@ mod tests {
     fn names_must_differ_and_stay_inside() {
         let names = |playlist: &str| Names { playlist: playlist.into(), ..Names::default() };
         let two = renditions(&["a", "b"]);
-        assert_eq!(names("%v.m3u8").check(&two, Layout::Fragments), Ok(()));
-        assert_eq!(names("p.m3u8").check(&two[..1], Layout::Fragments), Ok(()));
-        assert!(matches!(names("p.m3u8").check(&two, Layout::Fragments), Err(BadName::Twice(_))));
-        assert!(matches!(names("master.m3u8").check(&two[..1], Layout::Fragments), Err(BadName::Twice(_))));
+        assert_eq!(names("%v.m3u8").check(&two, &[], Layout::Fragments), Ok(()));
+        assert_eq!(names("p.m3u8").check(&two[..1], &[], Layout::Fragments), Ok(()));
+        assert!(matches!(names("p.m3u8").check(&two, &[], Layout::Fragments), Err(BadName::Twice(_))));
+        assert!(matches!(
+            names("master.m3u8").check(&two[..1], &[], Layout::Fragments),
+            Err(BadName::Twice(_))
+        ));
         for bad in ["/%v.m3u8", "../%v.m3u8", "%v/.m3u8", "%v m3u8", "", "%v//x", "%v$Time$", "%s%v"] {
-            assert!(matches!(names(bad).check(&two, Layout::Fragments), Err(BadName::Path(_))), "{bad}");
+            assert!(matches!(names(bad).check(&two, &[], Layout::Fragments), Err(BadName::Path(_))), "{bad}");
         }
         let unnumbered = Names { segment: "%v.m4s".into(), ..Names::default() };
-        assert!(matches!(unnumbered.check(&two, Layout::Fragments), Err(BadName::Unnumbered(_))));
-        assert_eq!(unnumbered.check(&two, Layout::SingleFile), Ok(()));
+        assert!(matches!(unnumbered.check(&two, &[], Layout::Fragments), Err(BadName::Unnumbered(_))));
+        assert_eq!(unnumbered.check(&two, &[], Layout::SingleFile), Ok(()));
         let odd = renditions(&["a b"]);
-        assert!(matches!(Names::default().check(&odd, Layout::Fragments), Err(BadName::Rendition(_))));
+        assert!(matches!(Names::default().check(&odd, &[], Layout::Fragments), Err(BadName::Rendition(_))));
     }
 
     #[test]

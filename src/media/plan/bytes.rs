@@ -61,7 +61,7 @@ impl OutputPlan {
             // What is taken over is no larger than the source.
             return Spending::Likely(f64::MAX);
         }
-        let sound = self.audio.as_ref().map_or(0.0, |audio| f64::from(audio.bitrate));
+        let sound: f64 = self.audio.iter().map(|audio| f64::from(audio.bitrate)).sum();
         let Some(video) = &self.video else { return Spending::Promised(sound) };
         let frames = video.frame_rate.map_or(LIKELY_FRAMES, Rational::as_f64);
         let likely = f64::from(video.width) * f64::from(video.height) * frames * BITS_PER_PIXEL;

@@ -20,15 +20,23 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// The cut for a clip.
-    pub(super) const fn of(clip: Clip, container: Demuxer) -> Self {
-        Self { start: clip.start, duration: clip.duration, seeks: seeks(container) }
+    /// The cut for a clip; of subtitles also what began before is shown.
+    pub(super) const fn of(clip: Clip, container: Demuxer, with_text: bool) -> Self {
+        // MP4 finds the text of a time. Matroska lies in the order of time, and a text may begin long before the key frame
+        // (measured with 5.1.9: it was lost).
+        let seeks = seeks(container) && !(with_text && matches!(container, Demuxer::Matroska));
+        Self { start: clip.start, duration: clip.duration, seeks }
     }
 
     /// The timeline's zero, seconds into what ffmpeg calls the source's: where the demuxer has gone to the start, it
     /// counts from there.
     fn zero(self) -> MediaTime {
         if self.seeks { MediaTime::default() } else { self.start }
+    }
+
+    /// The same in seconds, for what goes through no filter.
+    pub(super) fn zero_seconds(self) -> f64 {
+        self.zero().seconds()
     }
 
     /// What every picture and sound of the source goes through first.
@@ -45,7 +53,7 @@ impl Cut {
                 }
                 video.filters.insert(0, Filter::CutPicture { start, end });
             }
-            if let Some(audio) = &mut file.audio {
+            for audio in &mut file.audio {
                 audio.filters.insert(0, Filter::CutSound { start, end });
             }
         }

@@ -29,7 +29,8 @@ impl EncodePlan {
         }
         wanted.sort_unstable();
         let moved = |output: &OutputPlan| {
-            let mut output = OutputPlan { audio: None, copied: Vec::new(), ..output.clone() };
+            let mut output =
+                OutputPlan { audio: Vec::new(), copied: Vec::new(), captions: Vec::new(), ..output.clone() };
             if let Some(video) = output.video.as_mut()
                 && let Feed::Picture(larger) = video.feed
             {
@@ -38,7 +39,7 @@ impl EncodePlan {
             output
         };
         let outputs = wanted.iter().filter_map(|place| self.outputs.get(*place)).map(moved).collect();
-        Some(Self { outputs, twins: Vec::new(), posters: Vec::new(), ..self.clone() })
+        Some(Self { outputs, twins: Vec::new(), posters: Vec::new(), captions: Vec::new(), ..self.clone() })
     }
 
     /// Where ffmpeg itself keeps what an encoder wrote down, the number of its stream in the process is part of the
@@ -51,8 +52,8 @@ impl EncodePlan {
                 if output.file_name == name {
                     break;
                 }
-                let encoded = usize::from(output.video.is_some()) + usize::from(output.audio.is_some());
-                streams += encoded + output.copied.len();
+                let encoded = usize::from(output.video.is_some()) + output.audio.len();
+                streams += encoded + output.copied.len() + output.captions.len();
             }
             format!("{}-{streams}.log", pass_log(name))
         };

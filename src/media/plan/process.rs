@@ -81,6 +81,7 @@ pub(super) fn once(planned: Vec<OutputPlan>) -> (Vec<OutputPlan>, Vec<Twin>) {
                 && made.video == output.video
                 && made.audio == output.audio
                 && made.copied == output.copied
+                && made.captions == output.captions
         };
         if let Some(of) = made.iter().position(same) {
             places.push(of);

@@ -5,9 +5,9 @@
 use super::size::{self, Geometry};
 use super::{AudioPlan, Feed, Filter, Keyframes, OutputPlan, Policy, VideoPlan, picture, sound};
 use crate::domain::preset::{
-    BitRate, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Sound, Tracks, VideoSpec,
+    BitRate, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Sound, VideoSpec,
 };
-use crate::domain::{AudioStream, Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
+use crate::domain::{Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
 
 /// A rung with fewer pixels saved than this is not worth its bits (MEDIA-RULES §1.5).
 const WORTH: f64 = 0.85;
@@ -44,10 +44,8 @@ pub(super) fn plan(
             pictures(stream, spec, wanted, policy, first, &mut warnings)?
         }
     };
-    let sounds = spec.encoded_sound().map(|wanted| {
-        tracks(info, &wanted.tracks).into_iter().map(|stream| sound::plan(stream, wanted)).collect::<Vec<_>>()
-    });
-    let sounds = sounds.unwrap_or_default();
+    let sounds = spec.encoded_sound().map(|wanted| sound::tracks(info, wanted)).unwrap_or_default();
+    warnings.extend(spec.encoded_sound().and_then(|wanted| sound::missing(info, wanted)));
     let needed = spec.audio.as_ref().is_some_and(Sound::is_required) || pictures.is_empty();
     if needed && sounds.is_empty() {
         return Err(Failure::new(Code::NoAudioStream, "the output needs sound and the source has none"));
@@ -67,11 +65,11 @@ pub(super) fn plan(
 fn apart(index: OutputIndex, pictures: Vec<(String, VideoPlan)>, sounds: Vec<AudioPlan>) -> Vec<OutputPlan> {
     let format = FileFormat::Fragments;
     let pictures =
-        pictures.into_iter().map(|(name, video)| file(index, name, format, Some(from_zero(video)), None));
+        pictures.into_iter().map(|(name, video)| file(index, name, format, Some(from_zero(video)), vec![]));
     let sounds = sounds
         .into_iter()
         .enumerate()
-        .map(|(n, audio)| file(index, format!("audio_{n}"), format, None, Some(audio)));
+        .map(|(n, audio)| file(index, format!("audio_{n}"), format, None, vec![audio]));
     pictures.chain(sounds).collect()
 }
 
@@ -93,8 +91,12 @@ fn together(
     pictures: Vec<(String, VideoPlan)>,
     sound: Option<&AudioPlan>,
 ) -> Vec<OutputPlan> {
-    let pictures = pictures.into_iter();
-    pictures.map(|(name, video)| file(index, name, FileFormat::Ts, Some(video), sound.cloned())).collect()
+    let pictures = pictures.into_iter().map(|(name, video)| (name, from_zero(video)));
+    pictures
+        .map(|(name, video)| {
+            file(index, name, FileFormat::Ts, Some(video), sound.cloned().into_iter().collect())
+        })
+        .collect()
 }
 
 fn file(
@@ -102,7 +104,7 @@ fn file(
     rendition: String,
     format: FileFormat,
     video: Option<VideoPlan>,
-    audio: Option<AudioPlan>,
+    audio: Vec<AudioPlan>,
 ) -> OutputPlan {
     let file_name = format!("out-{index}-{rendition}.{}", format.extension());
     let rendition = Some(rendition);
@@ -114,24 +116,9 @@ fn file(
         video,
         audio,
         copied: Vec::new(),
+        captions: Vec::new(),
         rank: 0,
         warnings: Vec::new(),
-    }
-}
-
-/// The source's tracks that are asked for, in the order they are listed.
-fn tracks<'a>(info: &'a MediaInfo, wanted: &Tracks) -> Vec<&'a AudioStream> {
-    let main = info.main_audio();
-    match wanted {
-        Tracks::First => main.into_iter().collect(),
-        Tracks::All => {
-            let others = info.audio.iter().filter(|track| main.is_none_or(|main| main.index != track.index));
-            main.into_iter().chain(others).collect()
-        }
-        Tracks::Languages(tags) => tags
-            .iter()
-            .flat_map(|tag| info.audio.iter().filter(move |track| track.language.as_ref() == Some(tag)))
-            .collect(),
     }
 }
 

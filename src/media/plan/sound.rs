@@ -1,11 +1,39 @@
 //! The sound of an output: channels, rate, bit rate, and the gain that reaches a loudness.
 
-use super::{AudioPlan, Filter};
-use crate::domain::AudioStream;
-use crate::domain::preset::{AudioCodec, AudioSpec, Channels, Loudness};
+use super::{AudioPlan, Filter, Language};
+use crate::domain::preset::{AudioCodec, AudioSpec, Channels, Loudness, Tracks};
+use crate::domain::{AudioStream, MediaInfo};
 
-/// Plans a sound over a source stream.
-pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
+/// Plans the sounds that are asked for, in the order they are listed.
+pub(super) fn tracks(info: &MediaInfo, spec: &AudioSpec) -> Vec<AudioPlan> {
+    wanted(info, &spec.tracks).into_iter().map(|stream| plan(stream, spec)).collect()
+}
+
+/// What a client should know who asks for languages that the source does not have.
+pub(super) fn missing(info: &MediaInfo, spec: &AudioSpec) -> Option<String> {
+    let Tracks::Languages(tags) = &spec.tracks else { return None };
+    let lacks = |tag: &&String| info.audio.iter().all(|track| track.language.as_ref() != Some(tag));
+    let missing: Vec<&str> = tags.iter().filter(lacks).map(String::as_str).collect();
+    (!missing.is_empty()).then(|| format!("sound_missing: {}", missing.join(", ")))
+}
+
+/// The source's tracks that are asked for, in the order they are listed.
+fn wanted<'a>(info: &'a MediaInfo, wanted: &Tracks) -> Vec<&'a AudioStream> {
+    let main = info.main_audio();
+    match wanted {
+        Tracks::First => main.into_iter().collect(),
+        Tracks::All => {
+            let others = info.audio.iter().filter(|track| main.is_none_or(|main| main.index != track.index));
+            main.into_iter().chain(others).collect()
+        }
+        Tracks::Languages(tags) => tags
+            .iter()
+            .flat_map(|tag| info.audio.iter().filter(move |track| track.language.as_ref() == Some(tag)))
+            .collect(),
+    }
+}
+
+fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
     let channels = channels(stream.channels, spec);
     let mut filters = Vec::new();
     if (stream.channels, channels) == (1, 2) {
@@ -23,24 +51,6 @@ pub(super) fn plan(stream: &AudioStream, spec: &AudioSpec) -> AudioPlan {
         loudness: spec.loudness,
         filters,
         language: stream.language.as_deref().and_then(Language::parse),
-    }
-}
-
-/// An ISO 639-2 code, the only kind that every container takes: three lower-case letters, so that no other text of a
-/// file gets onto a command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Language([u8; 3]);
-
-impl Language {
-    pub(super) fn parse(tag: &str) -> Option<Self> {
-        let letters: [u8; 3] = tag.as_bytes().try_into().ok()?;
-        letters.iter().all(u8::is_ascii_lowercase).then_some(Self(letters))
-    }
-}
-
-impl std::fmt::Display for Language {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|letter| write!(f, "{}", char::from(*letter)))
     }
 }
 
@@ -106,16 +116,6 @@ pub fn gain(target: Loudness, measured: MeasuredLoudness) -> Option<(f64, bool)>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_codes_are_languages() {
-        for tag in ["eng", "und", "fra"] {
-            assert_eq!(Language::parse(tag).unwrap().to_string(), tag);
-        }
-        for tag in ["", "en", "en-US", "ENG", "e=g", "a:b", "é1", "engl"] {
-            assert_eq!(Language::parse(tag), None, "{tag}");
-        }
-    }
 
     #[test]
     fn the_gain_stops_at_the_peak_and_never_raises_silence() {

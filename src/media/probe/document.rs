@@ -8,7 +8,7 @@ use super::rate;
 use crate::domain::limits::SourceLimits;
 use crate::domain::{
     AudioStream, Code, ColorRange, ColorSpace, Demuxer, Failure, FieldOrder, Measured, MediaInfo,
-    OtherStream, Rational, Rotation, VideoStream,
+    OtherStream, Rational, Rotation, SubtitleStream, VideoStream,
 };
 
 /// `-show_streams -show_format -show_entries packet=…`.
@@ -77,6 +77,8 @@ pub(in crate::media) struct Stream {
 #[serde(default)]
 struct Disposition {
     default: u8,
+    forced: u8,
+    hearing_impaired: u8,
     attached_pic: u8,
 }
 
@@ -144,12 +146,14 @@ impl Document {
             duration_seconds: self.duration(),
             video: Vec::new(),
             audio: Vec::new(),
+            subtitles: Vec::new(),
             other: Vec::new(),
         };
         for stream in &self.streams {
             match stream.codec_type.as_deref() {
                 Some("video") => info.video.push(self.video(stream, asked)),
                 Some("audio") => info.audio.push(stream.audio()),
+                Some("subtitle") => info.subtitles.push(stream.subtitles()),
                 kind => info.other.push(OtherStream {
                     index: stream.index,
                     kind: kind.unwrap_or("unknown").to_owned(),
@@ -268,6 +272,11 @@ impl Stream {
         self.disposition.attached_pic == 1
     }
 
+    /// Whether it is to be read also by those who follow the sound.
+    pub(in crate::media) fn is_forced(&self) -> bool {
+        self.disposition.forced == 1
+    }
+
     /// The stream's declared duration; Matroska keeps it in a tag such as `00:00:01.234000000`.
     fn seconds(&self) -> Option<f64> {
         positive(self.duration.as_deref()).or_else(|| {
@@ -292,6 +301,17 @@ impl Stream {
             duration_seconds: self.seconds(),
             language: self.language(),
             default: self.disposition.default == 1,
+        }
+    }
+
+    fn subtitles(&self) -> SubtitleStream {
+        SubtitleStream {
+            index: self.index,
+            codec: self.codec_name.clone().unwrap_or_else(|| "unknown".into()),
+            language: self.language(),
+            default: self.disposition.default == 1,
+            forced: self.is_forced(),
+            hearing_impaired: self.disposition.hearing_impaired == 1,
         }
     }
 }

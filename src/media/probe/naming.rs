@@ -26,6 +26,8 @@ impl Stream {
             "opus" => "opus",
             "vorbis" => "vorbis",
             "flac" => "flac",
+            "mov_text" => "tx3g",
+            "webvtt" => "wvtt",
             _ => return None,
         };
         Some(text.to_owned())

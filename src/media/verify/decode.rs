@@ -42,7 +42,7 @@ impl Decoded {
 pub(super) async fn full(checker: &Checker<'_>, spans: &Spans) -> Result<(), Failure> {
     let Some(tracks) = encoded(checker) else { return Ok(()) };
     let mut args = strict(checker);
-    args.extend(["-map", tracks, "-f", "null", "-"].map(str::to_owned));
+    args.extend(["-map", tracks, "-sn", "-f", "null", "-"].map(str::to_owned));
     let decoded = checker.decode(args).await?;
     let encoded = checker.plan.video.is_some();
     let wanted = spans.video.filter(|_| encoded).map_or(0, |video| video.packets);
@@ -54,11 +54,11 @@ pub(super) async fn full(checker: &Checker<'_>, spans: &Spans) -> Result<(), Fai
 
 /// The tracks that flux encoded: what a copied one holds is the source's.
 fn encoded(checker: &Checker<'_>) -> Option<&'static str> {
-    match (checker.plan.copied.is_empty(), &checker.plan.video, &checker.plan.audio) {
+    match (checker.plan.copied.is_empty(), &checker.plan.video, &checker.plan.audio[..]) {
         (true, _, _) => Some("0"),
         (false, Some(_), _) => Some("0:v"),
-        (false, None, Some(_)) => Some("0:a"),
-        (false, None, None) => None,
+        (false, None, [_, ..]) => Some("0:a"),
+        (false, None, []) => None,
     }
 }
 
@@ -110,7 +110,7 @@ async fn some_groups(checker: &Checker<'_>, groups: &[(f64, f64)]) -> Result<(),
     for n in 0..groups.len() {
         args.extend(["-map".to_owned(), format!("{n}{which}")]);
     }
-    args.extend(["-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
+    args.extend(["-sn", "-fps_mode", "passthrough", "-f", "null", "-"].map(str::to_owned));
     let decoded = checker.decode(args).await?;
     if decoded.frames < groups.len() as u64 {
         return Err(failed("parts of it decode to nothing"));

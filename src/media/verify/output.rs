@@ -19,7 +19,8 @@ const TICK: f64 = 0.001;
 #[derive(Debug, Default)]
 pub(super) struct Spans {
     pub(super) video: Option<Span>,
-    pub(super) audio: Option<Span>,
+    /// Of each sound, in the file's order.
+    pub(super) audio: Vec<Span>,
     /// The longest time between two frames that follow each other, and where, seconds.
     pub(super) longest_gap: Option<(f64, f64)>,
     /// Time without sound inside the sound, as the source's own timestamps have it, seconds.
@@ -40,7 +41,7 @@ pub(super) struct Span {
 impl Spans {
     /// The span of all streams, seconds.
     pub(super) fn seconds(&self) -> f64 {
-        let all = || [self.video, self.audio].into_iter().flatten();
+        let all = || self.video.iter().chain(&self.audio);
         let start = all().map(|span| span.start).fold(f64::INFINITY, f64::min);
         let end = all().map(|span| span.end).fold(f64::NEG_INFINITY, f64::max);
         (end - start).max(0.0)
@@ -49,15 +50,17 @@ impl Spans {
 
 /// V6: the planned streams exactly.
 pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(), Failure> {
-    let planned = usize::from(plan.video.is_some()) + usize::from(plan.audio.is_some()) + plan.copied.len();
+    let planned =
+        usize::from(plan.video.is_some()) + plan.audio.len() + plan.copied.len() + plan.captions.len();
     if document.streams.len() != planned {
         return Err(failed(format_args!("it has {} streams instead of {planned}", document.streams.len())));
     }
     if let Some(video) = &plan.video {
         check_picture(video, document)?;
     }
-    if let Some(audio) = &plan.audio {
-        check_sound(audio, document)?;
+    let mut sounds = document.streams.iter().filter(|stream| stream.codec_type.as_deref() == Some("audio"));
+    for audio in &plan.audio {
+        check_sound(audio, sounds.next())?;
     }
     for track in &plan.copied {
         let stream = document.streams.iter().find(|stream| is(stream, track.kind));
@@ -65,6 +68,12 @@ pub(super) fn check_tracks(plan: &OutputPlan, document: &Document) -> Result<(),
         if found != track.codec {
             return Err(failed(format_args!("a copied track is {found} instead of {}", track.codec)));
         }
+    }
+    let text = document.streams.iter().filter(|stream| stream.codec_type.as_deref() == Some("subtitle"));
+    let found: Vec<_> = text.map(|stream| stream.codec_name.as_deref().unwrap_or("unknown")).collect();
+    let planned: Vec<_> = plan.captions.iter().map(|captions| captions.codec).collect();
+    if found != planned {
+        return Err(failed(format_args!("its subtitles are {found:?} instead of {planned:?}")));
     }
     Ok(())
 }
@@ -122,8 +131,8 @@ fn check_picture(plan: &VideoPlan, document: &Document) -> Result<(), Failure> {
     same("range", range, planned.range)
 }
 
-fn check_sound(plan: &AudioPlan, document: &Document) -> Result<(), Failure> {
-    let Some(stream) = document.streams.iter().find(|s| s.codec_type.as_deref() == Some("audio")) else {
+fn check_sound(plan: &AudioPlan, stream: Option<&Stream>) -> Result<(), Failure> {
+    let Some(stream) = stream else {
         return Err(failed("it has no sound"));
     };
     let found = format!(
@@ -149,6 +158,12 @@ pub(super) fn check_counts(
 ) -> Result<Spans, Failure> {
     let mut spans = Spans::default();
     for stream in &document.streams {
+        if stream.codec_type.as_deref() == Some("subtitle") {
+            let written = request.report.output(request.place).find(|e| e.index == stream.index);
+            let found = table.stream(stream.index).map_or(0, |packets| packets.count);
+            check_texts(found, written.map_or(0, |written| written.packets), plan.format)?;
+            continue;
+        }
         let packets = table.stream(stream.index)?;
         let base = stream.time_base.as_deref().and_then(|text| text.parse().ok()).unwrap_or(Rational::ONE);
         let encoded = request.report.output(request.place).find(|e| e.index == stream.index);
@@ -164,7 +179,7 @@ pub(super) fn check_counts(
             return Err(failed("it has packets without bytes or times"));
         }
         let span = span(packets, base)?;
-        match (stream.codec_type.as_deref(), &plan.video, &plan.audio) {
+        match (stream.codec_type.as_deref(), &plan.video, plan.audio.get(spans.audio.len())) {
             (Some("video"), Some(video), _) => {
                 check_frames(request, video, encoded)?;
                 check_picture_times(video, packets, span)?;
@@ -172,18 +187,28 @@ pub(super) fn check_counts(
                 spans.video = Some(span);
             }
             (Some("audio"), _, Some(audio)) => {
-                spans.silence = check_samples(request, audio, encoded, span)?;
-                spans.audio = Some(span);
+                let silence = check_samples(request, audio, encoded, span)?;
+                spans.silence = [spans.silence, silence].into_iter().flatten().reduce(f64::max);
+                spans.audio.push(span);
             }
             // Nothing of a copied track was decoded: its packets are counted (MEDIA-RULES §2).
             (Some("video"), None, _) => spans.video = Some(span),
-            (Some("audio"), _, None) => spans.audio = Some(span),
+            (Some("audio"), _, None) => spans.audio.push(span),
             _ => {}
         }
     }
     check_offset(request, plan, &spans)?;
     check_clip(request, plan, &spans)?;
     Ok(spans)
+}
+
+/// Every text is in the file. MP4 fills the time between them with empty ones.
+fn check_texts(found: u64, written: u64, format: FileFormat) -> Result<(), Failure> {
+    let whole = if format.is_isobmff() { found >= written } else { found == written };
+    if whole {
+        return Ok(());
+    }
+    Err(failed(format_args!("it has {found} texts of subtitles of {written} written")))
 }
 
 fn span(packets: &StreamPackets, base: Rational) -> Result<Span, Failure> {
@@ -351,11 +376,11 @@ fn check_clip(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> 
         // The source's own frames may stand anywhere: only an even rate says where the last one is.
         check("picture", spans.video, 2.0 * frame + TICK, whole && video.timing != Timing::Passthrough)?;
     }
-    if let Some(audio) = &plan.audio {
+    for (audio, span) in plan.audio.iter().zip(&spans.audio) {
         let source = request.source.audio.iter().find(|source| source.index == audio.stream);
         let whole = covers(source.map(|source| (source.start_seconds, source.duration_seconds)));
         // The codec's frames at both ends.
-        check("sound", spans.audio, 0.1 + TICK, whole)?;
+        check("sound", Some(*span), 0.1 + TICK, whole)?;
     }
     Ok(())
 }
@@ -368,12 +393,21 @@ fn timeline_zero(source: &MediaInfo) -> Option<f64> {
 
 /// V5: the picture begins as long after the sound as it does after the earliest stream of the source.
 fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -> Result<(), Failure> {
-    let (Some(video), Some(audio)) = (spans.video, spans.audio) else {
+    let (Some(video), Some(video_plan)) = (spans.video, &plan.video) else {
         return Ok(());
     };
-    let (Some(video_plan), Some(audio_plan)) = (&plan.video, &plan.audio) else {
-        return Ok(());
-    };
+    for (sound, audio) in plan.audio.iter().zip(&spans.audio) {
+        check_offset_of(request, plan, (video_plan, video), (sound, *audio))?;
+    }
+    Ok(())
+}
+
+fn check_offset_of(
+    request: &VerifyRequest<'_>,
+    plan: &OutputPlan,
+    (video_plan, video): (&VideoPlan, Span),
+    (audio_plan, audio): (&AudioPlan, Span),
+) -> Result<(), Failure> {
     let Some(source) = request.source.video.iter().find(|v| v.index == video_plan.stream) else {
         return Ok(());
     };
@@ -391,7 +425,8 @@ fn check_offset(request: &VerifyRequest<'_>, plan: &OutputPlan, spans: &Spans) -
     }
     let found = video.start - audio.start;
     let cut = request.plan.cut.map_or(0.0, |cut| cut.start.seconds());
-    let wanted = (video_start - zero - cut).max(0.0);
+    // In a set the picture begins with the timeline.
+    let wanted = if plan.rendition.is_some() { 0.0 } else { (video_start - zero - cut).max(0.0) };
     let rate = match video_plan.timing {
         Timing::Cfr(rate) => Some(rate),
         Timing::Passthrough => source.frame_rate,

@@ -13,10 +13,15 @@ pub(super) fn streams(
     table: &PacketTable,
     expected: Option<f64>,
 ) -> Vec<StreamReport> {
+    let mut sounds = plan.audio.iter();
     let report = |stream: &Stream| {
+        if stream.codec_type.as_deref() == Some("subtitle") {
+            return subtitle(stream, table);
+        }
         let packets = table.stream(stream.index).ok()?;
         let span = packets.seconds(stream.base());
-        let kind = match (stream.codec_type.as_deref()?, &plan.video, &plan.audio) {
+        let planned = if stream.codec_type.as_deref() == Some("audio") { sounds.next() } else { None };
+        let kind = match (stream.codec_type.as_deref()?, &plan.video, planned) {
             ("video", Some(planned), _) => picture(stream, packets, span, planned, expected),
             ("audio", _, Some(planned)) => sound(stream, planned.bitrate.into(), expected),
             ("video", None, _) => copied_picture(stream, packets, span, expected),
@@ -35,6 +40,20 @@ pub(super) fn streams(
         })
     };
     document.streams.iter().filter_map(report).collect()
+}
+
+/// Rates of text say nothing, and its span is that of its texts.
+fn subtitle(stream: &Stream, table: &PacketTable) -> Option<StreamReport> {
+    let packets = table.stream(stream.index).ok();
+    Some(StreamReport {
+        rendition: None,
+        codec: stream.codec_name.clone()?,
+        codec_string: stream.codec_string(),
+        duration_seconds: rounded(packets.map_or(0.0, |packets| packets.seconds(stream.base())), 1e6),
+        bitrate_average: 0,
+        bitrate_peak: 0,
+        kind: KindReport::Subtitle { language: stream.language(), forced: stream.is_forced() },
+    })
 }
 
 fn picture(

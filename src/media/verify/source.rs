@@ -80,7 +80,8 @@ fn declared_end(request: &VerifyRequest<'_>) -> Option<f64> {
     let video = source.video.iter().filter(|v| !v.attached_picture).map(|v| (v.index, v.duration_seconds));
     let streams: Vec<(u32, Option<f64>)> =
         video.chain(source.audio.iter().map(|a| (a.index, a.duration_seconds))).collect();
-    let all_used = source.other.is_empty() && streams.iter().all(|(index, _)| used(*index));
+    let read = source.subtitles.iter().all(|track| used(track.index));
+    let all_used = source.other.is_empty() && read && streams.iter().all(|(index, _)| used(*index));
     if all_used {
         return source.duration_seconds;
     }
@@ -94,12 +95,10 @@ pub(super) fn judge_damage(
     plan: &OutputPlan,
     spans: &Spans,
 ) -> Result<Vec<String>, Failure> {
-    let streams = [
-        plan.video.as_ref().map(|v| ("picture", v.stream)),
-        plan.audio.as_ref().map(|a| ("sound", a.stream)),
-    ];
+    let picture = plan.video.iter().map(|video| ("picture", video.stream));
+    let sounds = plan.audio.iter().map(|audio| ("sound", audio.stream));
     let mut warnings = Vec::new();
-    for (what, index) in streams.into_iter().flatten() {
+    for (what, index) in picture.chain(sounds) {
         let Some(stream) = request.report.decoded_stream(index) else {
             continue;
         };

@@ -114,8 +114,9 @@ impl Trip {
             format: FileFormat::Mp4,
             file_name: "out-0.mp4".into(),
             video,
-            audio,
+            audio: audio.into_iter().collect(),
             copied: vec![],
+            captions: vec![],
             rank: 0,
             warnings: vec![],
         };
@@ -124,6 +125,7 @@ impl Trip {
             outputs: vec![output],
             twins: vec![],
             posters: vec![],
+            captions: vec![],
             expected_seconds: source.duration_seconds,
             max_seconds: 60.0,
         }
@@ -191,7 +193,7 @@ impl Trip {
                 "yuv420p".into(),
             ]);
         }
-        if let Some(audio) = &output.audio {
+        for audio in &output.audio {
             let map = format!("0:{}", audio.stream);
             words.extend(
                 ["-map", &map, "-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "48000"].map(str::to_owned),

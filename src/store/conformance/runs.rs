@@ -274,6 +274,7 @@ pub(super) async fn media_is_kept(desk: Desk) {
         duration_seconds: Some(1.5),
         video: Vec::new(),
         audio: Vec::new(),
+        subtitles: vec![],
         other: Vec::new(),
     };
     assert_eq!(desk.store.media(claimed.key, &media, desk.now()).await.unwrap(), Fenced::Done(()));

@@ -26,6 +26,7 @@ fn audio(name: &str, codec: &str) -> Rendition {
 fn request(renditions: Vec<Rendition>) -> Request {
     Request {
         renditions,
+        captions: vec![],
         segment_seconds: 4.0,
         layout: Layout::Fragments,
         iframes: true,

@@ -54,6 +54,7 @@ impl Ladder {
     pub fn request(&self, layout: Layout) -> Request {
         Request {
             renditions: self.renditions.clone(),
+            captions: vec![],
             segment_seconds: 4.0,
             layout,
             iframes: true,

@@ -141,6 +141,18 @@ pub fn sound(name: &str, formula: &str) -> PathBuf {
     })
 }
 
+/// A picture of six seconds with two sounds: German and loud, French and quiet.
+pub fn two_sounds() -> PathBuf {
+    make("two-sounds.mkv", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=6"]);
+        cmd.args(["-f", "lavfi", "-i", "aevalsrc='0.8*sin(2*PI*330*t)':s=48000:d=6"]);
+        cmd.args(["-f", "lavfi", "-i", "aevalsrc='0.04*sin(2*PI*220*t)':s=48000:d=6"]);
+        cmd.args(["-map", "0:v", "-map", "1:a", "-map", "2:a", "-c:v", "libx264", "-preset", "ultrafast"]);
+        cmd.args(["-pix_fmt", "yuv420p", "-c:a", "flac"]);
+        cmd.args(["-metadata:s:a:0", "language=deu", "-metadata:s:a:1", "language=fra"]);
+    })
+}
+
 /// Two seconds with six channels of AC-3.
 pub fn surround() -> PathBuf {
     make("surround.mkv", |cmd| {
@@ -172,6 +184,39 @@ pub fn black_start() -> PathBuf {
         cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=6"]);
         cmd.args(["-vf", "drawbox=color=black:t=fill:enable='lt(t,2)'", "-c:v", "libx264", "-g", "25"]);
         cmd.args(["-preset", "ultrafast", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]);
+    })
+}
+
+/// Subtitles of [`subtitled`]: one begins before a key frame and lasts beyond it, one has what `WebVTT` takes for its own.
+const TEXTS: &str = "1\n00:00:00,500 --> 00:00:01,500\n<i>Guten</i> Tag\n\n\
+     2\n00:00:03,500 --> 00:00:05,500\nTom & Jerry <3\nx --> y\n\n\
+     3\n00:00:06,200 --> 00:00:12,000\nSchluss\n";
+
+/// Eight seconds with a key frame every two, and two tracks of subtitles: German, and English for those who do not hear.
+pub fn subtitled(extension: &str) -> PathBuf {
+    make(&format!("subtitled.{extension}"), |cmd| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clips");
+        std::fs::create_dir_all(&folder).unwrap();
+        let texts = folder.join(format!("subtitled-{extension}-{}.srt", std::process::id()));
+        std::fs::write(&texts, TEXTS).unwrap();
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=8"]);
+        cmd.args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=8", "-i"]).arg(texts);
+        cmd.args(["-map", "0:v", "-map", "1:a", "-map", "2:s", "-map", "2:s", "-t", "8"]);
+        cmd.args([
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "50",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "aac",
+        ]);
+        cmd.args(["-c:s", if extension == "mkv" { "srt" } else { "mov_text" }]);
+        cmd.args(["-metadata:s:s:0", "language=ger", "-metadata:s:s:1", "language=eng"]);
+        cmd.args(["-disposition:s:1", "hearing_impaired"]);
     })
 }
 
