@@ -246,11 +246,7 @@ impl Walk<'_, '_> {
     /// What every media playlist must say; returns its target duration.
     fn list(&mut self, place: &str, playlist: &Playlist) -> u32 {
         self.vod(place, playlist);
-        let target = playlist.target.unwrap_or(0);
-        if target != 6 {
-            self.session.find(Rule::TargetSix, place, format!("EXT-X-TARGETDURATION {target}"), "6");
-        }
-        target
+        playlist.target.unwrap_or(0)
     }
 
     /// What is said of one segment; `before` is the file of the one before and where its range ended.
@@ -277,6 +273,9 @@ impl Walk<'_, '_> {
     /// Reads a media playlist with its segments and returns its place in the list of streams.
     fn media(&mut self, place: &str, playlist: &Playlist) -> usize {
         let target = self.list(place, playlist);
+        if target != 6 {
+            self.session.find(Rule::TargetSix, place, format!("EXT-X-TARGETDURATION {target}"), "6");
+        }
         if !self.independent && !playlist.independent {
             self.session.find(Rule::IndependentSegments, place, "not said", "EXT-X-INDEPENDENT-SEGMENTS");
         }

@@ -108,7 +108,7 @@ rules! {
     Language "language" Should "Apple 8.10" "Renditions of sound and subtitles say their language.";
     LanguageTag "language_tag" Should "RFC 5646 §2.1" "Languages are shaped like BCP 47 tags.";
     Role "role" Should "ISO 23009-1 §5.8.5.5" "Sets of text in an MPD have a Role: subtitle, caption or forced-subtitle.";
-    TargetSix "target_six" Should "Apple 7.5" "EXT-X-TARGETDURATION is 6.";
+    TargetSix "target_six" Should "Apple 7.5" "EXT-X-TARGETDURATION of pictures and sound is 6.";
     KeyInterval "key_interval" Should "Apple 1.13" "There is a key frame every two seconds.";
     PeakToAverage "peak_to_average" Should "Apple 1.30" "The peak is at most twice the average.";
     DefaultVariant "default_variant" Should "Apple 1.32" "The first variant is the one nearest to 2000 kbit/s.";
