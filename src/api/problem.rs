@@ -189,7 +189,13 @@ impl IntoResponse for Problem {
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
-        let chain = chain(&error);
+        Self::from(&error)
+    }
+}
+
+impl From<&store::Error> for Problem {
+    fn from(error: &store::Error) -> Self {
+        let chain = chain(error);
         match error {
             store::Error::Unavailable { .. } => {
                 tracing::warn!(error = %chain, "store not available");

@@ -135,9 +135,7 @@ impl Connection {
             () = closing.cancelled() => return,
             greeted = tokio::time::timeout(limits.header_timeout, greeting(&tcp)) => greeted,
         };
-        if !matches!(greeted, Ok(Ok(true))) {
-            return;
-        }
+        let Ok(Ok(Some(protocol))) = greeted else { return };
         let buffer = SendBuffer::default();
         let socket = Socket::new(tcp, limits.write_timeout, buffer.clone());
         // The router is shared: a layer of its own for each connection would build all its routes anew.
@@ -145,15 +143,29 @@ impl Connection {
             request.extensions_mut().insert(buffer.clone());
             app.clone().oneshot(request)
         });
-        let connection = builder(&limits).serve_connection(TokioIo::new(socket), service).into_owned();
+        let connection =
+            builder(&limits, protocol).serve_connection(TokioIo::new(socket), service).into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(error, "connection ended");
         }
     }
 }
 
-fn builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// What a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Told the protocol it detects none: its detection reads a few bytes ahead, for which every connection's read buffer
+/// doubles to 16 KiB.
+fn builder(limits: &ServerLimits, protocol: Protocol) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = match protocol {
+        Protocol::Http1 => builder.http1_only(),
+        Protocol::Http2 => builder.http2_only(),
+    };
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -170,16 +182,21 @@ fn builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Waits until the first bytes tell which protocol it is; `false` when the peer left. The builder's own detection waits
+/// Waits until the first bytes tell which protocol it is; `None` when the peer left. The builder's own detection waits
 /// for ever (STACK §3).
-async fn greeting(tcp: &TcpStream) -> std::io::Result<bool> {
+async fn greeting(tcp: &TcpStream) -> std::io::Result<Option<Protocol>> {
     let mut bytes = [0; PREFACE.len()];
     let (mut seen, mut pause) = (0, Duration::from_millis(5));
     loop {
         let count = tcp.peek(&mut bytes).await?;
-        let told = count == PREFACE.len() || bytes[..count] != PREFACE[..count];
-        if count == 0 || told {
-            return Ok(count > 0);
+        if count == 0 {
+            return Ok(None);
+        }
+        if bytes[..count] != PREFACE[..count] {
+            return Ok(Some(Protocol::Http1));
+        }
+        if count == PREFACE.len() {
+            return Ok(Some(Protocol::Http2));
         }
         // Peeking again returns the same bytes at once: without a pause a half-sent preface would spin a core.
         if count == seen {

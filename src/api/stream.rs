@@ -23,14 +23,14 @@ use tokio::time::Instant;
 use super::Api;
 use super::auth::{Principal, StreamPermit};
 use super::jobs;
-use super::params::Params;
+use super::params::{self, Params};
 use super::problem::Problem;
 use super::server::SendBuffer;
 use super::sse::{self, Follower};
 use super::view::Dialect;
 use crate::control::Live;
 use crate::domain::{JobId, Tenant};
-use crate::store::{self, JobFilter};
+use crate::store::{self, JobFilter, StoredJob};
 
 /// How soon a reading of the record that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -47,13 +47,18 @@ pub(super) async fn job(
     headers: HeaderMap,
     buffer: Option<Extension<SendBuffer>>,
 ) -> Result<Response, Problem> {
-    let stored = jobs::find(&api, &who, &id).await?;
+    let job: JobId = params::id(&id, "job")?;
+    // Readers that come together share a reading, so that a crowd costs the memory of one job and not of as many.
+    let reading =
+        api.0.readings.read(api.control.store(), job).await.map_err(|error| Problem::from(&*error))?;
+    let stored =
+        reading.as_ref().map(|reading| &reading.stored).filter(|stored| reaches(who.reach(), stored));
+    let stored = stored.ok_or_else(|| Problem::no_such("job"))?;
     let permit = who.admit_stream(&api)?;
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
-    let job = stored.aggregate.job.id;
     let now = Instant::now();
     let reader = JobReader {
-        follower: Follower::new(&stored, last),
+        follower: Follower::new(stored, last),
         live: api.control.watch(job).await,
         live_open: true,
         revision: None,
@@ -97,6 +102,11 @@ pub(super) async fn all(
         buffer,
         stream::unfold(reader, |mut reader| async move { Some((Ok(reader.next().await?), reader)) }),
     ))
+}
+
+/// Whether somebody who reaches this tenant's jobs (`None` = all) reaches this one.
+fn reaches(reach: Option<&Tenant>, stored: &StoredJob) -> bool {
+    reach.is_none_or(|tenant| *tenant == stored.aggregate.job.tenant)
 }
 
 fn respond<S>(buffer: Option<Extension<SendBuffer>>, frames: S) -> Response
@@ -179,7 +189,7 @@ impl JobReader {
             return Ok(false);
         };
         let stored = &reading.stored;
-        if self.reach.as_ref().is_some_and(|tenant| *tenant != stored.aggregate.job.tenant) {
+        if !reaches(self.reach.as_ref(), stored) {
             return Ok(false);
         }
         let (report, now) = (live.report.as_ref(), self.api.clock.now());
