@@ -1,5 +1,6 @@
 //! The server under measurement, and what the kernel says about it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -146,13 +147,53 @@ pub(crate) fn ticks(pid: u32) -> u64 {
     [11, 12].iter().filter_map(|n| fields.get(*n)?.parse::<u64>().ok()).sum()
 }
 
+/// Ticks as seconds.
+pub(crate) fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / 100.0
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// CPU time of a process and of all that it started and has waited for, seconds.
 pub(crate) fn spent(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();
     // Its own ticks and those of children that it has waited for (proc_pid_stat(5), fields 14 to 17), 100 a second.
     let ticks: u64 = after.split_whitespace().skip(11).take(4).filter_map(|n| n.parse::<u64>().ok()).sum();
-    f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / 100.0
+    seconds(ticks)
+}
+
+/// A server's child processes, each as it was last seen.
+#[derive(Default)]
+pub(crate) struct Children(BTreeMap<u32, (Vec<String>, f64)>);
+
+impl Children {
+    /// Looks at those that run now. What one uses between the last look and its end is not seen.
+    pub(crate) fn look(&mut self, server: u32) {
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+            if parent(pid) != Some(server) {
+                continue;
+            }
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+            let seen = self.0.entry(pid).or_default();
+            // One that has ended and was not waited for yet has no command line any more, but its time.
+            if !line.is_empty() {
+                seen.0 = words.collect();
+            }
+            seen.1 = seconds(ticks(pid));
+        }
+    }
+
+    /// CPU time of those whose command line is like this, seconds, and how many they are.
+    pub(crate) fn spent(&self, like: impl Fn(&[String]) -> bool) -> (f64, usize) {
+        let those: Vec<f64> = self.0.values().filter(|(line, _)| like(line)).map(|(_, cpu)| *cpu).collect();
+        (those.iter().sum(), those.len())
+    }
 }
 
 /// Time its living threads ran on a processor so far, as the scheduler counts it.
