@@ -93,8 +93,8 @@ impl TaskClass {
     pub fn of(spec: &JobSpec) -> Self {
         let encoders = spec.outputs.iter().flat_map(|output| {
             let encode = &output.encode;
-            let video = encode.encoded_picture().map(|video| video.codec.encoder());
-            video.into_iter().chain(encode.encoded_sound().map(|audio| audio.codec.encoder()))
+            let pictures = encode.pictures().into_iter().map(|video| video.codec.encoder());
+            pictures.chain(encode.encoded_sound().map(|audio| audio.codec.encoder()))
         });
         Self(bits(encoders) | Folder::holding(&spec.source).bits())
     }

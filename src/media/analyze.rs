@@ -47,7 +47,8 @@ pub async fn measure(
     if pictures().any(|video| by_measurement(video.deinterlace)) && fields::may_have(&stream) {
         measured.scan = looker.scan().await?;
     }
-    let keeps = pictures().any(|video| video.range == DynamicRange::Keep);
+    let keeps =
+        outputs.iter().flat_map(|output| output.pictures()).any(|video| video.range == DynamicRange::Keep);
     if keeps && stream.color.is_hdr() {
         measured.mastering = looker.mastering().await?;
     }

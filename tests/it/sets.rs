@@ -217,3 +217,76 @@ async fn bodies_that_make_no_sense_for_sets_are_refused_with_their_places() {
     let (status, problem) = server.post("/api/v1/jobs", &job(&clips::mp4(2), &pair)).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem:#}");
 }
+
+/// One set for players of HDR and for all others, from one decode.
+#[tokio::test]
+async fn ladders_of_hdr_and_of_standard_range_stand_side_by_side() {
+    let server = Server::start().await;
+    let set = |path: &str| {
+        let rung = |name: &str, size: &str, more: Value| {
+            let mut rung = json!({ "name": name, "box": size, "rate": { "mode": "crf", "crf": 28 } });
+            rung.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rung
+        };
+        let hdr = json!({ "codec": "hevc", "bit_depth": 10, "range": "keep" });
+        json!([{
+            "preset": "hls_1080p_abr",
+            "video": { "speed": "ultrafast" },
+            "ladder": [
+                rung("hdr-big", "640x360", hdr.clone()),
+                rung("hdr-small", "320x180", hdr),
+                rung("big", "640x360", json!({})),
+                rung("small", "320x180", json!({})),
+            ],
+            "poster": true,
+            "destination": { "kind": "storage", "path": path },
+        }])
+    };
+    let job_of_hdr = server.finished(&server.submit(&job(&clips::hdr(), &set("both"))).await).await;
+    assert_eq!(job_of_hdr["status"], "completed", "{job_of_hdr:#}");
+    let result = &job_of_hdr["outputs"][0]["result"];
+    assert_eq!(result["warnings"], json!(["tone_mapped"]));
+    let streams = result["streams"].as_array().unwrap();
+    let told: Vec<_> = streams
+        .iter()
+        .map(|s| {
+            (
+                s["rendition"].as_str().unwrap(),
+                s["codec"].as_str().unwrap(),
+                s["color"]["transfer"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("hdr-big", "hevc", "smpte2084"),
+            ("hdr-small", "hevc", "smpte2084"),
+            ("big", "h264", "bt709"),
+            ("small", "h264", "bt709"),
+        ]
+    );
+    let id = job_of_hdr["id"].as_str().unwrap();
+    let (_, master) = text(&server, &format!("/api/v1/jobs/{id}/outputs/0/content")).await;
+    let variants: Vec<_> = master.lines().filter(|line| line.starts_with("#EXT-X-STREAM-INF")).collect();
+    assert_eq!(
+        variants.iter().filter(|line| line.contains("VIDEO-RANGE=PQ") && line.contains("hvc1.")).count(),
+        2
+    );
+    assert_eq!(
+        variants.iter().filter(|line| line.contains("VIDEO-RANGE=SDR") && line.contains("avc1.")).count(),
+        2
+    );
+    let files = result["files"].as_array().unwrap();
+    assert!(files.iter().any(|file| file["role"] == "poster"), "a poster of the standard range: {files:#?}");
+
+    // What has no HDR has none to keep.
+    let plain = server.finished(&server.submit(&job(&clips::mp4(2), &set("plain"))).await).await;
+    assert_eq!(plain["status"], "completed", "{plain:#}");
+    let result = &plain["outputs"][0]["result"];
+    let names: Vec<_> =
+        result["renditions"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["small", "audio_0"], "{result:#}");
+    assert_eq!(result["warnings"][0], "rungs_dropped: hdr-big, hdr-small, big");
+    server.assert_clean().await;
+}

@@ -88,10 +88,28 @@ pub(super) fn nothing() -> Fault {
     Fault::new("", "an output needs video, audio or both")
 }
 
+/// The codecs of pictures that a container holds.
+const fn pictures(container: Container) -> &'static [VideoCodec] {
+    use VideoCodec::{Av1, H264, Hevc, Vp9};
+    match container {
+        Container::Mkv | Container::Dash => &[H264, Hevc, Av1, Vp9],
+        // MEDIA-RULES §1.17: Apple's players do not take VP9.
+        Container::Mp4 | Container::Hls | Container::Cmaf => &[H264, Hevc, Av1],
+        Container::Webm => &[Vp9, Av1],
+        Container::Mov => &[H264, Hevc],
+        Container::M4a
+        | Container::Mp3
+        | Container::Ogg
+        | Container::Jpg
+        | Container::Png
+        | Container::Webp
+        | Container::Vtt => &[],
+    }
+}
+
 /// Whether the container can hold the codecs.
 pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     use AudioCodec::{Aac, Mp3, Opus};
-    use VideoCodec::{Av1, H264, Hevc, Vp9};
     let (container, video, audio) = (spec.container, spec.encoded_picture(), spec.encoded_sound());
     if container.is_stills() {
         let detail = || format!("{} is made of stills and has no streams", container.name());
@@ -99,18 +117,15 @@ pub(super) fn container(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
         faults.extend(audio.map(|_| Fault::new("/audio", detail())));
         return;
     }
-    let (pictures, sounds): (&[VideoCodec], &[AudioCodec]) = match container {
-        Container::Mp4 => (&[H264, Hevc, Av1], &[Aac, Opus, Mp3]),
-        Container::Webm => (&[Vp9, Av1], &[Opus]),
-        Container::Mkv => (&[H264, Hevc, Av1, Vp9], &[Aac, Opus, Mp3]),
-        Container::Mov => (&[H264, Hevc], &[Aac]),
-        Container::M4a => (&[], &[Aac]),
-        Container::Mp3 => (&[], &[Mp3]),
-        Container::Ogg => (&[], &[Opus]),
-        // MEDIA-RULES §1.17: Apple's players take neither VP9 nor Opus.
-        Container::Hls | Container::Cmaf => (&[H264, Hevc, Av1], &[Aac]),
-        Container::Dash => (&[H264, Hevc, Av1, Vp9], &[Aac, Opus]),
-        Container::Jpg | Container::Png | Container::Webp | Container::Vtt => (&[], &[]),
+    let pictures = pictures(container);
+    let sounds: &[AudioCodec] = match container {
+        Container::Mp4 | Container::Mkv => &[Aac, Opus, Mp3],
+        Container::Webm | Container::Ogg => &[Opus],
+        // MEDIA-RULES §1.17: Apple's players do not take Opus.
+        Container::Mov | Container::M4a | Container::Hls | Container::Cmaf => &[Aac],
+        Container::Mp3 => &[Mp3],
+        Container::Dash => &[Aac, Opus],
+        Container::Jpg | Container::Png | Container::Webp | Container::Vtt => &[],
     };
     let name = container.name();
     if let Some(spec) = video

@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BoxSize, Container, EncodeSpec, FpsSpec, Level, Profile, Rate, VideoSpec};
+use super::{
+    BitDepth, BoxSize, Container, DynamicRange, EncodeSpec, FpsSpec, Level, Profile, Rate, VideoCodec,
+    VideoSpec,
+};
 
 /// Why a part of a set is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +67,15 @@ pub struct Rung {
     pub bounds: BoxSize,
     /// How bits are spent.
     pub rate: Rate,
+    /// Codec. Pictures of several codecs, depths and ranges are ladders of their own, in one set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<VideoCodec>,
+    /// Bits per component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bit_depth: Option<BitDepth>,
+    /// Dynamic range. A rung that keeps HDR is left out where the source has none and other rungs are of standard range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<DynamicRange>,
     /// Most frames per second; a faster picture is halved until it fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fps_max: Option<u32>,
@@ -76,17 +88,23 @@ pub struct Rung {
 }
 
 impl Rung {
-    /// The picture that it asks for.
+    /// The picture that it asks for. What was chosen for another codec means nothing to this one.
     #[must_use]
     pub fn over(&self, video: &VideoSpec) -> VideoSpec {
+        let codec = self.codec.unwrap_or(video.codec);
+        let same = codec == video.codec;
         VideoSpec {
+            codec,
+            bit_depth: self.bit_depth.unwrap_or(video.bit_depth),
+            range: self.range.unwrap_or(video.range),
+            bframes: video.bframes.filter(|_| same),
             bounds: Some(self.bounds),
             width: None,
             height: None,
             rate: self.rate,
             fps: FpsSpec { max: self.fps_max.or(video.fps.max), ..video.fps },
-            profile: self.profile.or(video.profile),
-            level: self.level.or(video.level),
+            profile: self.profile.or(video.profile.filter(|_| same)),
+            level: self.level.or(video.level.filter(|_| same)),
             ..video.clone()
         }
     }
@@ -170,6 +188,16 @@ impl PackageSpec {
 }
 
 impl EncodeSpec {
+    /// Every picture that is encoded: that of a file, those of a ladder.
+    #[must_use]
+    pub fn pictures(&self) -> Vec<VideoSpec> {
+        match self.encoded_picture() {
+            None => Vec::new(),
+            Some(video) if self.ladder.is_empty() => vec![video.clone()],
+            Some(video) => self.ladder.iter().map(|rung| rung.over(video)).collect(),
+        }
+    }
+
     /// The name of the file of a set that clients open, where its destination names only a folder; `None` for single
     /// files.
     #[must_use]

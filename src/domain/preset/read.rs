@@ -96,8 +96,11 @@ fn ladder(fields: &mut Fields<'_>, video: Option<&VideoSpec>) -> Vec<Rung> {
         };
         let mut fields = Fields::new(at, map, fields.faults);
         let (name, bounds) = (fields.required("name"), fields.required("box"));
-        let inherited =
-            video.map(|video| video.rate).filter(|_| fields.map.get("rate").is_none_or(Value::is_null));
+        let codec = fields.optional("codec");
+        // Numbers of one codec mean something else to another.
+        let same = codec.is_none_or(|codec| video.is_some_and(|video| video.codec == codec));
+        let silent = fields.map.get("rate").is_none_or(Value::is_null);
+        let inherited = video.map(|video| video.rate).filter(|_| silent && same);
         let rate = match inherited {
             Some(rate) => {
                 fields.asked.push("rate");
@@ -108,9 +111,13 @@ fn ladder(fields: &mut Fields<'_>, video: Option<&VideoSpec>) -> Vec<Rung> {
         };
         let (fps_max, profile) = (fields.optional("fps_max"), fields.optional("profile"));
         let level = fields.optional("level");
+        let (bit_depth, range) = (fields.optional("bit_depth"), fields.optional("range"));
+        if silent && !same {
+            fields.fault("rate", "a rung of another codec has a rate of its own");
+        }
         let whole = fields.finish();
         let (name, bounds, rate) = (name?, bounds?, rate?);
-        whole.then_some(Rung { name, bounds, rate, fps_max, profile, level })
+        whole.then_some(Rung { name, bounds, rate, codec, bit_depth, range, fps_max, profile, level })
     });
     read.collect()
 }

@@ -26,6 +26,15 @@ pub struct PosterPlan {
     pub filters: Vec<Filter>,
 }
 
+/// What its picture means, where that is of standard range.
+fn signal(output: &OutputPlan) -> Option<Signal> {
+    let filters = &output.video.as_ref()?.filters;
+    match filters.iter().copied().rfind(|filter| matches!(filter, Filter::Tag(_))) {
+        Some(Filter::Tag(signal)) if !signal.is_hdr() => Some(signal),
+        _ => None,
+    }
+}
+
 /// The posters that are wanted; of an HDR picture there is none, because it was not brought to standard range.
 pub(super) fn plan(
     (outputs, twins): (&mut [OutputPlan], &[Twin]),
@@ -37,18 +46,16 @@ pub(super) fn plan(
         let largest = |output: &OutputPlan| {
             output.index == *index && output.video.as_ref().is_some_and(|video| video.feed == Feed::Source)
         };
+        let own = |output: &OutputPlan| largest(output) && signal(output).is_some();
         let shared = || twins.iter().find(|twin| largest(&twin.output)).map(|twin| twin.of);
-        let Some(place) = outputs.iter().position(largest).or_else(shared) else { continue };
+        let any = || outputs.iter().position(largest).or_else(shared);
+        let Some(place) = outputs.iter().position(own).or_else(any) else { continue };
         let Some(output) = outputs.get_mut(place) else { continue };
-        let Some(video) = &output.video else { continue };
-        let tag = video.filters.iter().copied().rfind(|filter| matches!(filter, Filter::Tag(_)));
-        let signal = match tag {
-            Some(Filter::Tag(signal)) if !signal.is_hdr() => signal,
-            _ => {
-                output.warnings.push("no_poster_of_hdr".to_owned());
-                continue;
-            }
+        let Some(signal) = signal(output) else {
+            output.warnings.push("no_poster_of_hdr".to_owned());
+            continue;
         };
+        let Some(video) = &output.video else { continue };
         let (width, height) = (video.width, video.height);
         let distance = seconds.map_or(UNKNOWN, |all| all / f64::from(SAMPLES));
         // JFIF means BT.601 in full range.

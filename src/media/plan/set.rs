@@ -5,7 +5,8 @@
 use super::size::{self, Geometry};
 use super::{AudioPlan, Feed, Filter, Keyframes, OutputPlan, Policy, VideoPlan, picture, sound};
 use crate::domain::preset::{
-    BitRate, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Sound, VideoSpec,
+    BitRate, DynamicRange, EncodeSpec, FileFormat, FpsMode, FpsSpec, PackageSpec, Rate, Segment, Sound,
+    VideoSpec,
 };
 use crate::domain::{Code, Failure, MediaInfo, OutputIndex, Rational, VideoStream};
 
@@ -141,7 +142,7 @@ fn pictures(
         rungs.map(|rung| candidate(stream, rung.name.to_string(), rung.over(&even))).collect()
     };
     if rungs.len() > 1 {
-        rungs = collapsed(stream, rungs, warnings);
+        rungs = worthwhile(stream, rungs, warnings);
     }
     let Some(top) = rungs.first() else { return Ok(Vec::new()) };
     let top = picture(whole, &VideoSpec { fps: even.fps, ..top.spec.clone() }, policy, warnings)?;
@@ -154,13 +155,24 @@ fn pictures(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "20 s of at most 120 fps")]
     let frames = (f64::from(video.gop_seconds) * rate.as_f64() / f64::from(common)).round().max(1.0) as u32;
     let mut plans = Vec::with_capacity(rungs.len());
-    for (place, rung) in rungs.iter().enumerate() {
+    for rung in &rungs {
         let own = divided(rate, rung.divisor);
         let fps = FpsSpec { mode: FpsMode::Cfr, value: Some(own), max: None };
         let spec = VideoSpec { fps, ..rung.spec.clone() };
-        let mut plan = picture(whole, &spec, policy, &mut Vec::new())?;
+        let mut told = Vec::new();
+        let mut plan = picture(whole, &spec, policy, &mut told)?;
+        // The first's were told before, and sizes are each rung's own business.
+        told.retain(|warning| warning == "tone_mapped" && !warnings.contains(warning));
+        warnings.append(&mut told);
         plan.keyframes = Keyframes::Every(frames * common / rung.divisor);
-        let larger = rungs[..place].iter().rposition(|larger| rung.divisor.is_multiple_of(larger.divisor));
+        let gives = |larger: &VideoPlan| {
+            let covers = larger.width >= plan.width && larger.height >= plan.height;
+            covers && larger.pix_fmt == plan.pix_fmt && larger.color == plan.color
+        };
+        let larger = rungs
+            .iter()
+            .zip(&plans)
+            .rposition(|(larger, (_, made))| rung.divisor.is_multiple_of(larger.divisor) && gives(made));
         if let Some(larger) = larger {
             let slower = (rungs[larger].divisor != rung.divisor).then_some(Filter::Fps(own));
             plan.filters = super::filter::smaller(slower, &plan);
@@ -176,9 +188,35 @@ fn candidate(stream: &VideoStream, name: String, spec: VideoSpec) -> Candidate {
     Candidate { name, spec, geometry, divisor: 1 }
 }
 
-/// The rungs that the source is worth, largest first; at least one.
-fn collapsed(stream: &VideoStream, mut rungs: Vec<Candidate>, warnings: &mut Vec<String>) -> Vec<Candidate> {
+/// The rungs that the source is worth; at least one. Those of one codec, depth and range are a ladder, the ladders stand as
+/// their first rungs did.
+fn worthwhile(stream: &VideoStream, mut rungs: Vec<Candidate>, warnings: &mut Vec<String>) -> Vec<Candidate> {
     let all: Vec<String> = rungs.iter().map(|rung| rung.name.clone()).collect();
+    let keeps = |rung: &Candidate| rung.spec.range == DynamicRange::Keep;
+    if !stream.color.is_hdr() && !rungs.iter().all(keeps) {
+        // There is nothing to keep.
+        rungs.retain(|rung| !keeps(rung));
+    }
+    let kind = |rung: &Candidate| (rung.spec.codec, rung.spec.bit_depth, rung.spec.range);
+    let mut ladders: Vec<Vec<Candidate>> = Vec::new();
+    for rung in rungs {
+        let own =
+            |ladder: &&mut Vec<Candidate>| ladder.first().is_some_and(|first| kind(first) == kind(&rung));
+        match ladders.iter_mut().find(own) {
+            Some(ladder) => ladder.push(rung),
+            None => ladders.push(vec![rung]),
+        }
+    }
+    let kept: Vec<Candidate> = ladders.into_iter().flat_map(|ladder| collapsed(stream, ladder)).collect();
+    let dropped: Vec<_> = all.into_iter().filter(|name| kept.iter().all(|rung| rung.name != *name)).collect();
+    if !dropped.is_empty() {
+        warnings.push(format!("rungs_dropped: {}", dropped.join(", ")));
+    }
+    kept
+}
+
+/// The rungs of one ladder that the source is worth, largest first.
+fn collapsed(stream: &VideoStream, mut rungs: Vec<Candidate>) -> Vec<Candidate> {
     rungs.sort_by_key(|rung| (std::cmp::Reverse(pixels(&rung.geometry)), area(&rung.spec)));
     // Those that would be the source's own picture: the one with the smallest box stands for all.
     let own = rungs.first().map(|top| pixels(&top.geometry));
@@ -195,10 +233,6 @@ fn collapsed(stream: &VideoStream, mut rungs: Vec<Candidate>, warnings: &mut Vec
         if worth {
             kept.push(rung);
         }
-    }
-    let dropped: Vec<_> = all.into_iter().filter(|name| kept.iter().all(|rung| rung.name != *name)).collect();
-    if !dropped.is_empty() {
-        warnings.push(format!("rungs_dropped: {}", dropped.join(", ")));
     }
     kept
 }

@@ -1,3 +1,4 @@
+mod ladders;
 mod languages;
 mod picture;
 

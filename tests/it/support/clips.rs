@@ -153,6 +153,17 @@ pub fn two_sounds() -> PathBuf {
     })
 }
 
+/// Two seconds of HDR10.
+pub fn hdr() -> PathBuf {
+    make("hdr.mp4", |cmd| {
+        cmd.args(["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=2"]);
+        cmd.args(["-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1"]);
+        cmd.args(["-x265-params", "log-level=none"]);
+        cmd.args(["-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc"]);
+        cmd.args(["-color_range", "tv"]);
+    })
+}
+
 /// Two seconds with six channels of AC-3.
 pub fn surround() -> PathBuf {
     make("surround.mkv", |cmd| {

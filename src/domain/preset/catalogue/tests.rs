@@ -305,6 +305,19 @@ fn contradictions_of_sets_are_refused() {
             "/ladder/0/name",
         ),
         (
+            json!({"container": "hls", "video": {"codec": "h264"},
+                "ladder": [{"name": "a", "box": "64x64", "codec": "vp9", "rate": {"mode": "crf", "crf": 30}}]}),
+            "/ladder/0/codec",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "a", "box": "64x64", "codec": "hevc"}]}),
+            "/ladder/0/rate",
+        ),
+        (
+            json!({"container": "hls", "video": {"codec": "h264"}, "ladder": [{"name": "a", "box": "64x64", "range": "keep"}]}),
+            "/ladder/0/range",
+        ),
+        (
             json!({"container": "hls", "video": {"codec": "h264"}, "package": {"segment_seconds": 0}}),
             "/package/segment_seconds",
         ),

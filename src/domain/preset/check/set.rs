@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{AudioCodec, Container, EncodeSpec, Fit, PackageSpec, Profile, Segment, VideoCodec};
+use super::super::{AudioCodec, Container, EncodeSpec, Fit, PackageSpec, Profile, Rung, Segment, VideoCodec};
 use super::VideoSpec;
 use crate::domain::Fault;
 
@@ -44,7 +44,12 @@ fn ladder(spec: &EncodeSpec, video: &VideoSpec, faults: &mut Vec<Fault>) {
         let mut at = |pointer: &str, detail: String| fault(&format!("/{n}{pointer}"), detail);
         super::rate(&picture, &mut at);
         super::size(&picture, &mut at);
-        if rung.profile.is_some() {
+        if let Some(codec) = rung.codec.filter(|codec| !super::pictures(spec.container).contains(codec)) {
+            at("/codec", format!("{} does not hold {}", spec.container.name(), codec.codec_name()));
+        }
+        if [rung.profile.is_some(), rung.codec.is_some(), rung.bit_depth.is_some(), rung.range.is_some()]
+            .contains(&true)
+        {
             super::depth(&picture, &mut at);
         }
         match (rung.level, video.level) {
@@ -68,8 +73,9 @@ fn ladder(spec: &EncodeSpec, video: &VideoSpec, faults: &mut Vec<Fault>) {
     }
     // Pictures with and without B-frames do not begin at the same time (MEDIA-RULES §1.6).
     let plain = |profile: Option<Profile>| profile.or(video.profile) == Some(Profile::Baseline);
-    if let Some(first) = spec.ladder.first() {
-        for (n, rung) in spec.ladder.iter().enumerate().skip(1) {
+    let same = |rung: &&Rung| rung.codec.is_none_or(|codec| codec == video.codec);
+    if let Some(first) = spec.ladder.iter().find(same) {
+        for (n, rung) in spec.ladder.iter().enumerate().filter(|(_, rung)| same(rung)) {
             if plain(rung.profile) != plain(first.profile) && video.bframes != Some(0) {
                 let detail = "baseline beside other profiles makes players jump; set bframes = 0 for all";
                 fault(&format!("/{n}/profile"), detail.to_owned());
@@ -123,7 +129,7 @@ fn transport(spec: &EncodeSpec, package: &PackageSpec, fault: &mut impl FnMut(&s
         );
     }
     // Apple's rules: HEVC and AV1 only in fMP4 (FIELD §3.1, 1.5).
-    if spec.encoded_picture().is_some_and(|video| video.codec != VideoCodec::H264) {
+    if spec.pictures().iter().any(|video| video.codec != VideoCodec::H264) {
         fault("/segment", "ts segments hold h264 only".to_owned());
     }
     let sound = spec.encoded_sound();
