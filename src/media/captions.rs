@@ -3,7 +3,7 @@
 //! ffmpeg's writer puts a source's text between times as it is: empty lines, `&`, `<` and arrows too. So it is read by
 //! what it never leaves out, a line of two times, and spelt anew.
 
-use super::webvtt::{Cue, MAX_CUES, MAX_LINE, MAX_LINES, Moment};
+use super::webvtt::{Cue, MAX_BYTES, MAX_CUES, MAX_LINE, MAX_LINES, Moment};
 
 /// What was found in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,7 +14,12 @@ pub struct Extracted {
     pub found: usize,
     /// Texts that no player would show: too long, or more than a file can hold.
     pub refused: usize,
+    /// Bytes that the cues take in a file.
+    bytes: usize,
 }
+
+/// Bytes of a cue beside its text: two times, an arrow and line ends.
+const FRAME: usize = 64;
 
 /// Reads a file whose times begin at `zero`, milliseconds. What is shown before it or from `end` on is left out.
 #[must_use]
@@ -45,13 +50,17 @@ impl Extracted {
             return;
         }
         let lines: Vec<String> = lines.into_iter().map(spelt).collect();
-        if self.cues.len() == MAX_CUES
-            || lines.len() > MAX_LINES
-            || lines.iter().any(|line| line.len() > MAX_LINE)
-        {
+        let bytes = lines.iter().map(|line| line.len() + 1).sum::<usize>() + FRAME;
+        let fits = self.cues.len() < MAX_CUES
+            && lines.len() <= MAX_LINES
+            && lines.iter().all(|line| line.len() <= MAX_LINE)
+            // The head of the file is a frame's length, too.
+            && self.bytes + bytes + FRAME <= MAX_BYTES;
+        if !fits {
             self.refused += 1;
             return;
         }
+        self.bytes += bytes;
         self.cues.push(Cue {
             id: None,
             start: Moment::from_millis(start - zero),
@@ -138,5 +147,12 @@ mod tests {
         let long = format!("00:00:01.000 --> 00:00:02.000\n{}\n", "x".repeat(MAX_LINE + 1));
         let extracted = read(&long, 0, None);
         assert_eq!((extracted.cues.len(), extracted.found, extracted.refused), (0, 1, 1));
+        // What is spelt out takes more room than it did.
+        let line = "<".repeat(4000);
+        let many = format!("00:00:01.000 --> 00:00:02.000\n{line}\n\n").repeat(700);
+        let extracted = read(&many, 0, None);
+        let whole = Document { cues: extracted.cues.clone(), ..Document::default() }.to_string();
+        assert!(extracted.refused > 0 && whole.len() > MAX_BYTES / 2, "{}", whole.len());
+        assert_eq!(webvtt::read(&whole).unwrap().cues, extracted.cues);
     }
 }

@@ -338,7 +338,8 @@ pub fn plan(
     }
     let mut expected_seconds = timing::expected_seconds(info, &planned);
     let clip = outputs.first().and_then(|(index, spec)| Some((*index, spec.clip?)));
-    let with_text = outputs.iter().any(|(_, spec)| spec.captions.is_some());
+    let has_text = info.subtitles.iter().any(crate::domain::SubtitleStream::is_text);
+    let with_text = has_text && outputs.iter().any(|(_, spec)| spec.captions.is_some());
     let cut = clip.map(|(_, clip)| Cut::of(clip, info.container, with_text));
     if let (Some(cut), Some((index, _))) = (cut, clip) {
         let (length, short) = cut.length(expected_seconds).map_err(|failure| (index, failure))?;

@@ -17,6 +17,11 @@ fn waves(size: &str, rate: &str, seconds: u32) -> String {
 }
 
 async fn encoded(bench: &Bench, clip: &Path, wanted: &[&str]) -> Value {
+    part(bench, clip, wanted, &json!(null)).await
+}
+
+/// The same of a part of the source.
+async fn part(bench: &Bench, clip: &Path, wanted: &[&str], part: &Value) -> Value {
     let outputs: Vec<Value> = wanted
         .iter()
         .map(|deinterlace| {
@@ -24,7 +29,7 @@ async fn encoded(bench: &Bench, clip: &Path, wanted: &[&str]) -> Value {
                    "destination": {"kind": "storage", "path": format!("{{job_id}}/{deinterlace}.mp4")}})
         })
         .collect();
-    let body = json!({"source": {"kind": "file", "path": clip}, "outputs": outputs});
+    let body = json!({"source": {"kind": "file", "path": clip}, "outputs": outputs, "clip": part});
     let id = bench.server.submit(&body).await;
     let done = bench.server.finished(&id).await;
     assert_eq!(done["status"], "completed", "{done:#}");
@@ -56,11 +61,16 @@ async fn interlaced_pictures_become_whole_ones_though_nobody_says_that_they_are(
     let job = encoded(&bench, &clip, &["auto", "field", "off", "frame"]).await;
     let each: Vec<_> = (0..4).map(|n| (frames(&bench, &job, n).0, said(&job, n))).collect();
     let joined = vec!["deinterlaced"];
-    assert_eq!(each, [(125, joined.clone()), (250, joined.clone()), (125, vec![]), (125, joined)]);
+    assert_eq!(each, [(125, joined.clone()), (250, joined.clone()), (125, vec![]), (125, joined.clone())]);
     for n in [0, 1, 3] {
         assert!(frames(&bench, &job, n).1 < 0.05, "output {n} is combed");
     }
     assert!(frames(&bench, &job, 2).1 > 0.9, "what is left alone stays combed");
+
+    let job = part(&bench, &clip, &["auto", "field"], &json!({"start": 1.52, "duration": 2})).await;
+    let each: Vec<_> = (0..2).map(|n| (frames(&bench, &job, n).0, said(&job, n))).collect();
+    assert_eq!(each, [(50, joined.clone()), (100, joined)], "of two seconds");
+    assert!(frames(&bench, &job, 1).1 < 0.05, "a part is combed");
     bench.server.assert_clean().await;
 }
 
@@ -107,6 +117,11 @@ async fn film_comes_out_of_telecine() {
     assert!(still_combed < 0.05, "{still_combed}");
     assert_eq!((said(&job, 0), said(&job, 1)), (vec!["telecine_removed"], vec![]));
     assert!(frames(&bench, &job, 1).0.abs_diff(240) <= 2);
+
+    let job = part(&bench, &clip, &["auto"], &json!({"start": 2.1, "duration": 4})).await;
+    let (frames_of_film, still_combed) = frames(&bench, &job, 0);
+    // The frames at both ends have no neighbours to be matched with.
+    assert!(frames_of_film.abs_diff(96) <= 2 && still_combed < 0.08, "{frames_of_film}, {still_combed}");
     bench.server.assert_clean().await;
 }
 

@@ -72,6 +72,18 @@ async fn the_average_is_met_by_encoders_that_read_what_the_first_pass_saw() {
     // One pass has spent too much on what it did not see coming (464 kbit/s of 300 were measured).
     assert!(kbits(&files[3]) / 300.0 > 1.2, "{:.0} kbit/s", kbits(&files[3]));
     assert_eq!(done["progress"], 100.0);
+
+    // Both passes see the same part: one frame more or less and the encoder refuses to go on.
+    let part = json!({"start": 3.48, "duration": 4});
+    let with = |output: Value| {
+        let mut output = output;
+        output["clip"] = part.clone();
+        output
+    };
+    let outputs = json!([with(output("h264", "mp4", 300, 2)), with(output("vp9", "webm", 300, 2))]);
+    let (_, files) = finished(&bench, &clip, outputs).await;
+    assert!(files.iter().all(|path| kit::packets(path) == 100), "{files:?}");
+    assert!(holds(&files[0], "rc=2pass"), "x264 did not read the first pass of a part");
     bench.server.assert_clean().await;
 }
 

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::super::*;
 use super::{audio, media, spec, video};
-use crate::domain::{AudioStream, SubtitleStream};
+use crate::domain::{AudioStream, Demuxer, SubtitleStream};
 
 /// Three sounds and four tracks of subtitles, one of them pictures.
 pub(in crate::media) fn many_languages() -> MediaInfo {
@@ -64,4 +64,18 @@ fn subtitles_of_text_go_along_once_for_all_sets() {
     let first = plan.outputs.iter().find(|file| file.index == OutputIndex(1)).unwrap();
     assert!(first.warnings.contains(&"captions_left_out: not text (hdmv_pgs_subtitle)".to_owned()));
     assert!(plan.reads(5) && !plan.reads(6));
+}
+
+#[test]
+fn only_text_keeps_a_clip_of_matroska_from_seeking() {
+    let clip = json!({ "clip": { "start": 3 } });
+    let outputs = [(OutputIndex(0), spec(Some("hls_1080p_abr"), clip))];
+    let seeks = |container, subtitles: &[SubtitleStream]| {
+        let info = MediaInfo { container, subtitles: subtitles.to_vec(), ..many_languages() };
+        plan(&info, &outputs, &Policy::default()).unwrap().cut.unwrap().seeks
+    };
+    let all = many_languages().subtitles;
+    assert!(!seeks(Demuxer::Matroska, &all[..1]));
+    assert!(seeks(Demuxer::Matroska, &all[2..3]), "pictures are left out");
+    assert!(seeks(Demuxer::Matroska, &[]) && seeks(Demuxer::Mov, &all));
 }
