@@ -81,6 +81,7 @@ fn print(document: &Value) {
     let all = [
         rows("video", picture),
         rows("audio", sound),
+        rows("subtitles", text),
         rows("attached_pictures", size),
         rows("other", |other| field(&other["kind"])),
     ];
@@ -108,6 +109,16 @@ fn sound(stream: &Value) -> String {
     ];
     let texts = ["language", "codec_string"].into_iter().filter_map(|name| stream[name].as_str());
     parts.extend(texts.map(|text| field(&text.into())));
+    parts.join(", ")
+}
+
+fn text(stream: &Value) -> String {
+    let kind = if stream["text"] == true { "text" } else { "not text" };
+    let mut parts = vec![kind.to_owned()];
+    parts.extend(stream["language"].as_str().map(|text| field(&text.into())));
+    let flags = [("forced", "forced"), ("hearing_impaired", "for those who do not hear")];
+    parts
+        .extend(flags.into_iter().filter(|(name, _)| stream[*name] == true).map(|(_, said)| said.to_owned()));
     parts.join(", ")
 }
 

@@ -241,3 +241,14 @@ async fn subtitles_that_cannot_be_are_refused() {
     assert_eq!(texts(&server, &result, ".vtt"), Vec::<String>::new());
     server.assert_clean().await;
 }
+
+#[test]
+fn the_probe_tells_of_subtitles() {
+    let clip = clips::subtitled("mkv");
+    let told = flux(&["probe", clip.to_str().unwrap()]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+    let row = |index: &str| rows.iter().find(|row| row[0] == index).map(|row| row[1..].join(" ")).unwrap();
+    assert_eq!(row("2"), "subtitles subrip text, ger");
+    assert_eq!(row("3"), "subtitles subrip text, eng, for those who do not hear");
+}
