@@ -200,11 +200,6 @@ async fn subtitles_that_cannot_be_are_refused() {
         (json!({ "preset": "audio_m4a", "captions": {} }), "/outputs/0/captions", "carries no subtitles"),
         (json!({ "preset": "1080p_vp9", "captions": {} }), "/outputs/0/captions", "carries no subtitles"),
         (
-            json!({ "container": "hls", "audio": { "codec": "aac" }, "captions": {} }),
-            "/outputs/0/captions",
-            "need video",
-        ),
-        (
             json!({ "preset": "720p_h264", "captions": { "mode": "hls" } }),
             "/outputs/0/captions/mode",
             "carries subtitles as",

@@ -153,7 +153,7 @@ async fn a_second_encode_replaces_the_lists_and_mixes_with_nothing() {
         files.iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect()
     };
     let shared: Vec<_> = files(&first).intersection(&files(&second)).cloned().collect();
-    assert_eq!(shared, ["vod/film.mpd"]);
+    assert_eq!(shared, ["vod/film.mpd", "vod/film.poster.jpg"]);
 }
 
 #[tokio::test]

@@ -56,14 +56,12 @@ pub(super) fn poster(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Subtitles go with a picture, into what has a place for them.
+/// Subtitles go into what has a place for them.
 pub(super) fn captions(spec: &EncodeSpec, faults: &mut Vec<Fault>) {
     let Some(captions) = &spec.captions else { return };
     if spec.container.captions().is_none() {
         let detail = format!("{} carries no subtitles", spec.container.name());
         faults.push(Fault::new("/captions", detail));
-    } else if spec.video.is_none() {
-        faults.push(Fault::new("/captions", "subtitles need video"));
     }
     if spec.clip.is_some() && spec.container.captions() == Some(CaptionMode::Mux) {
         faults.push(Fault::new("/captions", "a clip carries subtitles only in hls, dash and cmaf"));

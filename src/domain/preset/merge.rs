@@ -33,6 +33,10 @@ pub(super) fn spell_out(document: &mut Map<String, Value>) -> Vec<Fault> {
 /// Lays `upper` over `base`. Beside plain merging: a new size replaces the old one whatever its spelling, and a new
 /// codec takes away what was chosen for the old one (profile, level, B-frames, the quality number), `copy` all of it.
 pub(super) fn over(base: &mut Map<String, Value>, mut upper: Map<String, Value>) {
+    if upper.get("video").is_some_and(|video| video.is_null() || video["codec"] == "copy") {
+        // A poster is made of what is encoded.
+        base.remove("poster");
+    }
     for section in ["video", "audio"] {
         let copies = upper.get(section).is_some_and(|new| new.get("codec") == Some(&json!("copy")));
         if let Some(Value::Object(old)) = base.get_mut(section).filter(|_| copies) {

@@ -278,6 +278,14 @@ fn contradictions_are_refused() {
 }
 
 #[test]
+fn a_set_without_a_picture_has_no_poster_of_it() {
+    let sound = resolve(Some("hls_1080p_abr"), json!({"video": null, "ladder": null})).unwrap();
+    assert!(!sound.poster && sound.captions.is_some());
+    assert!(resolve(Some("hls_1080p_abr"), json!({})).unwrap().poster);
+    assert!(!resolve(Some("dash_1080p"), json!({"poster": false})).unwrap().poster);
+}
+
+#[test]
 fn contradictions_of_sets_are_refused() {
     for (body, at) in [
         (
