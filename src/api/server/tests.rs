@@ -85,6 +85,18 @@ async fn silent_and_half_open_connections_are_closed() {
 }
 
 #[tokio::test]
+async fn each_connection_is_answered_in_the_protocol_it_begins_with() {
+    let server = start(short()).await;
+    // An empty SETTINGS frame (RFC 9113 §6.5) is answered with one.
+    let hello = [&PREFACE[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    let answer = until_closed(server.address, &hello).await;
+    assert_eq!(answer.get(3), Some(&4), "{answer:?}");
+    // Begins as the preface does.
+    let answer = until_closed(server.address, b"PROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.starts_with(b"HTTP/1.1 405"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
 async fn a_reader_that_never_reads_is_cut_off() {
     let server = start(ServerLimits { connections: 1, ..short() }).await;
     let mut deaf = TcpStream::connect(server.address).await.unwrap();
