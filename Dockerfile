@@ -4,7 +4,7 @@ ARG RUST=1.94
 
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock build.rs ./
+COPY Cargo.toml Cargo.lock build.rs start.order ./
 COPY proto proto
 COPY config config
 COPY src src

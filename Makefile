@@ -45,6 +45,10 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 bench: ffmpeg postgres ## Measure (30 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead ladder sandbox buckets readers)
 	$(CARGO) bench -- $(ONLY)
 
+.PHONY: order
+order: ffmpeg ## Write start.order anew: what idle processes run lies side by side in what is shipped (needs valgrind)
+	@scripts/order-start.sh
+
 .PHONY: ffmpeg postgres proftpd webhook-libraries emulators moto chromium
 ffmpeg postgres proftpd webhook-libraries emulators moto chromium:
 	@scripts/ensure-$@.sh

@@ -127,6 +127,15 @@ fn the_image_starts_with_a_key_and_says_what_it_lacks_without() {
     checked("worker", &env).unwrap();
 }
 
+/// It becomes a script for the linker as it stands.
+#[test]
+fn the_order_of_functions_is_a_list_of_their_names() {
+    let order = file("start.order");
+    let name = |line: &&str| line.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.$*".contains(&b));
+    assert_eq!(order.lines().find(|line| line.len() < 3 || !name(line)), None);
+    assert!(order.contains("_ZN4flux3cli"), "begins with the command line");
+}
+
 #[test]
 fn the_build_copies_what_it_needs() {
     let manifest: Table = file("Cargo.toml").parse().unwrap();
