@@ -2,7 +2,7 @@
 //!
 //! Pure. The packager cuts subtitles with it and the linter reads them back. It is strict where a player would leave
 //! something out without a word: a block that is no cue, a cue that ends before it begins, a time stamp that is none.
-//! Sizes are bounded, nothing panics. Whatever a [`Document`] holds, its `Display` is a file that [`read`] takes.
+//! Sizes are bounded, nothing panics. Whatever a [`Document`] holds, its `Display` is a file that [`read()`] takes.
 //! Comments, the text behind the signature and header lines other than `X-TIMESTAMP-MAP` are not kept.
 
 mod read;
