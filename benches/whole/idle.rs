@@ -25,5 +25,6 @@ pub(crate) async fn run(report: &mut Report) {
     let ticked = ticks(server.pid()) - ticks_before;
     let ran = ran(server.pid()).saturating_sub(ran_before).as_secs_f64() * 1e3;
     report.add("idle CPU in 10 s", format!("{ticked} ticks ({ran:.1} ms)"), "0 ticks");
-    report.add("idle memory", format!("{:.1} MB", rss(server.pid()) as f64 / 1e6), "≤ 25 MB");
+    // Benches are built for speed, what is shipped for size (profile `dist`: README).
+    report.add("idle memory, not as shipped", format!("{:.1} MB", rss(server.pid()) as f64 / 1e6), "");
 }
