@@ -45,6 +45,11 @@ lint: ## Check formatting, clippy and documentation; any warning fails
 bench: ffmpeg postgres ## Measure (30 minutes; `make bench ONLY=submit` for a part: idle fleet submit store latency overhead ladder sandbox buckets readers)
 	$(CARGO) bench -- $(ONLY)
 
+.PHONY: bench-shipped
+bench-shipped: ffmpeg postgres ## Measure starts, idle memory and lost workers of the program as it is shipped (profile dist)
+	$(CARGO) build --profile dist --bin flux
+	BENCH_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/dist/flux" $(CARGO) bench -- idle fleet
+
 .PHONY: order
 order: ffmpeg ## Write start.order anew: what idle processes run lies side by side in what is shipped (needs valgrind)
 	@scripts/order-start.sh

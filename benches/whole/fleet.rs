@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::clip;
-use super::process::{Server, job, rss};
+use super::process::{Server, aim, job, rss};
 use super::report::{Report, median};
 
 /// Losses of each kind that are measured.
@@ -26,8 +26,8 @@ pub(crate) async fn run(report: &mut Report) {
     ready(&control).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let megabytes = |server: &Server| rss(server.pid()) as f64 / 1e6;
-    report.add("worker: idle memory, not as shipped", format!("{:.1} MB", megabytes(&workers[0])), "");
-    report.add("control: idle memory, not as shipped", format!("{:.1} MB", megabytes(&control)), "");
+    report.add("worker: idle memory", format!("{:.1} MB", megabytes(&workers[0])), aim("≤ 12 MB"));
+    report.add("control: idle memory", format!("{:.1} MB", megabytes(&control)), aim("≤ 16 MB"));
     drop((control, workers));
     for (what, signal, target) in [
         ("killed worker to its task's next start, longest of 3", Signal::KILL, "≤ 2 s"),

@@ -12,6 +12,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::Value;
 
+/// The program as it is shipped, where `make bench-shipped` names it: benches are built for speed, it is built for size.
+pub(crate) fn shipped() -> Option<std::ffi::OsString> {
+    std::env::var_os("BENCH_PROGRAM")
+}
+
+/// The aim for memory, which is one for what is shipped.
+pub(crate) fn aim(aim: &'static str) -> &'static str {
+    if shipped().is_some() { aim } else { "see make bench-shipped" }
+}
+
 pub(crate) struct Server {
     child: Child,
     pub url: String,
@@ -39,7 +49,7 @@ impl Server {
     }
 
     fn start_in(role: &'static str, dir: Arc<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flux"));
+        let mut command = Command::new(shipped().unwrap_or_else(|| env!("CARGO_BIN_EXE_flux").into()));
         command.args(["serve", "--role", role, "--data-dir"]).arg(dir.path().join("data"));
         if role != "worker" {
             command.args(["--listen", "127.0.0.1:0"]);

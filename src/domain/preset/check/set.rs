@@ -47,9 +47,8 @@ fn ladder(spec: &EncodeSpec, video: &VideoSpec, faults: &mut Vec<Fault>) {
         if let Some(codec) = rung.codec.filter(|codec| !super::pictures(spec.container).contains(codec)) {
             at("/codec", format!("{} does not hold {}", spec.container.name(), codec.codec_name()));
         }
-        if [rung.profile.is_some(), rung.codec.is_some(), rung.bit_depth.is_some(), rung.range.is_some()]
-            .contains(&true)
-        {
+        let own_depth = rung.codec.is_some() || rung.bit_depth.is_some() || rung.range.is_some();
+        if own_depth || rung.profile.is_some() {
             super::depth(&picture, &mut at);
         }
         match (rung.level, video.level) {
